@@ -1,0 +1,1 @@
+"""How one gets in: HTTP, the command line, and the composition root `rayfold up`."""
