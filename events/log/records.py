@@ -36,7 +36,8 @@ class EventRecord(msgspec.Struct, frozen=True, array_like=True):
     """One event as stored. `body` is the event's own MessagePack map, decoded only by whoever knows `type`.
 
     `version` is 1-based and contiguous within `stream`. `command_id` is the idempotency key; `correlation_id` the
-    operation; `causation_id` the event or command that led here; `actor` who; `reason` the user's words; `at` microseconds.
+    operation; `causation_id` the event or command that led here; `actor` who; `reason` the user's words; `at` the
+    time in microseconds.
     """
 
     stream: str
@@ -55,7 +56,10 @@ class EventRecord(msgspec.Struct, frozen=True, array_like=True):
 
 
 class StoredEvent(NamedTuple):
-    """An event with its place. `revision` is etcd's revision of its batch (a total order for debugging; 0 if unknown)."""
+    """An event with its place.
+
+    `revision` is etcd's revision of its batch, a total order for debugging; 0 if unknown.
+    """
 
     position: Position
     revision: int

@@ -1,0 +1,137 @@
+"""App: a named group of components inside a team, and the order in which it goes away.
+
+Knows its components by name and service_id only; what they run is their own story.
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+from events.model.base import Command, Decision, Event, Meta, Refusal, name_problem
+from events.model.operation import OperationStarted, OperationSucceeded
+
+
+class AppStatus(StrEnum):
+    """absent → active → destroying → destroyed; a destroyed app may be created again."""
+
+    ABSENT = "absent"
+    ACTIVE = "active"
+    DESTROYING = "destroying"
+    DESTROYED = "destroyed"
+
+
+class AppState(msgspec.Struct, frozen=True, kw_only=True):
+    """`components` maps a component's name to its service_id."""
+
+    status: AppStatus = AppStatus.ABSENT
+    team: str = ""
+    name: str = ""
+    components: dict[str, str] = {}
+    operation: str = ""
+
+
+class AppCreated(Event, frozen=True):
+    team: str
+    name: str
+
+
+class ComponentRegistered(Event, frozen=True):
+    name: str
+    service_id: str
+
+
+class ComponentDeregistered(Event, frozen=True):
+    name: str
+
+
+class AppDestroyRequested(Event, frozen=True):
+    operation: str
+
+
+class AppDestroyed(Event, frozen=True):
+    pass
+
+
+class CreateApp(Command, frozen=True):
+    team: str
+    name: str
+
+
+class RegisterComponent(Command, frozen=True):
+    name: str
+    service_id: str
+
+
+class DeregisterComponent(Command, frozen=True):
+    """Sent by the supervisor when the component is gone."""
+
+    name: str
+
+
+class DestroyApp(Command, frozen=True):
+    pass
+
+
+AppEvent = (
+    AppCreated
+    | ComponentRegistered
+    | ComponentDeregistered
+    | AppDestroyRequested
+    | AppDestroyed
+    | OperationStarted
+    | OperationSucceeded
+)
+AppCommand = CreateApp | RegisterComponent | DeregisterComponent | DestroyApp
+
+
+def apply(state: AppState, event: AppEvent, at: int) -> AppState:
+    replace = msgspec.structs.replace
+    match event:
+        case AppCreated(team=team, name=name):
+            return AppState(status=AppStatus.ACTIVE, team=team, name=name)
+        case ComponentRegistered(name=name, service_id=service_id):
+            return replace(state, components={**state.components, name: service_id})
+        case ComponentDeregistered(name=name):
+            return replace(state, components={k: v for k, v in state.components.items() if k != name})
+        case AppDestroyRequested(operation=operation):
+            return replace(state, status=AppStatus.DESTROYING, operation=operation)
+        case AppDestroyed():
+            return replace(state, status=AppStatus.DESTROYED, components={}, operation="")
+        case OperationStarted() | OperationSucceeded():
+            return state
+
+
+def decide(state: AppState, command: AppCommand, meta: Meta) -> Decision:
+    match command:
+        case CreateApp(team=team, name=name):
+            if state.status is AppStatus.DESTROYING:
+                return Refusal(
+                    code="conflict",
+                    message=f"app {name} is being destroyed (operation {state.operation})",
+                    hint=f"rayfold operations {state.operation}",
+                )
+            if state.status is AppStatus.ACTIVE:
+                return Refusal(code="conflict", message=f"app {name} exists already in team {team}")
+            return name_problem("an app name", name) or [AppCreated(team=team, name=name)]
+        case DeregisterComponent(name=name):
+            return [ComponentDeregistered(name=name)] if name in state.components else []
+        case _ if state.status is not AppStatus.ACTIVE:
+            return Refusal(code="not_found", message="no such app", hint="rayfold apps create NAME")
+        case RegisterComponent(name=name, service_id=service_id):
+            if name in state.components:
+                return []
+            return name_problem("a component name", name) or [ComponentRegistered(name=name, service_id=service_id)]
+        case DestroyApp():
+            operation = meta.command_id
+            return [
+                OperationStarted(operation=operation, kind="destroy-app", detail=state.name, deadline_at=0),
+                AppDestroyRequested(operation=operation),
+            ]
+    raise TypeError(f"not an app command: {type(command).__name__}")
+
+
+def progress(state: AppState) -> list[Event]:
+    """What follows by itself: an app whose last component is gone is destroyed."""
+    if state.status is AppStatus.DESTROYING and not state.components:
+        return [AppDestroyed(), OperationSucceeded(operation=state.operation, detail="every component is gone")]
+    return []

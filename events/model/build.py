@@ -1,0 +1,221 @@
+"""Build: one attempt to turn a source into an artifact, from the request to its one ending.
+
+Knows what was asked and what came of it; how a builder works is none of its business.
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+from events.model.base import Command, Decision, Event, Meta, Refusal
+
+
+class BuildStatus(StrEnum):
+    """absent → queued → running → succeeded | failed | cancelled | timed_out; queued may also be cancelled or time out.
+    A running build whose builder died is started again (running → running, one attempt more)."""
+
+    ABSENT = "absent"
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+
+
+LIVE = (BuildStatus.QUEUED, BuildStatus.RUNNING)
+MAX_ATTEMPTS = 3
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where the source comes from. `kind`: upload (digest of the uploaded tar) or git (url, ref, subdir)."""
+
+    kind: str
+    digest: str = ""
+    url: str = ""
+    ref: str = ""
+    subdir: str = ""
+
+
+class Artifact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a build made: content-addressed, with how to run it. `processes` maps a process type to its command."""
+
+    digest: str
+    size_bytes: int
+    processes: dict[str, str]
+    release_command: str = ""
+    language: str = ""
+    detected: str = ""
+    commit: str = ""
+    author: str = ""
+    lock_hash: str = ""
+    settings: dict[str, str] = {}
+
+
+class BuildState(msgspec.Struct, frozen=True, kw_only=True):
+    status: BuildStatus = BuildStatus.ABSENT
+    build_id: str = ""
+    service_id: str = ""
+    team: str = ""
+    app: str = ""
+    component: str = ""
+    operation: str = ""
+    source: Source | None = None
+    timeout_seconds: int = 900
+    builder: str = ""
+    attempt: int = 0
+    artifact: Artifact | None = None
+    code: str = ""
+    reason: str = ""
+    lines: tuple[str, ...] = ()
+    cancel_requested: bool = False
+    requested_at: int = 0
+    started_at: int = 0
+    ended_at: int = 0
+
+    @property
+    def ended(self) -> bool:
+        return self.status not in (BuildStatus.ABSENT, *LIVE)
+
+
+class BuildRequested(Event, frozen=True):
+    build_id: str
+    service_id: str
+    team: str
+    app: str
+    component: str
+    operation: str
+    source: Source
+    timeout_seconds: int
+
+
+class BuildStarted(Event, frozen=True):
+    """The intent to build, durable before the builder is told. `attempt` starts at 1."""
+
+    builder: str
+    attempt: int
+
+
+class BuildSucceeded(Event, frozen=True):
+    artifact: Artifact
+    seconds: float = 0.0
+    cache_hit: bool = False
+
+
+class BuildFailed(Event, frozen=True):
+    code: str
+    reason: str
+    lines: tuple[str, ...] = ()
+
+
+class BuildCancelRequested(Event, frozen=True):
+    reason: str
+
+
+class BuildCancelled(Event, frozen=True):
+    reason: str
+
+
+class BuildTimedOut(Event, frozen=True):
+    reason: str
+    lines: tuple[str, ...] = ()
+
+
+class RequestBuild(Command, frozen=True):
+    build_id: str
+    service_id: str
+    team: str
+    app: str
+    component: str
+    operation: str
+    source: Source
+    timeout_seconds: int = 900
+
+
+class StartBuild(Command, frozen=True):
+    builder: str
+
+
+class FinishBuild(Command, frozen=True):
+    """A builder's outcome. `status` is one of the four endings; `attempt` must be the one that runs."""
+
+    attempt: int
+    status: BuildStatus
+    artifact: Artifact | None = None
+    code: str = ""
+    reason: str = ""
+    lines: tuple[str, ...] = ()
+    seconds: float = 0.0
+    cache_hit: bool = False
+
+
+class CancelBuild(Command, frozen=True):
+    reason: str = "cancelled by user"
+
+
+BuildEvent = (
+    BuildRequested | BuildStarted | BuildSucceeded | BuildFailed | BuildCancelRequested | BuildCancelled | BuildTimedOut
+)
+BuildCommand = RequestBuild | StartBuild | FinishBuild | CancelBuild
+
+
+def apply(state: BuildState, event: BuildEvent, at: int) -> BuildState:
+    replace = msgspec.structs.replace
+    match event:
+        case BuildRequested():
+            return BuildState(status=BuildStatus.QUEUED, requested_at=at, **msgspec.structs.asdict(event))
+        case BuildStarted(builder=builder, attempt=attempt):
+            return replace(state, status=BuildStatus.RUNNING, builder=builder, attempt=attempt, started_at=at)
+        case BuildSucceeded(artifact=artifact):
+            return replace(state, status=BuildStatus.SUCCEEDED, artifact=artifact, ended_at=at)
+        case BuildFailed(code=code, reason=reason, lines=lines):
+            return replace(state, status=BuildStatus.FAILED, code=code, reason=reason, lines=lines, ended_at=at)
+        case BuildCancelRequested():
+            return replace(state, cancel_requested=True)
+        case BuildCancelled(reason=reason):
+            return replace(state, status=BuildStatus.CANCELLED, code="cancelled", reason=reason, ended_at=at)
+        case BuildTimedOut(reason=reason, lines=lines):
+            return replace(
+                state, status=BuildStatus.TIMED_OUT, code="timed_out", reason=reason, lines=lines, ended_at=at
+            )
+
+
+def decide(state: BuildState, command: BuildCommand, meta: Meta) -> Decision:
+    match command:
+        case RequestBuild():
+            if state.status is not BuildStatus.ABSENT:
+                return []
+            return [BuildRequested(**msgspec.structs.asdict(command))]
+        case _ if state.status is BuildStatus.ABSENT:
+            return Refusal(code="not_found", message="no such build")
+        case StartBuild(builder=builder):
+            if state.status not in LIVE:
+                return []
+            if state.attempt >= MAX_ATTEMPTS:
+                reason = f"the builder died {MAX_ATTEMPTS} times during this build"
+                return [BuildFailed(code="builder_died", reason=reason)]
+            return [BuildStarted(builder=builder, attempt=state.attempt + 1)]
+        case FinishBuild():
+            return _finish(state, command)
+        case CancelBuild(reason=reason):
+            if state.ended:
+                return Refusal(code="conflict", message=f"build {state.build_id} has ended already: {state.status}")
+            if state.status is BuildStatus.QUEUED:
+                return [BuildCancelled(reason=reason)]
+            return [] if state.cancel_requested else [BuildCancelRequested(reason=reason)]
+    raise TypeError(f"not a build command: {type(command).__name__}")
+
+
+def _finish(state: BuildState, command: FinishBuild) -> Decision:
+    # A late word of an earlier attempt (its builder was thought dead) must not end the attempt that runs now.
+    if state.status is not BuildStatus.RUNNING or command.attempt != state.attempt:
+        return []
+    match command.status:
+        case BuildStatus.SUCCEEDED if command.artifact is not None:
+            return [BuildSucceeded(artifact=command.artifact, seconds=command.seconds, cache_hit=command.cache_hit)]
+        case BuildStatus.CANCELLED:
+            return [BuildCancelled(reason=command.reason or "cancelled")]
+        case BuildStatus.TIMED_OUT:
+            return [BuildTimedOut(reason=command.reason, lines=command.lines)]
+        case _:
+            return [BuildFailed(code=command.code or "build_failed", reason=command.reason, lines=command.lines)]

@@ -1,0 +1,375 @@
+"""What follows by itself from a component's state: the next events of a rollout, and the effects the world owes it.
+
+`progress` is level-triggered: it looks at the state alone, so that after any crash the next owner goes on exactly where
+the last one stopped. `effects` names each effect by its intent; both are pure and know nothing of who carries them out.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from events.model.base import Event
+from events.model.component import (
+    EndpointsChanged,
+    InstanceStarting,
+    InstanceStopping,
+    RolloutFailed,
+    RolloutStarted,
+    RolloutSucceeded,
+    RolloutSwitched,
+    SiblingsRequested,
+)
+from events.model.component_parts import (
+    ComponentState,
+    ComponentStatus,
+    Endpoint,
+    Instance,
+    InstanceKind,
+    InstanceStatus,
+    Operation,
+    Phase,
+    Release,
+    RouteSpec,
+    Sibling,
+    fingerprint,
+)
+from events.model.operation import OperationCancelled, OperationFailed, OperationSucceeded, OperationTimedOut
+
+SECOND = 1_000_000
+ROLLOUT_MARGIN_SECONDS = 30  # the node's agent reports a start time-out itself; this is for when it cannot
+
+_RUNNING = (InstanceStatus.STARTED, InstanceStatus.READY, InstanceStatus.UNREADY)
+_UP = (InstanceStatus.STARTING, *_RUNNING)
+_SWITCHED = (Phase.SWITCHED, Phase.SIBLINGS, Phase.DONE)
+
+
+class Effect(msgspec.Struct, frozen=True, order=True):
+    """Something owed to the world. `kind` and `key` name it: the same pair is the same effect, done once at a time.
+
+    kinds: start, stop (key: instance); await-build, cancel-build (build id); claim, free (routes, sorted);
+    wait-applied (routing version); wait-drained (instances); sibling (process); deregister (component)."""
+
+    kind: str
+    key: str
+
+
+def progress(state: ComponentState, now: int, nodes: Sequence[str]) -> list[Event]:
+    """The events that follow at `now` (microseconds UTC) with these live `nodes`; call again after applying them."""
+    for step in (_advance_operation, _fill_slots, _start_tasks, _sync_endpoints, _stop_unwanted, _finish_rollout):
+        events = step(state, now, nodes)
+        if events:
+            return events
+    return []
+
+
+def next_deadline(state: ComponentState, now: int) -> int | None:
+    """When `progress` must be asked again although nothing happened (microseconds UTC); None: not before an event."""
+    times = [s.restart_at for s in state.slots.values() if s.restart_at > now]
+    operation = state.operation
+    if operation is not None:
+        times += [t for t in (operation.deadline_at, operation.rollout_deadline_at) if t > now]
+    return min(times, default=None)
+
+
+def effects(state: ComponentState) -> list[Effect]:
+    """What the world owes this component now. Only to be carried out when `state` is durable."""
+    owed = [Effect("start", i.id) for i in state.instances.values() if i.status is InstanceStatus.STARTING]
+    owed += [Effect("stop", i.id) for i in state.instances.values() if i.status is InstanceStatus.STOPPING]
+    operation = state.operation
+    if operation is not None:
+        if operation.phase is Phase.BUILDING:
+            owed.append(Effect("await-build", operation.build_id))
+            if operation.cancel_reason:
+                owed.append(Effect("cancel-build", operation.build_id))
+        if operation.phase is Phase.CLAIMING and unclaimed_routes(state):
+            owed.append(Effect("claim", str(operation.release)))
+        if operation.phase is Phase.SIBLINGS:
+            owed += [Effect("sibling", s.process) for s in operation.siblings if not s.ended]
+    if surplus_claims(state):
+        owed.append(Effect("free", ",".join(f"{r.host}{r.path}" for r in surplus_claims(state))))
+    if state.routing_version > state.applied_version:
+        owed.append(Effect("wait-applied", str(state.routing_version)))
+    draining = sorted(e.instance for e in state.endpoints if e.draining and e.instance not in state.drained)
+    if draining:
+        owed.append(Effect("wait-drained", ",".join(draining)))
+    if state.status is ComponentStatus.DESTROYING and _is_empty(state):
+        owed.append(Effect("deregister", state.name))
+    return owed
+
+
+def unclaimed_routes(state: ComponentState) -> tuple[RouteSpec, ...]:
+    """The routes of the release being rolled out that are not claimed yet."""
+    if state.operation is None or not state.operation.release:
+        return ()
+    wanted = state.releases[state.operation.release].spec.routes
+    return tuple(r for r in wanted if r not in state.claims)
+
+
+def surplus_claims(state: ComponentState) -> tuple[RouteSpec, ...]:
+    """The claims that nothing needs any more; none while an operation may still need them."""
+    if state.status is ComponentStatus.ACTIVE and state.operation is not None:
+        return ()
+    needed = set() if state.status is not ComponentStatus.ACTIVE else {*state.spec.routes}
+    return tuple(r for r in state.claims if r not in needed)
+
+
+def serving_release(state: ComponentState) -> Release | None:
+    """The release whose instances should take the traffic now."""
+    if state.status is not ComponentStatus.ACTIVE:
+        return None
+    operation = state.operation
+    if operation is not None and operation.phase in _SWITCHED and operation.release:
+        return state.releases[operation.release]
+    return state.releases.get(state.current)
+
+
+def _incoming(state: ComponentState) -> Release | None:
+    operation = state.operation
+    starting = operation is not None and operation.phase is Phase.STARTING
+    return state.releases[operation.release] if operation is not None and starting else None
+
+
+def _slots_of(release: Release | None) -> list[tuple[str, int]]:
+    if release is None:
+        return []
+    print_ = fingerprint(release)
+    return [(print_, slot) for slot in range(1, release.spec.wanted + 1)]
+
+
+def _services(state: ComponentState) -> list[Instance]:
+    return [i for i in state.instances.values() if i.kind is InstanceKind.SERVICE]
+
+
+def _wanted(state: ComponentState) -> dict[tuple[str, int], int]:
+    """(fingerprint, slot) → the release to start it from."""
+    incoming, serving = _incoming(state), serving_release(state)
+    wanted = dict.fromkeys(_slots_of(incoming), incoming.number) if incoming else {}
+    if serving:
+        wanted |= dict.fromkeys(_slots_of(serving), serving.number)
+    return wanted
+
+
+def _is_empty(state: ComponentState) -> bool:
+    quiet = not state.instances and not state.endpoints and not state.routes
+    return quiet and state.routing_version <= state.applied_version and not state.claims
+
+
+# --- the operation ----------------------------------------------------------------------------------------------------
+
+
+def _advance_operation(state: ComponentState, now: int, nodes: Sequence[str]) -> list[Event]:
+    operation = state.operation
+    if operation is None or operation.kind == "destroy":
+        return []
+    if operation.cancel_reason and operation.phase in (Phase.ACCEPTED, Phase.CLAIMING, Phase.STARTING):
+        ended = OperationCancelled(operation=operation.id, reason=operation.cancel_reason)
+        return [*_rollout_failed(operation, operation.cancel_reason), ended]
+    if operation.deadline_at and now >= operation.deadline_at and operation.phase is not Phase.DONE:
+        reason = f"it took longer than allowed in phase {operation.phase}"
+        ended_late = OperationTimedOut(operation=operation.id, reason=reason, still_serving=state.current)
+        return [*_rollout_failed(operation, reason), ended_late]
+    match operation.phase:
+        case Phase.CLAIMING:
+            return _after_claims(state, operation, now, nodes)
+        case Phase.STARTING:
+            return _after_start(state, operation, now)
+        case Phase.SIBLINGS:
+            return _after_siblings(operation, state)
+        case Phase.DONE:
+            return _after_rollout(state, operation)
+    return []
+
+
+def _rollout_failed(operation: Operation, reason: str) -> list[Event]:
+    if not operation.release:
+        return []
+    return [RolloutFailed(operation=operation.id, release=operation.release, reason=reason)]
+
+
+def _failed(state: ComponentState, code: str, reason: str, lines: tuple[str, ...] = ()) -> list[Event]:
+    operation = state.operation
+    assert operation is not None  # noqa: S101 -- only called while an operation runs
+    ended = OperationFailed(
+        operation=operation.id, code=code, reason=reason, lines=lines, still_serving=state.current
+    )  # fmt: skip
+    return [*_rollout_failed(operation, reason), ended]
+
+
+def _after_claims(state: ComponentState, operation: Operation, now: int, nodes: Sequence[str]) -> list[Event]:
+    if unclaimed_routes(state):
+        return []
+    release = state.releases[operation.release]
+    step = release.artifact.release_command if operation.build_id else ""
+    if step and not operation.release_step:
+        node = _pick_node(state, nodes)
+        kind = InstanceKind.RELEASE_STEP
+        return [_starting(state, release.number, node, 0, kind, step)] if node else []
+    if step:
+        ended = state.ended_tasks.get(operation.release_step)
+        if ended is None:
+            return []
+        if ended.exit_code != 0:
+            reason = f"the release step `{step}` ended with exit code {ended.exit_code}"
+            return _failed(state, "release_step_failed", reason, ended.lines)
+    deadline = now + (release.spec.start_timeout_seconds + ROLLOUT_MARGIN_SECONDS) * SECOND
+    return [RolloutStarted(operation=operation.id, release=release.number, deadline_at=deadline)]
+
+
+def _after_start(state: ComponentState, operation: Operation, now: int) -> list[Event]:
+    release = state.releases[operation.release]
+    live = state.releases.get(state.current)
+    kept = set(_slots_of(live))
+    fresh = [slot for slot in _slots_of(release) if slot not in kept]
+    for print_, number in fresh:
+        slot = state.slots.get(f"{print_}:{number}")
+        if slot is not None and slot.failures:
+            reason = f"instance {state.name}.{number} crashed while starting: {slot.reason}"
+            return _failed(state, "crashed", reason, slot.lines)
+    by_slot = {(i.fingerprint, i.slot): i for i in _services(state) if i.status in _UP}
+    for place in fresh:
+        instance = by_slot.get(place)
+        if instance is not None and instance.status is InstanceStatus.UNREADY:
+            reason = f"instance {state.name}.{instance.slot} did not become ready: {instance.reason}"
+            return _failed(state, "not_ready", reason, instance.lines)
+    if now >= operation.rollout_deadline_at:
+        return _failed(state, "not_ready", "the new instances were not ready in time")
+    waiting = [p for p in fresh if p not in by_slot or by_slot[p].status is not InstanceStatus.READY]
+    return [] if waiting else [RolloutSwitched(operation=operation.id, release=release.number)]
+
+
+def _after_rollout(state: ComponentState, operation: Operation) -> list[Event]:
+    release = state.releases[operation.release]
+    others = [p for p in sorted(release.artifact.processes) if p != state.process] if operation.build_id else []
+    if others:
+        siblings = tuple(Sibling(process=p, operation=f"{operation.id}-{p}") for p in others)
+        return [SiblingsRequested(siblings=siblings)]
+    return [OperationSucceeded(operation=operation.id, detail=f"v{release.number} is live")]
+
+
+def _after_siblings(operation: Operation, state: ComponentState) -> list[Event]:
+    if any(not s.ended for s in operation.siblings):
+        return []
+    failed = [s for s in operation.siblings if not s.succeeded]
+    if failed:
+        reason = "; ".join(f"{s.process}: {s.reason}" for s in failed)
+        return [OperationFailed(operation=operation.id, code="sibling_failed", reason=reason,
+                                still_serving=state.current)]  # fmt: skip
+    return [OperationSucceeded(operation=operation.id, detail=f"v{operation.release} is live")]
+
+
+# --- instances and endpoints ------------------------------------------------------------------------------------------
+
+
+def _pick_node(state: ComponentState, nodes: Sequence[str]) -> str:
+    """The live node with the fewest instances of this component; empty when there is none."""
+    load = dict.fromkeys(nodes, 0)
+    for instance in state.instances.values():
+        if instance.node in load:
+            load[instance.node] += 1
+    return min(sorted(load), key=lambda node: load[node], default="")
+
+
+def _starting(
+    state: ComponentState, release: int, node: str, slot: int, kind: InstanceKind, command: str, task: str = ""
+) -> InstanceStarting:
+    instance = f"{state.service_id}-{state.started_instances + 1}"
+    return InstanceStarting(
+        instance=instance, release=release, node=node, slot=slot, kind=kind, command=command, task=task
+    )
+
+
+def _fill_slots(state: ComponentState, now: int, nodes: Sequence[str]) -> list[Event]:
+    taken = {(i.fingerprint, i.slot) for i in _services(state) if i.status in _UP}
+    for place, number in sorted(_wanted(state).items(), key=lambda item: item[0][1]):
+        slot = state.slots.get(f"{place[0]}:{place[1]}")
+        if place in taken or (slot is not None and slot.restart_at > now):
+            continue
+        node = _pick_node(state, nodes)
+        if not node:
+            return []
+        command = state.releases[number].command
+        return [_starting(state, number, node, place[1], InstanceKind.SERVICE, command)]
+    return []
+
+
+def _start_tasks(state: ComponentState, now: int, nodes: Sequence[str]) -> list[Event]:
+    for operation, task in state.tasks.items():
+        if task.instance:
+            ended = state.ended_tasks.get(task.instance)
+            if ended is None:
+                continue
+            if ended.exit_code == 0:
+                return [OperationSucceeded(operation=operation, detail="exit code 0")]
+            reason = f"exit code {ended.exit_code}"
+            return [OperationFailed(operation=operation, code="task_failed", reason=reason, lines=ended.lines)]
+        node = _pick_node(state, nodes)
+        if node:
+            return [_starting(state, state.current, node, 0, InstanceKind.TASK, task.command, operation)]
+    return []
+
+
+def _sync_endpoints(state: ComponentState, now: int, nodes: Sequence[str]) -> list[Event]:
+    release = serving_release(state)
+    live = set(_slots_of(release))
+    active: dict[str, Endpoint] = {}
+    if release is not None and release.spec.http:
+        for i in _services(state):
+            if i.status is InstanceStatus.READY and i.port and (i.fingerprint, i.slot) in live:
+                active[i.id] = Endpoint(i.id, i.host, i.port)
+    draining = [
+        Endpoint(e.instance, e.host, e.port, True)
+        for e in state.endpoints
+        if e.instance not in active and e.instance not in state.drained and _still_runs(state, e.instance)
+    ]
+    endpoints = tuple(sorted([*active.values(), *draining]))
+    spec = release.spec if release is not None else state.spec
+    routes = spec.all_routes() if state.status is ComponentStatus.ACTIVE else ()
+    if endpoints == state.endpoints and routes == state.routes:
+        return []
+    return [EndpointsChanged(release=release.number if release else 0, routes=routes, endpoints=endpoints)]
+
+
+def _still_runs(state: ComponentState, instance: str) -> bool:
+    known = state.instances.get(instance)
+    return known is not None and known.status in _RUNNING
+
+
+def _stop_unwanted(state: ComponentState, now: int, nodes: Sequence[str]) -> list[Event]:
+    wanted = _wanted(state)
+    routed = {e.instance for e in state.endpoints}
+    operation = state.operation
+    tasks = {task.instance for task in state.tasks.values()}
+    for i in state.instances.values():
+        if i.status not in _UP or i.id in routed:
+            continue
+        if i.kind is InstanceKind.SERVICE:
+            keep = (i.fingerprint, i.slot) in wanted
+        else:
+            keep = i.id in tasks or (operation is not None and operation.release_step == i.id)
+        if not keep:
+            return [InstanceStopping(instance=i.id, reason=_why_stopped(state, i))]
+    return []
+
+
+def _why_stopped(state: ComponentState, instance: Instance) -> str:
+    if state.status is not ComponentStatus.ACTIVE:
+        return "the component is being destroyed"
+    if instance.kind is not InstanceKind.SERVICE:
+        return "its operation has ended"
+    serving = serving_release(state)
+    if serving is None or instance.release > serving.number:
+        return f"the rollout of v{instance.release} failed"
+    return f"replaced by v{serving.number}" if instance.fingerprint != fingerprint(serving) else "scaled down"
+
+
+def _finish_rollout(state: ComponentState, now: int, nodes: Sequence[str]) -> list[Event]:
+    operation = state.operation
+    if operation is None or operation.phase is not Phase.SWITCHED:
+        return []
+    wanted = _wanted(state)
+    leftover = [
+        i for i in _services(state) if i.status in _UP and (i.fingerprint, i.slot) not in wanted
+    ]  # fmt: skip
+    if leftover or state.routing_version > state.applied_version or any(e.draining for e in state.endpoints):
+        return []
+    return [RolloutSucceeded(operation=operation.id, release=operation.release)]

@@ -1,0 +1,180 @@
+"""Which aggregate a stream belongs to, and how its events and commands are stored as MessagePack.
+
+The one table that knows every aggregate by its kind; it knows nothing of where records are kept.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, get_args
+
+import msgspec
+
+from events.log.records import EventRecord
+from events.model import app, build, component, component_parts, component_progress, node, route, team
+from events.model.base import Command, Decision, Event, Meta
+
+State = msgspec.Struct
+"""Any aggregate's state."""
+
+Upcaster = Callable[[dict[str, object]], dict[str, object]]
+"""Turns the decoded map of one schema version into that of the next."""
+
+
+class UnknownEventError(Exception):
+    """The log holds an event this version does not know: it was written by a newer one."""
+
+
+class Aggregate(msgspec.Struct, frozen=True, kw_only=True):
+    """How one kind of stream behaves. `progress` gives what follows by itself at a time, given the live nodes."""
+
+    kind: str
+    state: type[msgspec.Struct]
+    events: tuple[type[Event], ...]
+    command: Any
+    apply: Callable[[Any, Any, int], Any]
+    decide: Callable[[Any, Any, Meta], Decision]
+    progress: Callable[[Any, int, Sequence[str]], list[Event]] = lambda state, now, nodes: []
+    effects: Callable[[Any], list[component_progress.Effect]] = lambda state: []
+    next_deadline: Callable[[Any, int], int | None] = lambda state, now: None
+
+
+def _app_effects(state: app.AppState) -> list[component_progress.Effect]:
+    if state.status is not app.AppStatus.DESTROYING:
+        return []
+    return [component_progress.Effect("destroy-component", name) for name in sorted(state.components)]
+
+
+def _build_effects(state: build.BuildState) -> list[component_progress.Effect]:
+    return [component_progress.Effect("run-build", state.build_id)] if state.status in build.LIVE else []
+
+
+AGGREGATES: dict[str, Aggregate] = {
+    a.kind: a
+    for a in (
+        Aggregate(
+            kind="team",
+            state=team.TeamState,
+            events=get_args(team.TeamEvent),
+            command=team.TeamCommand,
+            apply=team.apply,
+            decide=team.decide,
+        ),
+        Aggregate(
+            kind="app",
+            state=app.AppState,
+            events=get_args(app.AppEvent),
+            command=app.AppCommand,
+            apply=app.apply,
+            decide=app.decide,
+            progress=lambda state, now, nodes: app.progress(state),
+            effects=_app_effects,
+        ),
+        Aggregate(
+            kind="component",
+            state=component_parts.ComponentState,
+            events=get_args(component.ComponentEvent),
+            command=component.ComponentCommand,
+            apply=component.apply,
+            decide=component.decide,
+            progress=component_progress.progress,
+            effects=component_progress.effects,
+            next_deadline=component_progress.next_deadline,
+        ),
+        Aggregate(
+            kind="build",
+            state=build.BuildState,
+            events=get_args(build.BuildEvent),
+            command=build.BuildCommand,
+            apply=build.apply,
+            decide=build.decide,
+            effects=_build_effects,
+        ),
+        Aggregate(
+            kind="route",
+            state=route.RouteState,
+            events=get_args(route.RouteEvent),
+            command=route.RouteCommand,
+            apply=route.apply,
+            decide=route.decide,
+        ),
+        Aggregate(
+            kind="node",
+            state=node.NodeState,
+            events=get_args(node.NodeEvent),
+            command=node.NodeCommand,
+            apply=node.apply,
+            decide=node.decide,
+        ),
+    )
+}
+
+EVENT_TYPES: dict[str, type[Event]] = {e.__name__: e for a in AGGREGATES.values() for e in a.events}
+UPCASTERS: dict[tuple[str, int], Upcaster] = {}
+"""(type, from version) → the step to the next version. Empty until a released event changes its shape."""
+
+_encoder = msgspec.msgpack.Encoder()
+_decoders = {name: msgspec.msgpack.Decoder(cls) for name, cls in EVENT_TYPES.items()}
+_command_decoders = {kind: msgspec.msgpack.Decoder(a.command) for kind, a in AGGREGATES.items()}
+
+
+def kind_of(stream: str) -> str:
+    """`component` of `component/0123…`; raises KeyError naming the kinds when it is none of them."""
+    kind = stream.partition("/")[0]
+    if kind not in AGGREGATES:
+        raise KeyError(f"expected a stream like {', '.join(sorted(AGGREGATES))}/ID, found {stream[:80]!r}")
+    return kind
+
+
+def aggregate_of(stream: str) -> Aggregate:
+    """The aggregate that `stream` belongs to; raises KeyError for an unknown kind."""
+    return AGGREGATES[kind_of(stream)]
+
+
+def encode_event(event: Event) -> msgspec.Raw:
+    """The event's own MessagePack map."""
+    return msgspec.Raw(_encoder.encode(event))
+
+
+def decode_event(record: EventRecord) -> Event:
+    """The event of a record, upcast to the current schema; raises UnknownEventError for a type or version not known."""
+    decoder = _decoders.get(record.type)
+    if decoder is None:
+        raise UnknownEventError(f"expected an event type known to this version, found {record.type!r}: upgrade rayfold")
+    current = EVENT_TYPES[record.type].schema_version
+    if record.schema_version == current:
+        return decoder.decode(record.body)
+    body = msgspec.msgpack.decode(record.body, type=dict[str, object])
+    for version in range(record.schema_version, current):
+        body = UPCASTERS[(record.type, version)](body)
+    if record.schema_version > current:
+        raise UnknownEventError(f"{record.type} has schema version {record.schema_version}, newer than {current}")
+    return msgspec.convert(body, EVENT_TYPES[record.type])
+
+
+def encode_command(command: Command) -> msgspec.Raw:
+    """The command's tagged MessagePack map."""
+    return msgspec.Raw(_encoder.encode(command))
+
+
+def decode_command(stream: str, raw: msgspec.Raw) -> Command:
+    """The command for a stream's kind; raises msgspec.ValidationError when it is none of that kind's."""
+    command: Command = _command_decoders[kind_of(stream)].decode(raw)
+    return command
+
+
+def initial_state(stream: str) -> msgspec.Struct:
+    """The state of a stream that has no events yet."""
+    return aggregate_of(stream).state()
+
+
+def apply_record(state: msgspec.Struct, record: EventRecord) -> msgspec.Struct:
+    """The state after one record."""
+    result: msgspec.Struct = aggregate_of(record.stream).apply(state, decode_event(record), record.at)
+    return result
+
+
+def fold(stream: str, records: Iterable[EventRecord]) -> msgspec.Struct:
+    """The state of `stream` after `records`, which must be its own, in order."""
+    state = initial_state(stream)
+    for record in records:
+        state = apply_record(state, record)
+    return state

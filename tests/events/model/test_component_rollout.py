@@ -1,0 +1,367 @@
+"""A component's story told end to end against a world that always does what it is asked, or fails where told to."""
+
+from collections.abc import Callable
+
+import pytest
+
+from events.model.base import Event, Meta, Refusal, service_id_of
+from events.model.build import Artifact, Source
+from events.model.component import (
+    CancelOperation,
+    ChangeSpec,
+    CreateComponent,
+    Deploy,
+    DestroyComponent,
+    EndpointsChanged,
+    FinishDeployBuild,
+    InstanceExited,
+    InstanceStopping,
+    ReportApplied,
+    ReportClaims,
+    ReportDeregistered,
+    ReportDrained,
+    ReportExited,
+    ReportFreed,
+    ReportReady,
+    ReportSibling,
+    ReportStarted,
+    ReportUnready,
+    Restart,
+    Rollback,
+    RolloutSucceeded,
+    RolloutSwitched,
+    RoutingApplied,
+    apply,
+    decide,
+)
+from events.model.component_parts import ComponentState, ComponentStatus, InstanceKind, InstanceStatus, RouteSpec, Spec
+from events.model.component_progress import (
+    Effect,
+    effects,
+    next_deadline,
+    progress,
+    surplus_claims,
+    unclaimed_routes,
+)
+from events.model.operation import OperationCancelled, OperationFailed, OperationSucceeded, OperationTimedOut
+
+SECOND = 1_000_000
+SERVICE = service_id_of("default", "shop", "web")
+
+
+class World:
+    """Folds a component, does its effects at once, and keeps every event."""
+
+    def __init__(self, *, start: Callable[[str], str] | None = None) -> None:
+        self.state = ComponentState()
+        self.events: list[Event] = []
+        self.now = 1_000 * SECOND
+        self.commands = 0
+        self.start = start or (lambda instance: "ready")
+        self.artifacts: dict[str, Artifact] = {}
+        self.next_artifact = artifact("one")
+        self.gateways_answer = True
+        self.refuse_claims = ""
+
+    def send(self, command: object, reason: str = "") -> str:
+        self.commands += 1
+        meta = Meta(command_id=f"c{self.commands}", at=self.now, actor="tester", reason=reason)
+        decision = decide(self.state, command, meta)  # type: ignore[arg-type]
+        if isinstance(decision, Refusal):
+            return decision.code
+        self.record(list(decision))
+        self.settle()
+        return meta.command_id
+
+    def record(self, events: list[Event]) -> None:
+        for event in events:
+            self.state = apply(self.state, event, self.now)  # type: ignore[arg-type]
+            self.events.append(event)
+
+    def settle(self) -> None:
+        for _ in range(500):
+            self.now += 1000
+            more = progress(self.state, self.now, ["node1"])
+            if more:
+                self.record(more)
+                continue
+            if not any(self.do(effect) for effect in effects(self.state)):
+                return
+        raise AssertionError(f"never settled: {effects(self.state)}")
+
+    def do(self, effect: Effect) -> bool:
+        outcome = self.outcome(effect)
+        if outcome is None:
+            return False
+        decision = decide(self.state, outcome, Meta(command_id=f"{effect.kind}:{effect.key}", at=self.now))  # type: ignore[arg-type]
+        assert not isinstance(decision, Refusal)
+        self.record(list(decision))
+        return bool(decision)
+
+    def outcome(self, effect: Effect) -> object | None:
+        match effect.kind:
+            case "start":
+                return ReportStarted(instance=effect.key, host="127.0.0.1", port=20000 + self.commands, pid=42)
+            case "stop":
+                return ReportExited(instance=effect.key, exit_code=0)
+            case "await-build":
+                return FinishDeployBuild(build_id=effect.key, status="succeeded", artifact=self.next_artifact)
+            case "claim":
+                return ReportClaims(
+                    routes=() if self.refuse_claims else unclaimed_routes(self.state), refused=self.refuse_claims
+                )
+            case "free":
+                return ReportFreed(routes=surplus_claims(self.state))
+            case "wait-applied" if self.gateways_answer:
+                return ReportApplied(version=int(effect.key), gateways=("gw1",))
+            case "wait-drained" if self.state.routing_version <= self.state.applied_version:
+                return ReportDrained(instances=tuple(effect.key.split(",")))
+            case "sibling":
+                return ReportSibling(process=effect.key, succeeded=True)
+            case "deregister":
+                return ReportDeregistered()
+        return None
+
+    def probe(self) -> None:
+        """Every started instance comes to what `start` says: ready, unready, exit or nothing."""
+        for instance in list(self.state.instances.values()):
+            if instance.status is not InstanceStatus.STARTED:
+                continue
+            if instance.kind is not InstanceKind.SERVICE:
+                self.send(ReportExited(instance=instance.id, exit_code=0))
+                continue
+            match self.start(instance.id):
+                case "ready":
+                    self.send(ReportReady(instance=instance.id))
+                case "unready":
+                    self.send(ReportUnready(instance=instance.id, reason="port not open", lines=("waiting",)))
+                case "exit":
+                    self.send(ReportExited(instance=instance.id, exit_code=3, reason="exit code 3", lines=("boom",)))
+
+    def run(self) -> None:
+        for _ in range(50):
+            before = len(self.events)
+            self.settle()
+            self.probe()
+            if len(self.events) == before:
+                return
+
+    def of(self, kind: type[Event]) -> list[Event]:
+        return [e for e in self.events if isinstance(e, kind)]
+
+
+def artifact(name: str, **processes: str) -> Artifact:
+    return Artifact(digest=name, size_bytes=1, processes=processes or {"web": f"run {name}"})
+
+
+def created(**world: object) -> World:
+    w = World(**world)  # type: ignore[arg-type]
+    spec = Spec(http=True, auto_host="shop.localhost")
+    w.send(CreateComponent(service_id=SERVICE, team="default", app="shop", name="web", process="web", spec=spec))
+    return w
+
+
+def deployed(**world: object) -> World:
+    w = created(**world)
+    w.send(Deploy(source=Source(kind="upload", digest="d1")))
+    w.run()
+    return w
+
+
+def test_a_first_deploy_ends_live_with_one_ready_instance() -> None:
+    w = deployed()
+    assert w.state.current == 1
+    assert w.state.operation is None
+    assert [i.status for i in w.state.instances.values()] == [InstanceStatus.READY]
+    assert len(w.state.endpoints) == 1
+    assert isinstance(w.events[-1], OperationSucceeded)
+
+
+def test_a_redeploy_stops_the_old_instance_only_after_gateways_applied_and_it_drained() -> None:
+    w = deployed()
+    old = next(iter(w.state.instances))
+    w.next_artifact = artifact("two")
+    w.send(Deploy(source=Source(kind="upload", digest="d2")))
+    w.run()
+    names = [type(e).__name__ for e in w.events]
+    switched = names.index("RolloutSwitched", names.index("RolloutSucceeded"))
+    after = names[switched:]
+    assert after.index("EndpointsChanged") < after.index("RoutingApplied") < after.index("EndpointsDrained")
+    assert after.index("EndpointsDrained") < after.index("InstanceStopping") < after.index("RolloutSucceeded")
+    stopping = w.of(InstanceStopping)
+    assert [e.instance for e in stopping] == [old]  # type: ignore[attr-defined]
+    assert w.state.current == 2
+
+
+def test_old_instances_keep_running_while_a_gateway_does_not_answer_and_the_operation_times_out() -> None:
+    w = deployed()
+    old = next(iter(w.state.instances))
+    w.gateways_answer = False
+    w.next_artifact = artifact("two")
+    w.send(Deploy(source=Source(kind="upload", digest="d2")))
+    w.run()
+    assert w.state.instances[old].status is InstanceStatus.READY
+    assert next_deadline(w.state, w.now) is not None
+    w.now = w.state.operation.deadline_at  # type: ignore[union-attr]
+    w.run()
+    assert w.of(OperationTimedOut)
+    assert w.state.current == 1
+    w.gateways_answer = True
+    w.run()
+    assert list(w.state.instances) == [old]
+    assert [e.instance for e in w.state.endpoints if not e.draining] == [old]
+
+
+@pytest.mark.parametrize(("fate", "code"), [("exit", "crashed"), ("unready", "not_ready")])
+def test_a_release_that_does_not_come_up_fails_and_the_old_one_goes_on(fate: str, code: str) -> None:
+    w = deployed()
+    old = next(iter(w.state.instances))
+    w.start = lambda instance: fate
+    w.next_artifact = artifact("two")
+    w.send(Deploy(source=Source(kind="upload", digest="d2")))
+    w.run()
+    failed = w.of(OperationFailed)[-1]
+    assert (failed.code, failed.still_serving) == (code, 1)  # type: ignore[attr-defined]
+    assert failed.lines  # type: ignore[attr-defined]
+    assert list(w.state.instances) == [old]
+    w.start = lambda instance: "ready"
+    w.next_artifact = artifact("three")
+    w.send(Deploy(source=Source(kind="upload", digest="d3")))
+    w.run()
+    assert w.state.current == 3
+
+
+def test_scaling_keeps_what_runs_and_only_adds_or_removes_the_difference() -> None:
+    w = deployed()
+    first = next(iter(w.state.instances))
+    w.send(ChangeSpec(scale=3))
+    w.run()
+    assert first in w.state.instances
+    assert len(w.state.endpoints) == 3
+    w.send(ChangeSpec(scale=1))
+    w.run()
+    assert list(w.state.instances) == [first]
+    assert w.state.current == 3
+
+
+def test_config_scale_and_routes_come_back_with_a_rollback() -> None:
+    w = deployed()
+    w.send(ChangeSpec(config_set={"A": "1"}, routes_add=(RouteSpec("a.example.com"),), scale=2))
+    w.run()
+    assert w.state.claims == (RouteSpec("a.example.com"),)
+    w.send(Rollback())
+    w.run()
+    assert w.state.spec.config == {}
+    assert w.state.spec.scale == 1
+    assert w.state.claims == ()
+    assert w.state.releases[3].rollback_of == 1
+    w.send(Rollback(to=2))
+    w.run()
+    assert w.state.spec.config == {"A": "1"}
+    assert w.state.routes == (RouteSpec("shop.localhost"), RouteSpec("a.example.com"))
+
+
+def test_a_route_that_somebody_else_holds_fails_the_change_and_nothing_moves() -> None:
+    w = deployed()
+    w.refuse_claims = "a.example.com/ is taken by another application"
+    w.send(ChangeSpec(routes_add=(RouteSpec("a.example.com"),)))
+    w.run()
+    assert w.of(OperationFailed)[-1].code == "conflict"  # type: ignore[attr-defined]
+    assert w.state.spec.routes == ()
+    assert w.state.current == 1
+
+
+def test_crashes_restart_three_times_at_once_then_after_one_second_doubling_to_five_minutes() -> None:
+    w = deployed()
+    waits = []
+    for _ in range(14):
+        instance = next(iter(w.state.instances))
+        w.send(ReportExited(instance=instance, exit_code=1, reason="exit code 1", lines=("boom",)))
+        exited = w.of(InstanceExited)[-1]
+        waits.append((exited.restart_at - w.now) // SECOND if exited.restart_at > w.now else 0)  # type: ignore[attr-defined]
+        w.now = max(w.now, exited.restart_at)  # type: ignore[attr-defined]
+        w.run()
+    assert [round(x + 0.5) for x in waits[:3]] == [0, 0, 0]
+    rounded = [0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
+    assert all(abs(wait - want) <= 1 for wait, want in zip(waits, rounded, strict=True)), waits
+
+
+def test_a_second_deploy_while_one_runs_is_a_conflict_and_changes_nothing() -> None:
+    w = created(start=lambda instance: "nothing")
+    w.send(Deploy(source=Source(kind="upload", digest="d1")))
+    events = len(w.events)
+    assert w.send(Deploy(source=Source(kind="upload", digest="d2"))) == "conflict"
+    assert len(w.events) == events
+
+
+def test_cancelling_before_the_switch_stops_the_new_instances() -> None:
+    w = created(start=lambda instance: "nothing")
+    operation = w.send(Deploy(source=Source(kind="upload", digest="d1")))
+    w.send(CancelOperation(operation=operation), reason="wrong branch")
+    w.run()
+    assert w.of(OperationCancelled)[-1].reason == "wrong branch"  # type: ignore[attr-defined]
+    assert w.state.instances == {}
+
+
+def test_a_release_step_runs_once_before_the_switch_and_its_failure_fails_the_deploy() -> None:
+    w = created()
+    w.next_artifact = Artifact(digest="x", size_bytes=1, processes={"web": "w"}, release_command="migrate")
+    w.send(Deploy(source=Source(kind="upload", digest="d1")))
+    w.run()
+    steps = [e for e in w.events if getattr(e, "kind", "") == InstanceKind.RELEASE_STEP]
+    assert len(steps) == 1
+    assert w.state.current == 1
+
+
+def test_other_process_types_are_asked_for_after_the_first_is_live() -> None:
+    w = created()
+    w.next_artifact = artifact("x", web="w", worker="k")
+    w.send(Deploy(source=Source(kind="upload", digest="d1")))
+    w.run()
+    assert w.state.current == 1
+    names = [type(e).__name__ for e in w.events]
+    assert names.index("RolloutSucceeded") < names.index("SiblingsRequested") < names.index("SiblingEnded")
+    assert names[-1] == "OperationSucceeded"
+
+
+def test_restart_replaces_every_instance_and_keeps_the_release_content() -> None:
+    w = deployed()
+    old = next(iter(w.state.instances))
+    w.send(Restart())
+    w.run()
+    assert old not in w.state.instances
+    assert w.state.releases[2].artifact == w.state.releases[1].artifact
+
+
+def test_stop_then_start() -> None:
+    w = deployed()
+    w.send(ChangeSpec(stopped=True))
+    w.run()
+    assert w.state.instances == {}
+    assert w.state.routes == (RouteSpec("shop.localhost"),)
+    w.send(ChangeSpec(stopped=False))
+    w.run()
+    assert len(w.state.endpoints) == 1
+
+
+def test_destroy_drains_stops_frees_and_the_name_can_be_used_again() -> None:
+    w = deployed()
+    w.send(ChangeSpec(routes_add=(RouteSpec("a.example.com"),)))
+    w.run()
+    w.send(DestroyComponent())
+    w.run()
+    assert w.state.status is ComponentStatus.DESTROYED
+    assert (w.state.instances, w.state.endpoints, w.state.claims) == ({}, (), ())
+    spec = Spec(http=True, auto_host="shop.localhost")
+    w.send(CreateComponent(service_id=SERVICE, team="default", app="shop", name="web", process="web", spec=spec))
+    w.send(Deploy(source=Source(kind="upload", digest="d9")))
+    w.run()
+    assert w.state.current == 3
+    assert w.send(Rollback(to=1)) == "not_found"
+
+
+def test_every_switch_is_followed_by_the_endpoints_it_means() -> None:
+    w = deployed()
+    kinds = [type(e) for e in w.events]
+    assert kinds.index(RolloutSwitched) < len(kinds) - 1 - kinds[::-1].index(EndpointsChanged)
+    assert kinds.index(RoutingApplied) < kinds.index(RolloutSucceeded)
