@@ -1,0 +1,94 @@
+"""Every error the event log raises, one hierarchy, each saying what the caller may assume.
+
+Knows nothing of etcd or of what events mean.
+"""
+
+from events.log.records import Position
+
+
+class LogError(Exception):
+    """Base of everything the event log raises on purpose."""
+
+
+class InvalidAppend(LogError):
+    """The command or its events cannot be stored as given. Nothing was written; repeating it unchanged fails again."""
+
+
+class EventTooLarge(InvalidAppend):
+    """One command's events exceed the cap of a batch. Refused by itself: commands that share its batch commit."""
+
+
+class VersionConflict(LogError):
+    """An event's version does not continue its stream. Nothing was written; fold the newer events, decide again."""
+
+    def __init__(self, *, stream: str, expected: int, found: int) -> None:
+        super().__init__(
+            f"stream {stream}: expected an event of version {expected}, found version {found}; "
+            "fold the events in between and decide again"
+        )
+        self.stream = stream
+        self.expected = expected
+        self.found = found
+
+
+class WriterClosed(LogError):
+    """The writer was released. Nothing of this append was written; claim the partition again."""
+
+
+class Fenced(WriterClosed):
+    """Another owner claimed the partition: stop at once. No append that was not acknowledged by now will commit."""
+
+
+class Overloaded(LogError):
+    """The bounded queue is full. Nothing of this append was written or will be; try again later."""
+
+
+class LogUnavailable(LogError):
+    """The log did not answer within the deadline, so the outcome is *unknown*: it may have committed or still commit.
+
+    An append that raised this stays queued and the writer goes on resolving it with the identical transaction. The
+    caller must not decide anew: it repeats the same command id, which joins the append or returns its first result.
+    """
+
+
+class PartitionOwned(LogError):
+    """The claim was refused because another owner's lease is alive. Wait for it to lapse, or claim with `force`."""
+
+
+class LayoutMismatch(LogError):
+    """The stored log was made with another layout than this process was given. Nothing was changed."""
+
+
+class LogBroken(LogError):
+    """An invariant does not hold; serving on would make it worse. An operator must look."""
+
+
+class CorruptBatch(LogBroken):
+    """A stored batch cannot be decoded or fails its checksum; `position` is where it begins."""
+
+    def __init__(self, position: Position, why: str) -> None:
+        super().__init__(f"batch at {position} is corrupt: {why}; restore it from a backup or an archived segment")
+        self.position = position
+
+
+class LogHole(LogBroken):
+    """The offsets from `position` on are absent although later ones exist."""
+
+    def __init__(self, position: Position, next_base: int) -> None:
+        super().__init__(
+            f"expected a batch that holds {position}, found the next one at offset {next_base}; "
+            "these events are not in the hot log: read them from the archive"
+        )
+        self.position = position
+
+
+class BeyondTail(LogBroken):
+    """Asked to read from an offset the log has not reached: its history is older than the caller's checkpoint."""
+
+    def __init__(self, position: Position, tail: int) -> None:
+        super().__init__(
+            f"expected to read from {position}, found the tail at offset {tail}; the log was restored from before "
+            "this checkpoint: rebuild whatever keeps it"
+        )
+        self.position = position
+        self.tail = tail

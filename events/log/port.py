@@ -1,0 +1,134 @@
+"""The event log as others see it: what an adapter promises, which tests/events/log/contract.py says again in code.
+
+Must not know etcd, nor what any event means.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from events.log.records import EventRecord, Position, StoredEvent
+
+
+class Committed(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a command's events are, both inclusive. `duplicate`: the id was known, these are the *first* events."""
+
+    first: Position
+    last: Position
+    duplicate: bool
+
+
+class OwnerRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Who serves a partition, for finding it. Never proof of ownership: the epoch, compared in each append, is that."""
+
+    owner: str
+    node: str
+    pid: int
+    epoch: int
+    claimed_at: int
+    """Microseconds since 1970-01-01 UTC."""
+
+
+class PartitionWriter(Protocol):
+    """The one writer of a partition while its epoch is the newest. Used from one event loop only.
+
+    Concurrent appends are grouped: while one batch is being written, everything submitted becomes the next. Order of
+    submission is order in the log. A command's events are in one batch: all of them or none.
+    """
+
+    @property
+    def partition(self) -> int: ...
+
+    @property
+    def epoch(self) -> int:
+        """Grows by at least one with every claim of this partition."""
+        ...
+
+    @property
+    def next_offset(self) -> int:
+        """The offset after the last *committed* event."""
+        ...
+
+    def submit(self, command_id: str, events: Sequence[EventRecord]) -> "asyncio.Future[Committed]":
+        """Queue one command's events, at once and in call order; the future is settled when their fate is known.
+
+        A known command id gives its first result with `duplicate=True` whatever `events` holds, also while the first
+        is still in flight. Raises here: InvalidAppend, EventTooLarge, VersionConflict, Overloaded, WriterClosed,
+        Fenced; the future fails with Fenced, WriterClosed or LogBroken (nothing committed), or LogUnavailable (the
+        writer was released while etcd was silent: unknown). Cancelling the future does not take the command back.
+        """
+        ...
+
+    async def append(self, command_id: str, events: Sequence[EventRecord]) -> Committed:
+        """`submit` and wait. Raises what `submit` raises, and LogUnavailable after the deadline (10 s by default).
+
+        After LogUnavailable the command is still queued: repeat it with the same id to learn its fate. Being
+        cancelled while waiting does not take the command back either.
+        """
+        ...
+
+    def committed(self, command_id: str) -> Committed | None:
+        """The first result of a command, if it committed and is within the ledger's window (the newest 200,000)."""
+        ...
+
+    async def wait_closed(self) -> None:
+        """Wait until this writer can append no more: returns after `release`, else raises why (Fenced, LogBroken)."""
+        ...
+
+    async def release(self) -> None:
+        """Write out what is queued, leave a hint of the tail, and give the partition up. May be called twice."""
+        ...
+
+
+class EventLog(Protocol):
+    """P partitions, each a chain of events with contiguous offsets from 0."""
+
+    @property
+    def partitions(self) -> int:
+        """P, fixed when the log is made."""
+        ...
+
+    async def open(self) -> None:
+        """Create the layout, or check it. Raises LayoutMismatch, LogUnavailable."""
+        ...
+
+    async def close(self) -> None:
+        """Stop following and free connections. Release writers first; those left are closed without a release."""
+        ...
+
+    async def claim(self, partition: int, owner: str, *, force: bool = False) -> PartitionWriter:
+        """Become the partition's only writer; every older writer is Fenced at its next append.
+
+        Raises PartitionOwned if another owner's lease is alive and not `force`. The same `owner` may claim again at
+        once, as a restarted process does. The writer has rebuilt its command ledger when this returns.
+        """
+        ...
+
+    def read(self, partition: int, from_offset: int) -> AsyncIterator[list[StoredEvent]]:
+        """Events from `from_offset` on, in non-empty lists, ending at the tail as it is when reached.
+
+        Raises BeyondTail, LogHole, CorruptBatch, LogUnavailable.
+        """
+        ...
+
+    def follow(self, partition: int, from_offset: int) -> AsyncIterator[list[StoredEvent]]:
+        """`read`, then live, for ever, without gap or repetition. A silent etcd delays it; it raises as `read` does
+        except LogUnavailable, which it waits out."""
+        ...
+
+    def follow_all(self, from_offsets: Mapping[int, int]) -> AsyncIterator[list[StoredEvent]]:
+        """`follow` for several partitions at once ({partition: offset}); each list is of one partition.
+
+        Order holds within a partition, not between partitions. One watch serves all followers of a process.
+        """
+        ...
+
+    async def tail(self, partition: int) -> int:
+        """The offset the next event will get; linearizable. Raises LogUnavailable."""
+        ...
+
+    async def owner_of(self, partition: int) -> OwnerRecord | None:
+        """Who serves the partition now, as far as known; None if nobody does. Raises LogUnavailable."""
+        ...

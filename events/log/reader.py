@@ -1,0 +1,132 @@
+"""Reading: pages up to the tail, then live, joined without a gap. Offsets are the proof, arrival is only a hint.
+
+Knows bases and offsets; which store the batches come from is the adapter's (`BatchStore`). The archive's tier belongs
+in front of `_Cursor.advance`: where that raises LogHole today, it will read the cold segment that holds the offset.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+
+from events.failpoints import failpoint
+from events.log.codec import MAX_BATCH_RECORDS, decode_batch, decode_header
+from events.log.errors import BeyondTail, LogHole, LogUnavailable
+from events.log.records import Position, StoredEvent
+from events.log.store import PAGE_BATCHES, PAGE_OFFSETS, BatchStore, StoredBatch
+
+RECHECK_S = 10.0
+"""A follower pages its partitions this often even when all seems well: a watch that lost an event costs this delay."""
+RETRY_FIRST_S = 0.1
+RETRY_MOST_S = 2.0
+
+
+class _Cursor:
+    """Where one reader is in one partition: `expected` is the next offset to hand out, `base` the next batch to see."""
+
+    def __init__(self, partition: int, from_offset: int) -> None:
+        self.partition = partition
+        self.expected = from_offset
+        # The batch that holds or ends at `from_offset` begins at most this far before it.
+        self.base = max(0, from_offset - MAX_BATCH_RECORDS)
+        self._aligned = self.base == 0
+
+    async def advance(self, store: BatchStore) -> tuple[list[StoredEvent], bool]:
+        """The next page's events and whether it ended at the tail."""
+        start = self.base
+        events: list[StoredEvent] = []
+        page = await store.page(self.partition, start)
+        for batch in page:
+            if not self.follows(batch):
+                raise LogHole(Position(self.partition, self.base), batch.base)
+            events += self.take(batch)
+        at_tail = len(page) < PAGE_BATCHES and self.base < start + PAGE_OFFSETS
+        if at_tail and self.base < self.expected:
+            raise BeyondTail(Position(self.partition, self.expected), self.base)
+        self._aligned = True
+        return events, at_tail
+
+    def follows(self, batch: StoredBatch) -> bool:
+        """Whether the batch is the very next one, or an older one that `take` drops."""
+        return batch.base <= (self.base if self._aligned else self.expected)
+
+    def take(self, batch: StoredBatch) -> list[StoredEvent]:
+        """The batch's events not handed out before."""
+        at = Position(self.partition, batch.base)
+        if self._aligned and batch.base < self.base:
+            return []
+        self._aligned = True
+        header = decode_header(batch.value, at)
+        self.base = header.end
+        if header.end <= self.expected:
+            return []
+        _, records = decode_batch(batch.value, at)
+        skip = self.expected - batch.base
+        self.expected = header.end
+        partition, revision, first = self.partition, batch.revision, batch.base + skip
+        return [
+            StoredEvent(Position(partition, offset), revision, record)
+            for offset, record in enumerate(records[skip:] if skip else records, first)
+        ]
+
+
+class LogReader:
+    """Reads and follows any adapter's partitions."""
+
+    def __init__(self, store: BatchStore, *, recheck_s: float = RECHECK_S) -> None:
+        self._store = store
+        self._recheck_s = recheck_s
+
+    async def read(self, partition: int, from_offset: int) -> AsyncIterator[list[StoredEvent]]:
+        """See `EventLog.read`."""
+        cursor = _Cursor(partition, from_offset)
+        at_tail = False
+        while not at_tail:
+            events, at_tail = await cursor.advance(self._store)
+            if events:
+                yield events
+
+    async def follow_all(self, from_offsets: Mapping[int, int]) -> AsyncIterator[list[StoredEvent]]:
+        """See `EventLog.follow_all`.
+
+        Subscribe first, page to the tail second: whatever is committed after a page was read arrives live, because the
+        page is linearizable and the subscription older. From then on each batch must continue its partition, else
+        the hole is paged.
+        """
+        cursors = {partition: _Cursor(partition, offset) for partition, offset in from_offsets.items()}
+        subscription = await self._store.subscribe(cursors)
+        loop = asyncio.get_running_loop()
+        try:
+            behind = set(cursors)
+            recheck_at = loop.time() + self._recheck_s
+            while True:
+                async for events in self._catch_up(cursors, behind):
+                    yield events
+                failpoint("log.follow.caught-up")
+                item = await subscription.next(recheck_at - loop.time())
+                if item is None:
+                    behind = set(cursors)
+                    recheck_at = loop.time() + self._recheck_s
+                    continue
+                partition, batch = item
+                if not cursors[partition].follows(batch):
+                    behind = {partition}
+                elif live := cursors[partition].take(batch):
+                    yield live
+        finally:
+            self._store.unsubscribe(subscription)
+
+    async def _catch_up(self, cursors: Mapping[int, _Cursor], behind: set[int]) -> AsyncIterator[list[StoredEvent]]:
+        """Page each partition in `behind`, in turn, until it is at the tail; waits out an unavailable store."""
+        pause = RETRY_FIRST_S
+        while behind:
+            for partition in sorted(behind):
+                try:
+                    events, at_tail = await cursors[partition].advance(self._store)
+                except LogUnavailable:
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, RETRY_MOST_S)
+                    continue
+                pause = RETRY_FIRST_S
+                if at_tail:
+                    behind.discard(partition)
+                if events:
+                    yield events

@@ -1,0 +1,88 @@
+"""What a new owner learns before it serves: where the tail is, which commands committed, how far each stream is.
+
+Walks batch headers through the store; knows nothing of claims or of how batches are kept.
+"""
+
+import msgspec
+
+from events.log.codec import BatchHeader, decode_header
+from events.log.errors import LogHole
+from events.log.ledger import WINDOW, CommandLedger, StreamVersions
+from events.log.records import Position
+from events.log.store import PAGE_BATCHES, PAGE_OFFSETS, BatchStore
+
+
+class Recovered(msgspec.Struct, frozen=True, kw_only=True):
+    """The state a writer starts from. `last_base` is None while the partition is empty."""
+
+    next_offset: int
+    last_base: int | None
+    ledger: CommandLedger
+    versions: StreamVersions
+
+
+async def recover(store: BatchStore, partition: int, window: int = WINDOW) -> Recovered:
+    """Walk from the tail hint forward to the tail, then back until `window` commands are known.
+
+    Must run after the claim's transaction: only then can no older owner add a batch behind the walk.
+    """
+    start = await _walk_start(store, partition)
+    newest = await _forward(store, partition, start)
+    chunks = [newest]
+    known = sum(len(header.commands) for header in newest)
+    while known < window and start > 0:
+        older = await _before(store, partition, start)
+        if not older:
+            # Archived. Their command ids are older than the hot log's; the window ends here.
+            break
+        chunks.append(older)
+        known += sum(len(header.commands) for header in older)
+        start = older[0].base
+    ledger, versions = CommandLedger(partition, window), StreamVersions(window)
+    last: BatchHeader | None = None
+    for chunk in reversed(chunks):
+        for header in chunk:
+            ledger.record_header(header)
+            versions.record(header.streams)
+            last = header
+    return Recovered(
+        next_offset=0 if last is None else last.end,
+        last_base=None if last is None else last.base,
+        ledger=ledger,
+        versions=versions,
+    )
+
+
+async def _walk_start(store: BatchStore, partition: int) -> int:
+    """The hint if a batch really begins there, else the first offset: a hint is never the truth."""
+    hint = await store.tail_hint(partition)
+    page = await store.page(partition, hint) if hint else []
+    return hint if page and page[0].base == hint else 0
+
+
+async def _forward(store: BatchStore, partition: int, start: int) -> list[BatchHeader]:
+    headers: list[BatchHeader] = []
+    expected = start
+    while True:
+        page = await store.page(partition, expected)
+        page_start = expected
+        for batch in page:
+            if batch.base != expected:
+                raise LogHole(Position(partition, expected), batch.base)
+            headers.append(decode_header(batch.value, Position(partition, batch.base)))
+            expected = headers[-1].end
+        if len(page) < PAGE_BATCHES and expected < page_start + PAGE_OFFSETS:
+            return headers
+
+
+async def _before(store: BatchStore, partition: int, end: int) -> list[BatchHeader]:
+    """Headers of the batches with a base in [end - PAGE_OFFSETS, end), ascending."""
+    headers: list[BatchHeader] = []
+    start = max(0, end - PAGE_OFFSETS)
+    while start < end:
+        page = [batch for batch in await store.page(partition, start) if batch.base < end]
+        if not page:
+            break
+        headers += (decode_header(batch.value, Position(partition, batch.base)) for batch in page)
+        start = headers[-1].end
+    return headers

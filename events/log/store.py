@@ -1,0 +1,107 @@
+"""What the log's own machinery needs of a place that keeps batches: pages of them, their arrival, one slot at a time.
+
+The seam between the shared writer and reader and an adapter (memory, etcd); other packages use port.py instead.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
+
+PAGE_OFFSETS = 4096
+"""A page covers base keys in [base, base + 4096): the tight bound keeps etcd from walking its whole index."""
+PAGE_BATCHES = 256
+"""At most this many batches in a page: 64 MiB if each were at its cap."""
+
+
+class StoredBatch(NamedTuple):
+    """An encoded batch as kept under its base offset."""
+
+    base: int
+    revision: int
+    value: bytes
+
+
+class BatchSlots(Protocol):
+    """One claimed partition's right to write batches."""
+
+    async def commit(self, *, base: int, previous: int | None, txn_id: str, value: bytes) -> int:
+        """Put `value` at `base` if the claim still holds, `previous` exists and the slot is free; returns the revision.
+
+        Goes on until the outcome is *known*, however long that takes, and is idempotent by `txn_id`. Raises Fenced or
+        LogBroken, both meaning that nothing was written.
+        """
+        ...
+
+    async def hint(self, base: int) -> None:
+        """Leave `base` as a recent base for the next claim. Best effort."""
+        ...
+
+    async def give_up(self, last_base: int | None) -> None:
+        """Hint the tail and delete the own record, if it is still ours. Best effort."""
+        ...
+
+
+class Subscription:
+    """A bounded buffer between live batches and one follower. When it overflows the follower pages instead."""
+
+    def __init__(self, partitions: Iterable[int], *, capacity: int = 1024, capacity_bytes: int = 16 << 20) -> None:
+        self.partitions = frozenset(partitions)
+        self._capacity = capacity
+        self._capacity_bytes = capacity_bytes
+        self._items: deque[tuple[int, StoredBatch]] = deque()
+        self._bytes = 0
+        self._lagged = False
+        self._wake = asyncio.Event()
+
+    def offer(self, partition: int, batch: StoredBatch) -> None:
+        """A batch arrived. Never blocks the one who delivers: a slow follower must not hold up the others."""
+        if self._lagged or partition not in self.partitions:
+            return
+        if len(self._items) >= self._capacity or self._bytes + len(batch.value) > self._capacity_bytes:
+            self.lag()
+            return
+        self._items.append((partition, batch))
+        self._bytes += len(batch.value)
+        self._wake.set()
+
+    def lag(self) -> None:
+        """Something may have been missed: drop what is buffered, the follower will page it."""
+        self._items.clear()
+        self._bytes = 0
+        self._lagged = True
+        self._wake.set()
+
+    async def next(self, timeout_s: float) -> tuple[int, StoredBatch] | None:
+        """The next live batch; None when the follower should page all its partitions (lagging, or nothing came)."""
+        if not self._items and not self._lagged:
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(max(0.0, timeout_s)):
+                    await self._wake.wait()
+            except TimeoutError:
+                return None
+        if self._lagged:
+            self._lagged = False
+            return None
+        partition, batch = self._items.popleft()
+        self._bytes -= len(batch.value)
+        return partition, batch
+
+
+class BatchStore(Protocol):
+    """Reading side of an adapter. All reads are linearizable."""
+
+    async def page(self, partition: int, base: int) -> list[StoredBatch]:
+        """Batches with a base in [base, base + PAGE_OFFSETS), ascending, at most PAGE_BATCHES of them."""
+        ...
+
+    async def tail_hint(self, partition: int) -> int:
+        """A base that probably exists; 0 if none is known."""
+        ...
+
+    async def subscribe(self, partitions: Iterable[int]) -> Subscription:
+        """Every batch committed after this returns is offered to the subscription, or it is told that it lags."""
+        ...
+
+    def unsubscribe(self, subscription: Subscription) -> None: ...

@@ -1,0 +1,268 @@
+"""Group commit for one claimed partition: whatever gathers while a batch is being written becomes the next batch.
+
+Knows queues, futures and the command ledger; how a batch gets into its slot is the adapter's (`BatchSlots`).
+"""
+
+import asyncio
+import uuid
+from collections import deque
+from collections.abc import Sequence
+
+import msgspec
+
+from events.failpoints import failpoint
+from events.log.codec import MAX_BATCH_BYTES, MAX_BATCH_RECORDS, EncodedCommand, encode_batch, encode_command
+from events.log.errors import EventTooLarge, Fenced, LogBroken, LogError, LogUnavailable, Overloaded, WriterClosed
+from events.log.port import Committed
+from events.log.records import EventRecord, Position
+from events.log.recovery import Recovered
+from events.log.store import BatchSlots
+
+HINT_EVERY_BATCHES = 256
+
+
+class WriterLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds of one writer. Times in seconds."""
+
+    queued_commands: int = 16_384
+    queued_bytes: int = 32 << 20
+    append_deadline_s: float = 10.0
+    drain_deadline_s: float = 10.0
+    """How long `release` waits for what is queued."""
+
+
+class _Pending:
+    """A command on its way: its own waiter, and those who sent the same id meanwhile."""
+
+    __slots__ = ("command", "joined", "waiter")
+
+    def __init__(self, command: EncodedCommand, waiter: "asyncio.Future[Committed]") -> None:
+        self.command = command
+        self.waiter = waiter
+        self.joined: list[asyncio.Future[Committed]] = []
+
+    def succeed(self, committed: Committed) -> None:
+        if not self.waiter.done():
+            self.waiter.set_result(committed)
+        again = msgspec.structs.replace(committed, duplicate=True)
+        for waiter in self.joined:
+            if not waiter.done():
+                waiter.set_result(again)
+
+    def fail(self, reason: LogError) -> None:
+        for waiter in (self.waiter, *self.joined):
+            if not waiter.done():
+                waiter.set_exception(_fresh(reason))
+
+
+class BatchingWriter:
+    """A `PartitionWriter` over any adapter's slots. One task writes; everything else only queues."""
+
+    def __init__(
+        self, *, partition: int, epoch: int, recovered: Recovered, slots: BatchSlots, limits: WriterLimits | None = None
+    ) -> None:
+        self._partition = partition
+        self._epoch = epoch
+        self._slots = slots
+        self._limits = limits or WriterLimits()
+        self._ledger = recovered.ledger
+        self._versions = recovered.versions
+        self._next_offset = recovered.next_offset
+        self._last_base = recovered.last_base
+        self._queue: deque[_Pending] = deque()
+        self._queued_bytes = 0
+        self._in_flight: list[_Pending] = []
+        self._by_command: dict[str, _Pending] = {}
+        self._batches = 0
+        self._wake = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._end_reason: LogError | None = None
+        self._notice: Fenced | None = None
+        self._released = False
+        self._task = asyncio.create_task(self._run(), name=f"log-writer-{partition}")
+        self._task.add_done_callback(self._on_task_done)
+
+    @property
+    def partition(self) -> int:
+        return self._partition
+
+    @property
+    def epoch(self) -> int:
+        return self._epoch
+
+    @property
+    def next_offset(self) -> int:
+        return self._next_offset
+
+    def submit(self, command_id: str, events: Sequence[EventRecord]) -> "asyncio.Future[Committed]":
+        self._refuse_if_ended()
+        waiter: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
+        # A waiter whose owner was cancelled must not be reported as an exception nobody looked at.
+        waiter.add_done_callback(lambda done: None if done.cancelled() else done.exception())
+        if (first := self._ledger.find(command_id)) is not None:
+            waiter.set_result(first)
+            return waiter
+        if (pending := self._by_command.get(command_id)) is not None:
+            pending.joined.append(waiter)
+            return waiter
+        command = encode_command(command_id, events)
+        self._refuse_if_too_large(command)
+        self._refuse_if_full(command)
+        self._versions.check(command.streams)
+        # Queued is as good as written for the next version: it commits before any later command, or the writer dies.
+        self._versions.record(command.streams)
+        pending = _Pending(command, waiter)
+        self._queue.append(pending)
+        self._queued_bytes += command.size
+        self._by_command[command_id] = pending
+        self._wake.set()
+        return waiter
+
+    async def append(self, command_id: str, events: Sequence[EventRecord]) -> Committed:
+        waiter = self.submit(command_id, events)
+        # asyncio.wait cancels nothing on timeout or when we are cancelled: the command is on its way regardless.
+        await asyncio.wait((waiter,), timeout=self._limits.append_deadline_s)
+        if not waiter.done():
+            raise LogUnavailable(
+                f"partition {self._partition}: expected an answer about command {command_id!r} within "
+                f"{self._limits.append_deadline_s:g} s, found none; its outcome is unknown: repeat the same command id"
+            )
+        return waiter.result()
+
+    def committed(self, command_id: str) -> Committed | None:
+        return self._ledger.find(command_id)
+
+    async def wait_closed(self) -> None:
+        await self._ended.wait()
+        if self._end_reason is not None and type(self._end_reason) is not WriterClosed:
+            raise _fresh(self._end_reason)
+
+    def notice_fence(self, reason: Fenced) -> None:
+        """The adapter saw a newer epoch. A batch in flight is still resolved: it may have won before the claim."""
+        self._notice = reason
+        self._wake.set()
+
+    async def release(self) -> None:
+        if self._released:
+            await self._ended.wait()
+            return
+        self._released = True
+        self._wake.set()
+        await asyncio.wait((self._task,), timeout=self._limits.drain_deadline_s)
+        await self.abort()
+        await self._slots.give_up(self._last_base)
+
+    async def abort(self) -> None:
+        """Stop without writing out what is queued; what is in flight has an unknown outcome."""
+        self._released = True
+        self._task.cancel()
+        await asyncio.wait((self._task,))
+        await self._ended.wait()
+
+    def _refuse_if_ended(self) -> None:
+        if self._end_reason is not None:
+            raise _fresh(self._end_reason)
+        if self._notice is not None:
+            raise _fresh(self._notice)
+        if self._released:
+            raise WriterClosed(f"partition {self._partition}: the writer is being released; claim the partition again")
+
+    def _refuse_if_too_large(self, command: EncodedCommand) -> None:
+        if command.size > MAX_BATCH_BYTES or len(command.records) > MAX_BATCH_RECORDS:
+            raise EventTooLarge(
+                f"command {command.command_id!r}: expected at most {MAX_BATCH_RECORDS} events of {MAX_BATCH_BYTES} "
+                f"bytes together, found {len(command.records)} of {command.size}; store large data elsewhere"
+            )
+
+    def _refuse_if_full(self, command: EncodedCommand) -> None:
+        limits = self._limits
+        if len(self._queue) >= limits.queued_commands or self._queued_bytes + command.size > limits.queued_bytes:
+            raise Overloaded(
+                f"partition {self._partition}: expected at most {limits.queued_commands} queued commands of "
+                f"{limits.queued_bytes} bytes, found {len(self._queue)} of {self._queued_bytes}; try again later"
+            )
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            if self._notice is not None:
+                raise self._notice
+            if self._queue:
+                await self._write_batch()
+            elif self._released:
+                return
+            else:
+                self._wake.clear()
+
+    async def _write_batch(self) -> None:
+        self._in_flight = batch = self._gather()
+        commands = [pending.command for pending in batch]
+        base = self._next_offset
+        # The transaction id is drawn once per batch: every resend is the identical transaction.
+        txn_id = uuid.uuid4().hex
+        header, value = encode_batch(
+            partition=self._partition, base=base, epoch=self._epoch, txn_id=txn_id, commands=commands
+        )
+        failpoint("log.append.before")
+        await self._slots.commit(base=base, previous=self._last_base, txn_id=txn_id, value=value)
+        failpoint("log.append.committed")
+        self._last_base = base
+        self._next_offset = header.end
+        for pending, span in zip(batch, header.commands, strict=True):
+            first, last = base + span.first_index, base + span.last_index
+            self._ledger.record(span.command_id, first, last)
+            del self._by_command[span.command_id]
+            pending.succeed(
+                Committed(first=Position(self._partition, first), last=Position(self._partition, last), duplicate=False)
+            )
+        self._in_flight = []
+        self._batches += 1
+        if self._batches % HINT_EVERY_BATCHES == 0:
+            await self._slots.hint(base)
+
+    def _gather(self) -> list[_Pending]:
+        batch: list[_Pending] = []
+        records = size = 0
+        while self._queue:
+            command = self._queue[0].command
+            records += len(command.records)
+            size += command.size
+            # A command never spans two batches: that is what makes it atomic.
+            if batch and (records > MAX_BATCH_RECORDS or size > MAX_BATCH_BYTES):
+                break
+            batch.append(self._queue.popleft())
+            self._queued_bytes -= command.size
+        return batch
+
+    def _on_task_done(self, task: "asyncio.Task[None]") -> None:
+        """However the writing task ended, every waiter learns it."""
+        closed = WriterClosed(f"partition {self._partition}: the writer was released; claim the partition again")
+        queued: LogError = closed
+        in_flight: LogError = LogUnavailable(
+            f"partition {self._partition}: the writer was stopped while etcd had not answered; the outcome is unknown: "
+            "repeat the same command id on the next writer"
+        )
+        if not task.cancelled() and (error := task.exception()) is not None:
+            queued = error if isinstance(error, LogError) else LogBroken(f"the writing task died of {error!r}")
+            # Any other error than these leaves open whether the last batch was written.
+            in_flight = queued if isinstance(queued, Fenced | LogBroken) else in_flight
+            if not isinstance(error, LogError):
+                in_flight = LogUnavailable(f"the writing task died of {error!r}; the outcome is unknown")
+        self._end_reason = queued
+        for pending in self._in_flight:
+            pending.fail(in_flight)
+        for pending in self._queue:
+            pending.fail(queued)
+        self._in_flight = []
+        self._queue.clear()
+        self._queued_bytes = 0
+        self._by_command.clear()
+        self._ended.set()
+
+
+def _fresh(reason: LogError) -> LogError:
+    """A copy per waiter: raising one exception object in many tasks piles up their tracebacks in it."""
+    for kind in (Fenced, WriterClosed, LogUnavailable):
+        if isinstance(reason, kind):
+            return kind(str(reason))
+    return LogBroken(str(reason))
