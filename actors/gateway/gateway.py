@@ -1,0 +1,250 @@
+"""The gateway engine: folds routing snapshots into a table, keeps Envoy in step with it, and says how far it is.
+
+Plain asyncio. Must not know of Ray, of the event log's storage, or of what the events look like.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from actors.gateway.access_log import AccessLogFile
+from actors.gateway.catalog import CDS, EDS, LDS, ROUTES, Resource
+from actors.gateway.envoy import EnvoyProcess, EnvoySettings
+from actors.gateway.errors import EnvoyAdminError, GatewaySettingsError, NotAppliedError
+from actors.gateway.listener import LISTENER, ListenerSettings, listener
+from actors.gateway.resources import cluster, endpoints, scope
+from actors.gateway.session import Rejection
+from actors.gateway.table import ComponentRouting, Conflict, RoutingTable, TableChange, normal_host
+from actors.gateway.xds import XdsServer, check_socket_path
+from events.log.records import Position
+
+_DRAIN_POLL_SECONDS = 0.05
+
+
+class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How one gateway runs.
+
+    `run_dir` is made 0700 and must be short (its unix sockets' paths have 107 bytes); it must stay the same over
+    restarts, since a running Envoy is found there. `access_log` is rotated at `access_log_bytes`, `access_log_keep`
+    older files are kept. `stream_idle` (seconds) ends a connection or stream on which nothing has moved either way.
+    """
+
+    run_dir: Path
+    envoy_log: Path
+    access_log: Path
+    bind: str = "127.0.0.1"
+    port: int = 8080
+    node_id: str = "gateway"
+    concurrency: int = 2
+    stream_idle: float = 300.0
+    access_log_bytes: int = 64 * 1024 * 1024
+    access_log_keep: int = 3
+    envoy_binary: Path | None = None
+
+
+class GatewayHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """How the gateway is. `serving`: Envoy lives and has its listener; it may serve while `connected` is false."""
+
+    envoy_pid: int | None
+    serving: bool
+    connected: bool
+    ready: bool
+    restarts: int
+    components: int
+    hosts: int
+    applied: dict[int, int]
+    conflicts: tuple[Conflict, ...]
+    rejections: tuple[Rejection, ...]
+
+
+class Gateway:
+    """One Envoy and the table it serves. Start, apply until caught up with the log, `ready`, then apply as it grows."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._settings = settings
+        self._table = RoutingTable()
+        self._envoy = EnvoyProcess(
+            EnvoySettings(
+                run_dir=settings.run_dir,
+                log_file=settings.envoy_log,
+                node_id=settings.node_id,
+                concurrency=settings.concurrency,
+                binary=settings.envoy_binary,
+            )
+        )
+        self._xds = XdsServer(self._envoy.xds_socket)
+        self._is_ready = False
+        self._tasks: asyncio.Task[None] | None = None
+
+    async def start(self) -> bool:
+        """Listen for Envoy and have one running; True when one was adopted. Nothing is answered until `ready`.
+
+        Raises GatewaySettingsError, EnvoyNotFoundError, EnvoyStartError.
+        """
+        self._prepare_directories()
+        await self._xds.start()
+        self._xds.update({LDS: {LISTENER: self._listener()}})
+        try:
+            adopted = await self._envoy.ensure()
+        except BaseException:
+            await self._xds.stop()
+            raise
+        self._tasks = asyncio.create_task(self._keep())
+        return adopted
+
+    async def close(self) -> None:
+        """Let go: Envoy goes on serving what it has, and the next gateway adopts it."""
+        if self._tasks is not None:
+            self._tasks.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._tasks
+            self._tasks = None
+        await self._xds.stop()
+
+    async def stop(self) -> None:
+        """Let go and end Envoy: nothing is served afterwards."""
+        await self.close()
+        await self._envoy.stop()
+
+    def apply(self, snapshots: Sequence[ComponentRouting]) -> None:
+        """Fold snapshots into the table and have the differences sent. Cheaper with many in one call."""
+        change = self._table.apply(snapshots)
+        self._xds.update(self._resources(change))
+        for snapshot in snapshots:
+            self._xds.advance(snapshot.position.partition, snapshot.position.offset)
+
+    def remove(self, service_id: str, position: Position) -> None:
+        """Forget a component, by the event at `position`."""
+        self._xds.update(self._resources(self._table.remove(service_id)))
+        self.advance(position.partition, position.offset)
+
+    def advance(self, partition: int, offset: int) -> None:
+        """Note events that do not concern routing, so that waiting for their positions ends as well."""
+        self._table.advance(partition, offset)
+        self._xds.advance(partition, offset)
+
+    def ready(self) -> None:
+        """The table has caught up with the log: from now on Envoy is answered."""
+        self._is_ready = True
+        self._xds.ready()
+
+    def applied(self) -> dict[int, int]:
+        """Offset by partition up to which Envoy holds everything; what it refused is in `rejections` instead."""
+        return self._xds.applied
+
+    def rejections(self) -> tuple[Rejection, ...]:
+        """What Envoy refused, with its words; gone when a later version is taken."""
+        return self._xds.rejections()
+
+    async def wait_applied(self, position: Position, timeout: float, service_id: str | None = None) -> None:
+        """Return once Envoy has applied `position`.
+
+        Raises NotAppliedError after `timeout` seconds, and RejectedByEnvoyError if `service_id` is given and Envoy
+        has refused its endpoints or one of its hosts.
+        """
+        await self._xds.wait_applied(position, timeout)
+        if service_id is not None:
+            routing = self._table.component(service_id)
+            hosts = {normal_host(spec.host) for spec in routing.routes} if routing else set()
+            self._xds.raise_rejected(frozenset({service_id} | hosts))
+
+    async def active_requests(self, instances: Mapping[str, Sequence[str]]) -> dict[str, int]:
+        """Requests in flight by instance id, for `instances` (service_id -> instance ids).
+
+        An instance that Envoy no longer knows counts 0. Raises EnvoyAdminError when Envoy does not answer.
+        """
+        active = await self._envoy.admin.active_requests(set(instances))
+        result: dict[str, int] = {}
+        for service_id, wanted in instances.items():
+            routing = self._table.component(service_id)
+            specs = {spec.instance_id: spec for spec in routing.endpoints} if routing else {}
+            for instance_id in wanted:
+                spec = specs.get(instance_id)
+                result[instance_id] = active.get((service_id, spec.host, spec.port), 0) if spec else 0
+        return result
+
+    async def wait_drained(self, instances: Mapping[str, Sequence[str]], timeout: float) -> None:
+        """Return once these draining instances have nothing in flight; NotAppliedError after `timeout` seconds.
+
+        Twice in a row: a worker may have picked an instance just before it heard that it drains.
+        """
+        quiet = 0
+        try:
+            async with asyncio.timeout(timeout):
+                while quiet < 2:
+                    active = await self.active_requests(instances)
+                    quiet = quiet + 1 if not any(active.values()) else 0
+                    await asyncio.sleep(_DRAIN_POLL_SECONDS)
+        except TimeoutError as error:
+            raise NotAppliedError(
+                f"expected no request in flight within {timeout:g} s, found some on {instances}"
+            ) from error
+
+    async def health(self) -> GatewayHealth:
+        """A picture of now; asks Envoy, and does not raise when it is away."""
+        try:
+            serving = await self._envoy.admin.live()
+        except EnvoyAdminError:
+            serving = False
+        return GatewayHealth(
+            envoy_pid=self._envoy.pid,
+            serving=serving,
+            connected=self._xds.connected,
+            ready=self._is_ready,
+            restarts=self._envoy.restarts,
+            components=len(self._table.services),
+            hosts=len(self._table.hosts),
+            applied=self._xds.applied,
+            conflicts=self._table.conflicts(),
+            rejections=self._xds.rejections(),
+        )
+
+    @property
+    def sent(self) -> tuple[int, int]:
+        """Responses and resources sent to Envoy on the present connection."""
+        return self._xds.sent
+
+    def _resources(self, change: TableChange) -> dict[str, dict[str, Resource | None]]:
+        """What the touched components and hosts look like now; unchanged ones fall out by their versions."""
+        clusters: dict[str, Resource | None] = {}
+        loads: dict[str, Resource | None] = {}
+        for service_id in change.services:
+            routing = self._table.component(service_id)
+            routed = routing is not None and bool(routing.routes)
+            clusters[service_id] = cluster(service_id) if routed else None
+            loads[service_id] = endpoints(routing) if routing and routed else None
+        scopes = {host: scope(host, self._table, self._settings.stream_idle) for host in change.hosts}
+        return {CDS: clusters, EDS: loads, ROUTES: scopes}
+
+    def _listener(self) -> Resource:
+        settings = self._settings
+        return listener(
+            ListenerSettings(
+                bind=settings.bind,
+                port=settings.port,
+                access_log=str(settings.access_log),
+                stream_idle=settings.stream_idle,
+            )
+        )
+
+    def _prepare_directories(self) -> None:
+        run = self._settings.run_dir
+        check_socket_path(run / "admin.sock")
+        run.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if run.stat().st_mode & 0o077:
+            raise GatewaySettingsError(
+                f"expected the run directory {run} to be closed to other users, found mode "
+                f"{run.stat().st_mode & 0o777:o}; run: chmod 700 {run}"
+            )
+        for file in (self._settings.envoy_log, self._settings.access_log):
+            file.parent.mkdir(parents=True, exist_ok=True)
+
+    async def _keep(self) -> None:
+        settings = self._settings
+        log = AccessLogFile(settings.access_log, settings.access_log_bytes, settings.access_log_keep, self._envoy.admin)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._envoy.supervise())
+            group.create_task(log.watch())
