@@ -1,0 +1,117 @@
+"""The query parameters of every read, as pydantic models: validated once, and written into the OpenAPI document.
+
+Shapes and bounds only; it knows nothing of how a request is served.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from api.http.schema import Host, Name, PathPrefix, PositionText, Reason
+
+Words = Annotated[str, StringConstraints(max_length=500)]
+Cursor = Annotated[str, Field(max_length=2048, description="`next_cursor` of the page before.")]
+Moment = Annotated[
+    str,
+    Field(max_length=2048, description="A position (3:120), a cursor (12.0.7…), a time (ISO-8601) or a version (v12)."),
+]
+
+
+class Query(BaseModel):
+    """Unknown parameters are refused, so that a typing error never passes for `no filter`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Nothing(Query):
+    """No parameters."""
+
+
+class Read(Query):
+    """`min_position`: answer only once the read models have seen this position; waits 5 s at most."""
+
+    min_position: PositionText | None = None
+
+
+class PageOf(Read):
+    limit: int = Field(default=50, ge=1, le=500)
+    cursor: Cursor | None = None
+
+
+class Destroy(Query):
+    reason: Reason = ""
+
+
+class RemoveRoute(Query):
+    host: Host
+    path: PathPrefix = "/"
+    reason: Reason = ""
+
+
+class Operations(PageOf):
+    team: Name | None = None
+    app: Name | None = None
+    status: Literal["running", "succeeded", "failed", "cancelled", "timed_out"] | None = None
+
+
+class Builds(PageOf):
+    status: Literal["queued", "running", "succeeded", "failed", "cancelled", "timed_out"] | None = None
+
+
+class Preview(Read):
+    to: int = Field(default=0, ge=0, le=2**31)
+
+
+class Logs(Query):
+    """`n`: the last n lines, or with `from` the n lines from that number on. `since`: ISO-8601. `follow=1` streams
+    server-sent events whose ids are line numbers."""
+
+    n: int = Field(default=100, ge=0, le=10_000)
+    from_: int | None = Field(default=None, alias="from", ge=0)
+    since: Annotated[str, Field(max_length=64)] | None = None
+    grep: Annotated[str, Field(max_length=256)] | None = None
+    source: Literal["app", "build", "router", "platform"] | None = None
+    follow: bool = False
+
+
+class Output(Query):
+    """As `Logs`; the whole output by default."""
+
+    n: int = Field(default=10_000, ge=0, le=10_000)
+    from_: int = Field(default=1, alias="from", ge=0)
+    follow: bool = False
+
+
+class Events(Query):
+    """`since`: where to begin. Without it a page begins with the oldest event and a stream with the next one."""
+
+    since: Moment | None = None
+    stream: Annotated[str, Field(max_length=1024)] | None = None
+    type: Annotated[str, Field(max_length=100)] | None = None
+    team: Name | None = None
+    app: Name | None = None
+    component: Name | None = None
+    operation: Annotated[str, Field(max_length=100)] | None = None
+    limit: int = Field(default=100, ge=1, le=1000)
+
+
+class ComponentEvents(Query):
+    since: Moment | None = None
+    type: Annotated[str, Field(max_length=100)] | None = None
+    operation: Annotated[str, Field(max_length=100)] | None = None
+    limit: int = Field(default=100, ge=1, le=1000)
+
+
+class Replay(Query):
+    """At most one of them; the newest state without."""
+
+    at: Annotated[str, Field(max_length=64, description="ISO-8601")] | None = None
+    offset: int | None = Field(default=None, ge=0)
+    version: int | None = Field(default=None, ge=0)
+
+
+class Diff(Query):
+    """Moments are versions (v12), times (ISO-8601) or positions (3:120); `to` is now when it is left out."""
+
+    from_: Moment = Field(alias="from")
+    to: Moment | None = None

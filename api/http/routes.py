@@ -1,0 +1,245 @@
+"""The table of every route: method, path, operation id, bodies and codes. The router, the client's calls and the
+OpenAPI document are all made from it.
+
+It knows nothing of handlers; `app` joins each operation id with its own.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel
+
+from api.http import queries as q
+from api.http import schema as s
+from api.http import schema_platform as p
+
+Reach = Literal["public", "token", "team", "admin"]
+"""public: no token. token: any, the answer is limited to what it reaches. team: a token that reaches {team}. admin."""
+
+TEAM = "/v1/teams/{team}"
+APP = TEAM + "/apps/{app}"
+COMPONENT = APP + "/components/{component}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """One operation. `status` is the answer's when all goes well; `also` are further good ones; `codes` the problems.
+
+    `streams`: answers server-sent events when asked to (`Accept: text/event-stream`, or `follow=1`); `raw`: the body
+    is a tar, not JSON.
+    """
+
+    id: str
+    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+    path: str
+    summary: str
+    answer: type[BaseModel] | None
+    body: type[BaseModel] | None = None
+    query: type[q.Query] = q.Nothing
+    reach: Reach = "team"
+    status: int = 200
+    also: tuple[int, ...] = ()
+    codes: tuple[int, ...] = ()
+    streams: bool = False
+    raw: bool = False
+
+    @property
+    def writes(self) -> bool:
+        """Whether it takes an Idempotency-Key."""
+        return self.method not in ("GET", "HEAD")
+
+
+def _get(
+    id: str,
+    path: str,
+    summary: str,
+    answer: type[BaseModel],
+    query: type[q.Query] = q.Read,
+    reach: Reach = "team",
+    streams: bool = False,
+) -> Route:
+    return Route(
+        id=id,
+        method="GET",
+        path=path,
+        summary=summary,
+        answer=answer,
+        query=query,
+        reach=reach,
+        streams=streams,
+        codes=(404, 503) if path.startswith("/v1") else (503,),
+    )
+
+
+def _command(
+    id: str,
+    method: Literal["POST", "PATCH", "DELETE"],
+    path: str,
+    summary: str,
+    body: type[BaseModel] | None,
+    query: type[q.Query] = q.Nothing,
+    answer: type[BaseModel] = s.Accepted,
+    reach: Reach = "team",
+    status: int = 202,
+) -> Route:
+    return Route(
+        id=id,
+        method=method,
+        path=path,
+        summary=summary,
+        answer=answer,
+        body=body,
+        query=query,
+        reach=reach,
+        status=status,
+        also=(200,) if status == 202 else (),
+        codes=(404, 409, 412, 413, 429, 503),
+    )
+
+
+def _page(
+    id: str,
+    path: str,
+    summary: str,
+    of: type[BaseModel],
+    query: type[q.Query] = q.PageOf,
+    reach: Reach | None = None,
+) -> Route:
+    default: Reach = "team" if "{team}" in path else "token"
+    return _get(id, path, summary, s.Page[of], query, reach or default)  # type: ignore[valid-type]
+
+
+ROUTES: tuple[Route, ...] = (
+    # --- the platform -------------------------------------------------------------------------------------------------
+    _get("health", "/healthz", "The process answers.", p.HealthView, q.Nothing, "public"),
+    _get("ready", "/readyz", "It can take commands and answer reads.", p.HealthView, q.Nothing, "public"),
+    Route(
+        id="metrics", method="GET", path="/metrics", summary="Prometheus metrics, as text.", answer=None, reach="admin"
+    ),
+    Route(id="openapi", method="GET", path="/openapi.json", summary="This document.", answer=None, reach="public"),
+    _get("status", "/v1/status", "How the platform is.", p.StatusView, q.Nothing, "token"),
+    _page("listNodes", "/v1/nodes", "Machines that run instances.", p.NodeView, reach="admin"),
+    _get("listPools", "/v1/pools", "Pools of actors.", s.Page[p.PoolView], q.Nothing, "admin"),
+    _command("scalePool", "PATCH", "/v1/pools/{pool}", "Resize a pool.", s.ScalePool, answer=p.PoolView, reach="admin"),
+    _get("listProjections", "/v1/projections", "Read models.", s.Page[p.ProjectionView], q.Nothing, "admin"),
+    _command(
+        "rebuildProjection",
+        "POST",
+        "/v1/projections/{projection}/rebuild",
+        "Delete a read model and fold it again from the log.",
+        s.Because,
+        answer=p.Rebuilt,
+        reach="admin",
+    ),
+    # --- the log ------------------------------------------------------------------------------------------------------
+    _get("listEvents", "/v1/events", "Events, past and live.", s.EventPage, q.Events, "token", streams=True),
+    _get("replay", "/v1/replay/{stream}", "A stream's state at a moment.", p.StateView, q.Replay, "token"),
+    _get("diff", "/v1/diff/{stream}", "What changed between two moments.", p.DiffView, q.Diff, "token"),
+    _page("listOperations", "/v1/operations", "Operations, newest first.", s.OperationView, q.Operations),
+    _get(
+        "getOperation",
+        "/v1/operations/{operation}",
+        "An operation with its steps and children.",
+        s.OperationView,
+        reach="token",
+    ),
+    _get(
+        "followOperation",
+        "/v1/operations/{operation}/events",
+        "Everything it caused, until it ended.",
+        s.EventPage,
+        q.Read,
+        "token",
+        streams=True,
+    ),
+    _command(
+        "cancelOperation", "POST", "/v1/operations/{operation}/cancel", "Ask it to stop.", s.Because, reach="token"
+    ),
+    _page("listAllBuilds", "/v1/builds", "Builds, the queue included, newest first.", s.BuildView, q.Builds),
+    # --- teams and apps -----------------------------------------------------------------------------------------------
+    _page("listTeams", "/v1/teams", "Teams the token reaches.", s.TeamView),
+    _command(
+        "createTeam",
+        "POST",
+        "/v1/teams",
+        "Make a team; its token is shown once.",
+        s.CreateTeam,
+        answer=s.TokenIssued,
+        reach="admin",
+        status=201,
+    ),
+    _get("getTeam", TEAM, "A team.", s.TeamView),
+    _command(
+        "issueToken",
+        "POST",
+        TEAM + "/tokens",
+        "Make another token; it is shown once.",
+        s.IssueToken,
+        answer=s.TokenIssued,
+        status=201,
+    ),
+    _command("revokeToken", "DELETE", TEAM + "/tokens/{token}", "End a token.", None),
+    Route(
+        id="putUpload",
+        method="PUT",
+        path=TEAM + "/uploads/{sha256}",
+        summary="Put a source: tar or tar.gz, named by its sha256.",
+        answer=None,
+        status=201,
+        also=(200,),
+        codes=(404, 413, 503),
+        raw=True,
+    ),
+    Route(
+        id="headUpload",
+        method="HEAD",
+        path=TEAM + "/uploads/{sha256}",
+        summary="Whether this source is here already.",
+        answer=None,
+        codes=(404,),
+    ),
+    _page("listRoutes", TEAM + "/routes", "Every address of the team's components.", s.RouteView),
+    _page("listApps", TEAM + "/apps", "Apps.", s.AppView),
+    _command("createApp", "POST", TEAM + "/apps", "Make an app.", s.CreateApp, status=201),
+    _get("getApp", APP, "An app.", s.AppView),
+    _command("destroyApp", "DELETE", APP, "Stop and remove an app with all its components.", None, q.Destroy),
+    # --- components ---------------------------------------------------------------------------------------------------
+    _page("listComponents", APP + "/components", "Components.", s.ComponentView),
+    _command("createComponent", "POST", APP + "/components", "Make a component.", s.CreateComponent, status=201),
+    _get("getComponent", COMPONENT, "A component.", s.ComponentView),
+    _command("changeComponent", "PATCH", COMPONENT, "Scale, stop, start, or change settings.", s.ChangeComponent),
+    _command("destroyComponent", "DELETE", COMPONENT, "Stop and remove a component.", None, q.Destroy),
+    _command("deploy", "POST", COMPONENT + "/deploys", "Build a source and roll it out.", s.Deploy),
+    _page("listBuilds", COMPONENT + "/builds", "Builds, newest first.", s.BuildView),
+    _get("getBuild", COMPONENT + "/builds/{build}", "A build.", s.BuildView),
+    _get(
+        "getBuildOutput",
+        COMPONENT + "/builds/{build}/output",
+        "A build's output.",
+        s.LogPage,
+        q.Output,
+        streams=True,
+    ),
+    _command("cancelBuild", "POST", COMPONENT + "/builds/{build}/cancel", "Stop a build.", s.Because),
+    _page("listReleases", COMPONENT + "/releases", "Releases, newest first.", s.ReleaseView),
+    _get("getRelease", COMPONENT + "/releases/{number}", "A release with its configuration.", s.ReleaseView),
+    _command("rollback", "POST", COMPONENT + "/rollbacks", "Go back to an earlier release.", s.Rollback),
+    _get("previewRollback", COMPONENT + "/rollback-preview", "What it would change.", s.RollbackPreview, q.Preview),
+    _page("listRollouts", COMPONENT + "/rollouts", "Rollouts, newest first.", s.RolloutView),
+    _page("listInstances", COMPONENT + "/instances", "Instances.", s.InstanceView),
+    _command("restart", "POST", COMPONENT + "/restart", "Replace every instance by a new one.", s.Because),
+    _get("getConfig", COMPONENT + "/config", "The configuration.", s.ConfigView),
+    _command("changeConfig", "PATCH", COMPONENT + "/config", "Set and unset variables.", s.ChangeConfig),
+    _page("listPorts", COMPONENT + "/ports", "Ports it listens on.", s.PortView),
+    _get("getProbe", COMPONENT + "/probes", "How readiness is seen.", s.ProbeView),
+    _command("changeProbe", "PATCH", COMPONENT + "/probes", "Change how readiness is seen.", s.ChangeProbe),
+    _page("listComponentRoutes", COMPONENT + "/routes", "Its addresses.", s.RouteView),
+    _command("addRoute", "POST", COMPONENT + "/routes", "Answer at one more address.", s.AddRoute),
+    _command("removeRoute", "DELETE", COMPONENT + "/routes", "Answer no more at an address.", None, q.RemoveRoute),
+    _command("runTask", "POST", COMPONENT + "/tasks", "Run a command once in the current release.", s.RunTask),
+    _get("getLogs", COMPONENT + "/logs", "Log lines, past and live.", s.LogPage, q.Logs, streams=True),
+    _page("listComponentOperations", COMPONENT + "/operations", "Its operations.", s.OperationView),
+    _get("listComponentEvents", COMPONENT + "/events", "Its events.", s.EventPage, q.ComponentEvents, streams=True),
+)
+
+BY_ID: dict[str, Route] = {route.id: route for route in ROUTES}

@@ -1,0 +1,90 @@
+"""The bodies that tell of the platform itself and of the past: replay, diff, nodes, pools, projections, status.
+
+Shapes only, as in `schema`; it knows nothing of how a request is served.
+"""
+
+from datetime import datetime
+
+from pydantic import JsonValue
+
+from api.http.schema import Change, View
+
+
+class StateView(View):
+    """A stream's state as folded up to `version`; `position` and `at` are of the last event in it, null if none."""
+
+    team: str | None
+    stream: str
+    version: int
+    position: str | None
+    at: datetime | None
+    state: dict[str, JsonValue]
+
+
+class DiffView(View):
+    """What changed in a stream's state between two moments, each a version, and by which events."""
+
+    team: str | None
+    stream: str
+    from_version: int
+    to_version: int
+    changes: list[Change]
+
+
+class NodeView(View):
+    name: str
+    status: str
+    address: str
+    cpus: int
+    memory_bytes: int
+    runtime: str
+    reason: str
+    joined_at: datetime | None
+
+
+class PoolView(View):
+    """`size` is what is wanted, `running` what there is."""
+
+    name: str
+    size: int
+    running: int
+
+
+class ProjectionView(View):
+    """`behind`: events of the log that it has not folded yet, over all partitions."""
+
+    name: str
+    positions: dict[str, int]
+    behind: int
+
+
+class Rebuilt(View):
+    name: str
+    accepted: bool
+
+
+class CheckView(View):
+    """One thing that was looked at; `fix` says what to do when it is not ok."""
+
+    name: str
+    ok: bool
+    found: str
+    fix: str = ""
+
+
+class StatusView(View):
+    """`components` counts by status, over what the token reaches."""
+
+    version: str
+    ready: bool
+    gateway_port: int
+    partitions: int
+    apps: int
+    components: int
+    running_operations: int
+    checks: list[CheckView]
+
+
+class HealthView(View):
+    status: str
+    checks: list[CheckView] = []
