@@ -22,6 +22,7 @@ from events.model.component_parts import (
     InstanceKind,
     InstanceStatus,
     Operation,
+    ParentReport,
     Phase,
     Release,
     RouteSpec,
@@ -206,6 +207,12 @@ class RolloutFailed(Event, frozen=True):
     reason: str
 
 
+class ParentTold(Event, frozen=True):
+    """The stream that waited for `operation` knows how it ended."""
+
+    operation: str
+
+
 class TaskRequested(Event, frozen=True):
     operation: str
     command: str
@@ -243,6 +250,7 @@ ComponentEvent = (
     | RolloutSwitched
     | RolloutSucceeded
     | RolloutFailed
+    | ParentTold
     | TaskRequested
     | ComponentDestroyRequested
     | ComponentDestroyed
@@ -275,6 +283,7 @@ class DeployArtifact(Command, frozen=True):
 
     artifact: Artifact
     parent: str
+    parent_stream: str
 
 
 class ChangeSpec(Command, frozen=True):
@@ -371,6 +380,10 @@ class ReportDrained(Command, frozen=True):
     timed_out: bool = False
 
 
+class ReportParentTold(Command, frozen=True):
+    operation: str
+
+
 class ReportDeregistered(Command, frozen=True):
     """The app no longer lists the component."""
 
@@ -402,6 +415,7 @@ ComponentCommand = (
     | ReportDrained
     | ReportSibling
     | ReportDeregistered
+    | ReportParentTold
 )
 
 
@@ -448,6 +462,7 @@ def _on_operation_started(state: ComponentState, event: OperationStarted, at: in
     operation = Operation(
         id=event.operation, kind=event.kind, phase=Phase.ACCEPTED, started_at=at, deadline_at=event.deadline_at,
         parent=event.parent,
+        parent_stream=event.parent_stream,
     )  # fmt: skip
     return _replace(state, operation=operation)
 
@@ -459,7 +474,17 @@ def _on_operation_ended(
 ) -> ComponentState:
     if event.operation in state.tasks:
         return _replace(state, tasks={k: v for k, v in state.tasks.items() if k != event.operation})
+    operation = state.operation
+    if operation is not None and operation.parent_stream:
+        succeeded = isinstance(event, OperationSucceeded)
+        reason = "" if isinstance(event, OperationSucceeded) else event.reason
+        report = ParentReport(stream=operation.parent_stream, succeeded=succeeded, reason=reason)
+        state = _replace(state, reports={**state.reports, operation.id: report})
     return _replace(state, operation=None)
+
+
+def _on_parent_told(state: ComponentState, event: ParentTold, at: int) -> ComponentState:
+    return _replace(state, reports={k: v for k, v in state.reports.items() if k != event.operation})
 
 
 def _in_operation(state: ComponentState, **changes: Any) -> ComponentState:
@@ -663,6 +688,7 @@ _APPLY: dict[type[Event], _Handler] = {
     RolloutSwitched: _on_rollout_switched,
     RolloutSucceeded: _on_rollout_succeeded,
     RolloutFailed: _on_rollout_failed,
+    ParentTold: _on_parent_told,
     TaskRequested: _on_task_requested,
     ComponentDestroyRequested: _on_destroy_requested,
     ComponentDestroyed: _on_destroyed,
@@ -714,9 +740,9 @@ def _create(state: ComponentState, command: CreateComponent) -> Decision:
     return problem or [ComponentCreated(**msgspec.structs.asdict(command))]
 
 
-def _begin(meta: Meta, kind: str, detail: str, seconds: int = OPERATION_SECONDS, parent: str = "") -> OperationStarted:
+def _begin(meta: Meta, kind: str, detail: str, seconds: int = OPERATION_SECONDS) -> OperationStarted:
     deadline = meta.at + seconds * SECOND
-    return OperationStarted(operation=meta.command_id, kind=kind, detail=detail, deadline_at=deadline, parent=parent)
+    return OperationStarted(operation=meta.command_id, kind=kind, detail=detail, deadline_at=deadline)
 
 
 def _deploy(state: ComponentState, command: Deploy, meta: Meta) -> Decision:
@@ -749,8 +775,9 @@ def _release(
 
 def _deploy_artifact(state: ComponentState, command: DeployArtifact, meta: Meta) -> Decision:
     seconds = state.spec.start_timeout_seconds + OPERATION_SECONDS
+    started = _begin(meta, "deploy", command.artifact.digest[:12], seconds)
     return [
-        _begin(meta, "deploy", command.artifact.digest[:12], seconds, parent=command.parent),
+        _replace(started, parent=command.parent, parent_stream=command.parent_stream),
         _release(state, meta.command_id, command.artifact, state.spec, meta),
     ]
 
@@ -980,6 +1007,10 @@ def _report_deregistered(state: ComponentState, command: ReportDeregistered, met
     return [ComponentDestroyed(), OperationSucceeded(operation=state.operation.id, detail="destroyed")]
 
 
+def _report_parent_told(state: ComponentState, command: ReportParentTold, meta: Meta) -> Decision:
+    return [ParentTold(operation=command.operation)] if command.operation in state.reports else []
+
+
 _Decider = Callable[[ComponentState, Any, Meta], Decision]
 _ASKED = cast(
     "dict[type[Command], _Decider]",
@@ -1006,5 +1037,6 @@ _OBSERVED = cast(
         ReportDrained: _report_drained,
         ReportSibling: _report_sibling,
         ReportDeregistered: _report_deregistered,
+        ReportParentTold: _report_parent_told,
     },
 )

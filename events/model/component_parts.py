@@ -216,12 +216,21 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     deadline_at: int = 0
     rollout_deadline_at: int = 0
     parent: str = ""
+    parent_stream: str = ""
     build_id: str = ""
     source: Source | None = None
     release: int = 0
     release_step: str = ""
     cancel_reason: str = ""
     siblings: tuple[Sibling, ...] = ()
+
+
+class ParentReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The ending of an operation that another stream's operation waits for, until that stream was told."""
+
+    stream: str
+    succeeded: bool
+    reason: str = ""
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
@@ -262,6 +271,7 @@ class ComponentState(msgspec.Struct, frozen=True, kw_only=True):
     drained: tuple[str, ...] = ()
     claims: tuple[RouteSpec, ...] = ()
     succeeded: tuple[int, ...] = ()
+    reports: dict[str, ParentReport] = {}
 
     def previous_release(self) -> int:
         """The release that served before the current one; 0 when there was none."""

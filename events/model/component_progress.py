@@ -47,7 +47,9 @@ class Effect(msgspec.Struct, frozen=True, order=True):
     """Something owed to the world. `kind` and `key` name it: the same pair is the same effect, done once at a time.
 
     kinds: start, stop (key: instance); await-build, cancel-build (build id); claim, free (routes, sorted);
-    wait-applied (routing version); wait-drained (instances); sibling (process); deregister (component)."""
+    wait-applied (routing version); wait-drained (instances); sibling (process); tell-parent (operation);
+    deregister (component). Of a build: run-build, cancel-running-build (build id); of an app: destroy-component
+    (name)."""
 
     kind: str
     key: str
@@ -85,6 +87,7 @@ def effects(state: ComponentState) -> list[Effect]:
             owed.append(Effect("claim", str(operation.release)))
         if operation.phase is Phase.SIBLINGS:
             owed += [Effect("sibling", s.process) for s in operation.siblings if not s.ended]
+    owed += [Effect("tell-parent", operation) for operation in state.reports]
     if surplus_claims(state):
         owed.append(Effect("free", ",".join(f"{r.host}{r.path}" for r in surplus_claims(state))))
     if state.routing_version > state.applied_version:

@@ -21,13 +21,14 @@ class OperationStatus(StrEnum):
 
 class OperationStarted(Event, frozen=True):
     """`deadline_at`: microseconds UTC after which it ends as timed out; 0 where its parts carry the deadlines.
-    `parent` is the operation that asked for this one, if any."""
+    `parent` is the operation that asked for this one, if any, and `parent_stream` where it stands."""
 
     operation: str
     kind: str
     detail: str = ""
     deadline_at: int = 0
     parent: str = ""
+    parent_stream: str = ""
 
 
 class OperationSucceeded(Event, frozen=True):

@@ -44,7 +44,12 @@ def _app_effects(state: app.AppState) -> list[component_progress.Effect]:
 
 
 def _build_effects(state: build.BuildState) -> list[component_progress.Effect]:
-    return [component_progress.Effect("run-build", state.build_id)] if state.status in build.LIVE else []
+    if state.status not in build.LIVE:
+        return []
+    owed = [component_progress.Effect("run-build", state.build_id)]
+    if state.cancel_requested:
+        owed.append(component_progress.Effect("cancel-running-build", state.build_id))
+    return owed
 
 
 AGGREGATES: dict[str, Aggregate] = {

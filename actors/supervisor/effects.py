@@ -1,0 +1,313 @@
+"""How each effect is carried out, and how its outcome comes back as a command to the stream that owed it.
+
+Every method may run twice, may be cut off on any line, and may be run by an owner that is none any more: effects are
+named by their intent, and a stale owner's outcome is refused by the log's fence.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import cast
+
+from actors.ports import CommandPort
+from actors.supervisor.engine import PartitionEngine
+from actors.supervisor.entity import Entity
+from actors.supervisor.orders import BuilderPort, BuildOrder, GatewayPort, NodePort, StartOrder
+from events.failpoints import failpoint
+from events.model import app, build, component, route
+from events.model.base import Command, Envelope, Reply, service_id_of
+from events.model.build import BuildState, BuildStatus
+from events.model.component_parts import ComponentState, Instance, InstanceStatus, RouteSpec, Spec
+from events.model.component_progress import Effect, surplus_claims, unclaimed_routes
+from events.model.registry import encode_command
+
+DRAIN_POLL_SECONDS = 0.05
+DRAIN_QUIET_POLLS = 2  # polls in a row without a request before an endpoint counts as drained
+
+
+class EffectFailed(Exception):
+    """An effect's outcome could not be told; the effect will be run again."""
+
+
+class Effects:
+    """Carries out the effects of every aggregate through the ports it is given."""
+
+    def __init__(self, *, commands: CommandPort, nodes: NodePort, builders: BuilderPort, gateways: GatewayPort) -> None:
+        self._commands = commands
+        self._nodes = nodes
+        self._builders = builders
+        self._gateways = gateways
+        self._by_kind: dict[str, Callable[[PartitionEngine, Entity, str], Awaitable[None]]] = {
+            "start": self._start,
+            "stop": self._stop,
+            "await-build": self._await_build,
+            "cancel-build": self._cancel_build,
+            "claim": self._claim,
+            "free": self._free,
+            "wait-applied": self._wait_applied,
+            "wait-drained": self._wait_drained,
+            "sibling": self._sibling,
+            "tell-parent": self._tell_parent,
+            "deregister": self._deregister,
+            "run-build": self._run_build,
+            "cancel-running-build": self._cancel_running_build,
+            "destroy-component": self._destroy_component,
+        }
+
+    async def run(self, engine: PartitionEngine, entity: Entity, effect: Effect) -> None:
+        """Carry out one effect; see `Effect` for the kinds. Raises when it must be tried again."""
+        await self._by_kind[effect.kind](engine, entity, effect.key)
+
+    # --- instances ----------------------------------------------------------------------------------------------------
+
+    async def _start(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
+        state = cast("ComponentState", entity.state)
+        instance = state.instances[key]
+        failpoint("effects.before-start")
+        started = await self._nodes.start(instance.node, start_order(state, instance))
+        failpoint("effects.after-start")
+        report = component.ReportStarted(instance=key, host=started.host, port=started.port, pid=started.pid)
+        await _tell(engine, entity.stream, report)
+
+    async def _stop(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
+        state = cast("ComponentState", entity.state)
+        instance = state.instances[key]
+        spec = state.releases[instance.release].spec
+        failpoint("effects.before-stop")
+        ended = await self._nodes.stop(instance.node, key, spec.grace_seconds)
+        failpoint("effects.after-stop")
+        report = component.ReportExited(instance=key, exit_code=ended.exit_code, signal=ended.signal)
+        await _tell(engine, entity.stream, report)
+
+    # --- builds -------------------------------------------------------------------------------------------------------
+
+    async def _await_build(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
+        state = cast("ComponentState", entity.state)
+        operation = state.operation
+        if operation is None or operation.source is None:
+            return
+        request = build.RequestBuild(
+            build_id=key,
+            service_id=state.service_id,
+            team=state.team,
+            app=state.app,
+            component=state.name,
+            operation=operation.id,
+            source=operation.source,
+            timeout_seconds=state.spec.build_timeout_seconds,
+        )
+        stream = f"build/{key}"
+        await _tell(engine, stream, request, command_id=f"{key}.request", operation=operation.id)
+        ended = cast("BuildState", await engine.until(stream, lambda s: cast("BuildState", s).ended))
+        finish = component.FinishDeployBuild(
+            build_id=key,
+            artifact=ended.artifact,
+            status=ended.status.value,
+            code=ended.code,
+            reason=ended.reason,
+            lines=ended.lines,
+        )
+        await _tell(engine, entity.stream, finish, command_id=f"{key}.finish", operation=operation.id)
+
+    async def _cancel_build(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
+        state = cast("ComponentState", entity.state)
+        reason = state.operation.cancel_reason if state.operation else "cancelled"
+        await _tell(engine, f"build/{key}", build.CancelBuild(reason=reason), refusable=True)
+
+    async def _run_build(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
+        state = cast("BuildState", entity.state)
+        operation = state.operation
+        if state.status is BuildStatus.RUNNING:
+            outcome = await self._builders.join(state.builder, key, state.attempt)
+            if outcome is None and state.cancel_requested:
+                outcome = build.FinishBuild(attempt=state.attempt, status=BuildStatus.CANCELLED, reason="cancelled")
+            if outcome is not None:
+                await _tell(engine, entity.stream, outcome, operation=operation)
+                return
+        # Nobody works on it: a new attempt, whose number keeps a late word of an earlier one from counting.
+        builder = await self._builders.choose()
+        await _tell(engine, entity.stream, build.StartBuild(builder=builder), operation=operation)
+        state = cast("BuildState", entity.state)
+        if state.ended:
+            return
+        failpoint("effects.before-build")
+        outcome = await self._builders.build(builder, build_order(state))
+        failpoint("effects.after-build")
+        await _tell(engine, entity.stream, outcome, operation=operation)
+
+    async def _cancel_running_build(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
+        state = cast("BuildState", entity.state)
+        await self._builders.cancel(state.builder, key)
+
+    # --- routes and gateways ------------------------------------------------------------------------------------------
+
+    async def _claim(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
+        state = cast("ComponentState", entity.state)
+        claimed: list[RouteSpec] = []
+        refused = ""
+        for wanted in unclaimed_routes(state):
+            claim = route.ClaimRoute(
+                host=wanted.host, path=wanted.path, service_id=state.service_id, team=state.team, app=state.app
+            )
+            reply = await self._send(route.route_stream(wanted.host, wanted.path), claim)
+            if reply.refusal is not None:
+                refused = reply.refusal.message
+                break
+            claimed.append(wanted)
+        await _tell(engine, entity.stream, component.ReportClaims(routes=tuple(claimed), refused=refused))
+
+    async def _free(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
+        state = cast("ComponentState", entity.state)
+        surplus = surplus_claims(state)
+        for one in surplus:
+            await self._send(route.route_stream(one.host, one.path), route.ReleaseRoute(service_id=state.service_id))
+        await _tell(engine, entity.stream, component.ReportFreed(routes=surplus))
+
+    async def _wait_applied(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
+        gateways = await self._gateways.wait_applied(engine.partition, entity.last_offset)
+        await _tell(engine, entity.stream, component.ReportApplied(version=int(key), gateways=gateways))
+
+    async def _wait_drained(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
+        state = cast("ComponentState", entity.state)
+        instances = key.split(",")
+        await self._gateways.wait_applied(engine.partition, entity.last_offset)
+        timed_out = not await self._drained(instances, state.spec.drain_seconds)
+        report = component.ReportDrained(instances=tuple(instances), timed_out=timed_out)
+        await _tell(engine, entity.stream, report)
+
+    async def _drained(self, instances: Sequence[str], seconds: float) -> bool:
+        until = time.monotonic() + seconds
+        quiet = 0
+        while time.monotonic() < until:
+            quiet = quiet + 1 if await self._gateways.active_requests(instances) == 0 else 0
+            if quiet >= DRAIN_QUIET_POLLS:
+                return True
+            await asyncio.sleep(DRAIN_POLL_SECONDS)
+        return False
+
+    # --- other components ---------------------------------------------------------------------------------------------
+
+    async def _sibling(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
+        state = cast("ComponentState", entity.state)
+        operation = state.operation
+        if operation is None:
+            return
+        artifact = state.releases[operation.release].artifact
+        service_id = service_id_of(state.team, state.app, key)
+        stream, sibling = f"component/{service_id}", f"{operation.id}-{key}"
+        register = app.RegisterComponent(name=key, service_id=service_id)
+        create = component.CreateComponent(
+            service_id=service_id, team=state.team, app=state.app, name=key, process=key, spec=Spec()
+        )
+        deploy = component.DeployArtifact(artifact=artifact, parent=operation.id, parent_stream=entity.stream)
+        for target, command, ident in (
+            (f"app/{state.team}.{state.app}", register, f"{sibling}.reg"),
+            (stream, create, f"{sibling}.create"),
+            (stream, deploy, sibling),
+        ):
+            reply = await self._send(target, command, command_id=ident, operation=sibling)
+            if reply.refusal is not None:
+                reason = reply.refusal.message
+                report = component.ReportSibling(process=key, succeeded=False, reason=reason)
+                await _tell(engine, entity.stream, report)
+                return
+        # The sibling tells us itself when it has ended (`tell-parent`); asking again is answered from the ledger.
+
+    async def _tell_parent(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
+        state = cast("ComponentState", entity.state)
+        ending = state.reports[key]
+        report = component.ReportSibling(process=state.process, succeeded=ending.succeeded, reason=ending.reason)
+        await self._send(ending.stream, report, command_id=f"{key}.ended")
+        await _tell(engine, entity.stream, component.ReportParentTold(operation=key), operation=key)
+
+    async def _deregister(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
+        state = cast("ComponentState", entity.state)
+        await self._send(f"app/{state.team}.{state.app}", app.DeregisterComponent(name=state.name))
+        await _tell(engine, entity.stream, component.ReportDeregistered())
+
+    async def _destroy_component(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
+        state = cast("app.AppState", entity.state)
+        reply = await self._send(f"component/{state.components[key]}", component.DestroyComponent())
+        if reply.refusal is not None and reply.refusal.code == "not_found":
+            await _tell(engine, entity.stream, app.DeregisterComponent(name=key))
+
+    async def _send(self, stream: str, command: Command, *, command_id: str = "", operation: str = "") -> Reply:
+        envelope = _envelope(stream, command, command_id, operation)
+        [reply] = await self._commands.submit([envelope])
+        if reply.error:
+            raise EffectFailed(f"{stream}: {reply.error}: {reply.error_message}")
+        return reply
+
+
+def start_order(state: ComponentState, instance: Instance) -> StartOrder:
+    """The order that starts `instance` as its release says."""
+    release = state.releases[instance.release]
+    spec = release.spec
+    return StartOrder(
+        instance=instance.id,
+        service_id=state.service_id,
+        team=state.team,
+        app=state.app,
+        component=state.name,
+        release=release.number,
+        slot=instance.slot,
+        kind=instance.kind.value,
+        command=instance.command,
+        artifact=release.artifact.digest,
+        config=spec.config,
+        http=spec.http,
+        probe_path=spec.probe_path,
+        start_timeout_seconds=spec.start_timeout_seconds,
+        grace_seconds=spec.grace_seconds,
+        memory_bytes=spec.memory_bytes,
+        open_files=spec.open_files,
+        processes=spec.processes,
+        operation=state.operation.id if state.operation else "",
+    )
+
+
+def build_order(state: BuildState) -> BuildOrder:
+    """The order for the attempt that runs now."""
+    assert state.source is not None  # noqa: S101 -- a build is requested with its source
+    return BuildOrder(
+        build_id=state.build_id,
+        attempt=state.attempt,
+        service_id=state.service_id,
+        team=state.team,
+        app=state.app,
+        component=state.component,
+        source=state.source,
+        timeout_seconds=state.timeout_seconds,
+        operation=state.operation,
+    )
+
+
+def running_on(state: ComponentState) -> dict[str, list[str]]:
+    """Node → the instances that the log believes to run there."""
+    nodes: dict[str, list[str]] = {}
+    for instance in state.instances.values():
+        if instance.status in (InstanceStatus.STARTED, InstanceStatus.READY, InstanceStatus.UNREADY):
+            nodes.setdefault(instance.node, []).append(instance.id)
+    return nodes
+
+
+def _envelope(stream: str, command: Command, command_id: str, operation: str) -> Envelope:
+    ident = command_id or f"{type(command).__name__}.{secrets.token_hex(8)}"
+    return Envelope(stream=stream, command=encode_command(command), command_id=ident, correlation_id=operation)
+
+
+async def _tell(
+    engine: PartitionEngine,
+    stream: str,
+    command: Command,
+    *,
+    command_id: str = "",
+    operation: str = "",
+    refusable: bool = False,
+) -> None:
+    """Bring an outcome home to a stream of the same partition; raises EffectFailed when it did not arrive."""
+    reply = await engine.handle(_envelope(stream, command, command_id, operation))
+    if reply.error or (reply.refusal is not None and not refusable):
+        why = reply.error_message or (reply.refusal.message if reply.refusal else "")
+        raise EffectFailed(f"{stream}: {type(command).__name__} did not arrive: {why}")

@@ -1,0 +1,310 @@
+"""The owner of one partition: takes commands, decides, appends, and keeps the world's effects going.
+
+Everything is derived from the log: an engine that recovers goes on where the last one stopped, on whatever line it
+died. It knows nothing of Ray, and carries out no effect itself: an `EffectRunner` does.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from actors.supervisor.entity import Entity
+from events.failpoints import failpoint
+from events.log.errors import Fenced, LogBroken, LogUnavailable, Overloaded, WriterClosed
+from events.log.port import Committed, EventLog, PartitionWriter
+from events.log.records import EventRecord
+from events.model.base import Decision, Envelope, Event, Meta, Refusal, Reply
+from events.model.component_progress import Effect
+from events.model.registry import apply_record, decode_command, kind_of
+
+log = structlog.get_logger("supervisor")
+
+PROGRESS_ROUNDS = 100  # more rounds than any state machine here has steps; a loop without end is a bug and stops loudly
+RETRY_FIRST_SECONDS = 0.2
+RETRY_MAX_SECONDS = 5.0
+REPLY_SECONDS = 15.0  # how long a command waits for its events to be durable
+
+_DEAD = (Fenced, WriterClosed, LogBroken)
+
+
+class EffectRunner(Protocol):
+    """Carries out effects. Each must be idempotent: it is repeated until the state no longer owes it."""
+
+    async def run(self, engine: "PartitionEngine", entity: Entity, effect: Effect) -> None: ...
+
+
+def now_micros() -> int:
+    """The wall clock, microseconds UTC."""
+    return time.time_ns() // 1000
+
+
+class PartitionEngine:
+    """One partition and every entity in it. Used from one event loop only; `recover` first."""
+
+    def __init__(
+        self,
+        *,
+        event_log: EventLog,
+        writer: PartitionWriter,
+        runner: EffectRunner,
+        nodes: Callable[[], Sequence[str]],
+        clock: Callable[[], int] = now_micros,
+    ) -> None:
+        self.partition = writer.partition
+        self.entities: dict[str, Entity] = {}
+        self._log = event_log
+        self._writer = writer
+        self._runner = runner
+        self._nodes = nodes
+        self._clock = clock
+        self._inflight: dict[str, asyncio.Future[Reply]] = {}
+        self._appends: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        """It serves no more: it was closed, or another owner has the partition."""
+        return self._closed
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    async def recover(self) -> int:
+        """Fold the partition from its start, then take up every effect that has no outcome. Returns the event count."""
+        count = 0
+        async for batch in self._log.read(self.partition, 0):
+            for stored in batch:
+                entity = self._entity(stored.record.stream)
+                self._apply(entity, [stored.record])
+                entity.last_offset = stored.position.offset
+                count += 1
+        for entity in list(self.entities.values()):
+            self._settle(entity)
+        return count
+
+    async def close(self) -> None:
+        """Stop every effect and give the partition up; what is in flight is written out first."""
+        self._closed = True
+        tasks = [task for entity in self.entities.values() for task in entity.tasks.values()]
+        for task in tasks:
+            task.cancel()
+        for entity in self.entities.values():
+            if entity.timer is not None:
+                entity.timer.cancel()
+        await asyncio.gather(*tasks, *self._appends, return_exceptions=True)
+        await self._writer.release()
+
+    def nodes_changed(self) -> None:
+        """The set of live nodes is another: what waited for one may go on."""
+        for entity in list(self.entities.values()):
+            self._settle(entity)
+
+    # --- commands -----------------------------------------------------------------------------------------------------
+
+    async def handle(self, envelope: Envelope) -> Reply:
+        """Decide one command and wait until its events are durable. A known command id gets its first result."""
+        known = self._known(envelope)
+        if known is not None:
+            return await known if isinstance(known, asyncio.Future) else known
+        try:
+            entity = self._entity(envelope.stream)
+            command = decode_command(envelope.stream, envelope.command)
+        except KeyError as error:
+            return _refused(envelope, Refusal(code="invalid", message=str(error.args[0])))
+        except msgspec.ValidationError as error:
+            return _refused(envelope, Refusal(code="invalid", message=f"not a command of this stream: {error}"))
+        expected = envelope.expected_version
+        if expected is not None and expected != entity.version:
+            message = f"expected version {expected}, found {entity.version}: it changed in between"
+            return _refused(envelope, Refusal(code="version_mismatch", message=message))
+        at = self._clock()
+        meta = Meta(command_id=envelope.command_id, at=at, actor=envelope.actor, reason=envelope.reason)
+        decision: Decision = entity.aggregate.decide(entity.state, command, meta)
+        if isinstance(decision, Refusal):
+            return _refused(envelope, decision, entity.version)
+        if not decision:
+            return self._reply(envelope, entity.version, entity.last_offset)
+        return await self._append(entity, decision, envelope, at)
+
+    def _known(self, envelope: Envelope) -> "Reply | asyncio.Future[Reply] | None":
+        inflight = self._inflight.get(envelope.command_id)
+        if inflight is not None:
+            return asyncio.shield(inflight)
+        first = self._writer.committed(envelope.command_id)
+        if first is None:
+            return None
+        entity = self.entities.get(envelope.stream)
+        return self._reply(envelope, entity.version if entity else 0, first.last.offset)
+
+    async def _append(self, entity: Entity, events: Sequence[Event], envelope: Envelope, at: int) -> Reply:
+        if not envelope.correlation_id:
+            operation = _operation_of(entity, events) or envelope.command_id
+            envelope = msgspec.structs.replace(envelope, correlation_id=operation)
+        records = entity.records(events, envelope, at)
+        version = records[-1].version
+        try:
+            committed = self._submit(entity, envelope.command_id, records)
+        except Overloaded as error:
+            return Reply(command_id=envelope.command_id, error="overloaded", error_message=str(error))
+        except _DEAD as error:
+            return Reply(command_id=envelope.command_id, error="not_owner", error_message=str(error))
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._inflight[envelope.command_id] = future
+        self._watch_append(entity, committed, envelope, version)
+        self._settle(entity)
+        try:
+            return await asyncio.wait_for(asyncio.shield(future), REPLY_SECONDS)
+        except TimeoutError:
+            message = "the log did not confirm in time; repeat with the same id to learn the outcome"
+            return Reply(command_id=envelope.command_id, error="unavailable", error_message=message)
+
+    def _submit(self, entity: Entity, command_id: str, records: list[EventRecord]) -> "asyncio.Future[Committed]":
+        """Queue the append, then fold: an append that is refused here leaves the state as it was."""
+        failpoint("supervisor.before-append")
+        future = self._writer.submit(command_id, records)
+        entity.pending += 1
+        self._apply(entity, records)
+        return future
+
+    def _watch_append(
+        self, entity: Entity, committed: "asyncio.Future[Committed]", envelope: Envelope, version: int
+    ) -> None:
+        task = asyncio.get_running_loop().create_task(self._after_append(entity, committed, envelope, version))
+        self._appends.add(task)
+        task.add_done_callback(self._appends.discard)
+
+    async def _after_append(
+        self, entity: Entity, committed: "asyncio.Future[Committed]", envelope: Envelope, version: int
+    ) -> None:
+        reply: Reply
+        try:
+            result = await committed
+        except LogUnavailable as error:
+            reply = Reply(command_id=envelope.command_id, error="unavailable", error_message=str(error))
+        except _DEAD as error:
+            # The state in memory holds events that never became durable: this engine must not decide anything more.
+            self._closed = True
+            reply = Reply(command_id=envelope.command_id, error="not_owner", error_message=str(error))
+        else:
+            failpoint("supervisor.after-commit")
+            entity.pending -= 1
+            entity.last_offset = max(entity.last_offset, result.last.offset)
+            reply = self._reply(envelope, version, result.last.offset)
+            entity.notify()
+            self._reconcile(entity)
+        future = self._inflight.pop(envelope.command_id, None)
+        if future is not None and not future.done():
+            future.set_result(reply)
+
+    def _reply(self, envelope: Envelope, version: int, offset: int) -> Reply:
+        return Reply(
+            command_id=envelope.command_id,
+            stream=envelope.stream,
+            version=version,
+            partition=self.partition,
+            offset=offset,
+            operation=envelope.command_id,
+        )
+
+    # --- what follows -------------------------------------------------------------------------------------------------
+
+    def _entity(self, stream: str) -> Entity:
+        entity = self.entities.get(stream)
+        if entity is None:
+            kind_of(stream)
+            entity = self.entities[stream] = Entity(stream)
+        return entity
+
+    def _apply(self, entity: Entity, records: list[EventRecord]) -> None:
+        for record in records:
+            entity.state = apply_record(entity.state, record)
+            entity.version = record.version
+
+    def _settle(self, entity: Entity) -> None:
+        """Append what follows from the state until nothing does; then see to timers and effects."""
+        if self._closed:
+            return
+        for _ in range(PROGRESS_ROUNDS):
+            at = self._clock()
+            events = entity.aggregate.progress(entity.state, at, self._nodes())
+            if not events:
+                break
+            cause = f"{entity.stream}@{entity.version}"
+            envelope = Envelope(
+                stream=entity.stream,
+                command=msgspec.Raw(),
+                command_id=f"{entity.stream}@{entity.version + 1}",
+                correlation_id=_operation_of(entity, events),
+                causation_id=cause,
+            )
+            records = entity.records(events, envelope, at)
+            try:
+                committed = self._submit(entity, envelope.command_id, records)
+            except Overloaded:
+                asyncio.get_running_loop().call_later(RETRY_FIRST_SECONDS, self._settle, entity)
+                return
+            except _DEAD:
+                self._closed = True
+                return
+            self._watch_append(entity, committed, envelope, records[-1].version)
+        else:
+            raise AssertionError(f"{entity.stream}: progress did not come to rest in {PROGRESS_ROUNDS} rounds")
+        self._set_timer(entity)
+        self._reconcile(entity)
+
+    def _set_timer(self, entity: Entity) -> None:
+        if entity.timer is not None:
+            entity.timer.cancel()
+            entity.timer = None
+        at = self._clock()
+        deadline = entity.aggregate.next_deadline(entity.state, at)
+        if deadline is not None:
+            delay = max(0.0, (deadline - at) / 1e6) + 0.001
+            entity.timer = asyncio.get_running_loop().call_later(delay, self._settle, entity)
+
+    # --- effects ------------------------------------------------------------------------------------------------------
+
+    def _reconcile(self, entity: Entity) -> None:
+        if self._closed or entity.pending:
+            return
+        owed = set(entity.effects())
+        for effect in [e for e in entity.tasks if e not in owed]:
+            entity.tasks.pop(effect).cancel()
+        for effect in owed - entity.tasks.keys():
+            entity.tasks[effect] = asyncio.get_running_loop().create_task(self._keep_running(entity, effect))
+
+    async def _keep_running(self, entity: Entity, effect: Effect) -> None:
+        """Run `effect` until the state no longer owes it. Cancelled by `_reconcile` when that is so."""
+        wait = RETRY_FIRST_SECONDS
+        while not self._closed:
+            try:
+                await self._runner.run(self, entity, effect)
+            except Exception as error:
+                log.warning("effect failed, will be tried again", stream=entity.stream, effect=effect.kind,
+                            key=effect.key, error=f"{type(error).__name__}: {error}")  # fmt: skip
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, RETRY_MAX_SECONDS)
+
+    async def until(self, stream: str, holds: Callable[[msgspec.Struct], bool]) -> msgspec.Struct:
+        """Wait until the durable state of `stream` satisfies `holds`; returns that state."""
+        entity = self._entity(stream)
+        while entity.pending or not holds(entity.state):
+            await entity.changed.wait()
+        return entity.state
+
+
+def _operation_of(entity: Entity, events: Sequence[Event]) -> str:
+    """The operation that events belong to: named by one of them, or the one under way."""
+    for event in events:
+        operation = getattr(event, "operation", "")
+        if operation:
+            return str(operation)
+    running = getattr(entity.state, "operation", None)
+    return str(getattr(running, "id", "") or (running if isinstance(running, str) else "") or "")
+
+
+def _refused(envelope: Envelope, refusal: Refusal, version: int = 0) -> Reply:
+    return Reply(command_id=envelope.command_id, stream=envelope.stream, version=version, refusal=refusal)

@@ -1,0 +1,62 @@
+"""One stream in its owner's memory: the folded state, and how far of it is durable.
+
+Knows how a decision becomes records; knows nothing of who appends them or carries out effects.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+
+from events.log.records import EventRecord
+from events.model.base import Envelope, Event
+from events.model.component_progress import Effect
+from events.model.registry import aggregate_of, encode_event, initial_state
+
+
+class Entity:
+    """The state after every decided event, durable or not; `pending` counts appends whose fate is not known yet."""
+
+    __slots__ = ("aggregate", "changed", "last_offset", "pending", "state", "stream", "tasks", "timer", "version")
+
+    def __init__(self, stream: str) -> None:
+        self.stream = stream
+        self.aggregate = aggregate_of(stream)
+        self.state: msgspec.Struct = initial_state(stream)
+        self.version = 0
+        self.last_offset = -1
+        self.pending = 0
+        self.changed = asyncio.Event()
+        self.tasks: dict[Effect, asyncio.Task[None]] = {}
+        self.timer: asyncio.TimerHandle | None = None
+
+    def effects(self) -> list[Effect]:
+        """What the world owes this stream, as far as it is durable; empty while an append is in flight."""
+        return [] if self.pending else self.aggregate.effects(self.state)
+
+    def notify(self) -> None:
+        """Wake whoever waits for this stream to change."""
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def records(self, events: Sequence[Event], envelope: Envelope, at: int) -> list[EventRecord]:
+        """The records of a decision, with the versions that follow this entity's own."""
+        correlation = envelope.correlation_id or envelope.command_id
+        return [
+            EventRecord(
+                stream=self.stream,
+                version=self.version + index,
+                type=type(event).__name__,
+                schema_version=type(event).schema_version,
+                event_id=f"{self.stream}@{self.version + index}",
+                at=at,
+                command_id=envelope.command_id,
+                correlation_id=correlation,
+                causation_id=envelope.causation_id or envelope.command_id,
+                actor=envelope.actor,
+                reason=envelope.reason,
+                traceparent=envelope.traceparent,
+                body=encode_event(event),
+            )
+            for index, event in enumerate(events, start=1)
+        ]

@@ -1,0 +1,116 @@
+"""What the supervisor orders from nodes, builders and gateways, and the ports by which it reaches them.
+
+Shapes and promises only; how an order travels (Ray) and how it is carried out are other rooms' business.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from events.model.build import FinishBuild, Source
+
+
+class StartOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a node must know to start, watch and probe one instance. Sizes in bytes, times in seconds."""
+
+    instance: str
+    service_id: str
+    team: str
+    app: str
+    component: str
+    release: int
+    slot: int
+    kind: str
+    command: str
+    artifact: str
+    config: dict[str, str]
+    http: bool
+    probe_path: str
+    start_timeout_seconds: int
+    grace_seconds: int
+    memory_bytes: int
+    open_files: int
+    processes: int
+    operation: str = ""
+
+
+class Started(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a started instance listens (`port` 0: nowhere)."""
+
+    host: str
+    port: int
+    pid: int
+
+
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """How an instance ended; `exit_code` -1 when nobody saw it."""
+
+    exit_code: int
+    signal: int = 0
+
+
+class BuildOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a builder must know of one build. `attempt` must come back with the outcome."""
+
+    build_id: str
+    attempt: int
+    service_id: str
+    team: str
+    app: str
+    component: str
+    source: Source
+    timeout_seconds: int
+    operation: str = ""
+
+
+class NodePort(Protocol):
+    """The agents of the live nodes."""
+
+    def nodes(self) -> Sequence[str]:
+        """The names of the live nodes, as known now."""
+        ...
+
+    async def start(self, node: str, order: StartOrder) -> Started:
+        """Idempotent by `order.instance`. Raises when the node cannot be reached or refuses, with the reason."""
+        ...
+
+    async def stop(self, node: str, instance: str, grace_seconds: int) -> Ended:
+        """Returns when nothing of the instance runs any more; an unknown instance is stopped."""
+        ...
+
+    async def unknown(self, node: str, instances: Sequence[str]) -> list[str]:
+        """Those of `instances` that the node knows nothing of."""
+        ...
+
+
+class BuilderPort(Protocol):
+    """The builders' pool."""
+
+    async def choose(self) -> str:
+        """The builder with the most room."""
+        ...
+
+    async def build(self, builder: str, order: BuildOrder) -> FinishBuild:
+        """Runs the build to its end. Raises when the builder died."""
+        ...
+
+    async def join(self, builder: str, build_id: str, attempt: int) -> FinishBuild | None:
+        """The outcome of an attempt that the builder runs or remembers; None when it knows nothing of it."""
+        ...
+
+    async def cancel(self, builder: str, build_id: str) -> None:
+        """Stop the build's processes; its outcome is then `cancelled`."""
+        ...
+
+
+class GatewayPort(Protocol):
+    """Every live gateway at once."""
+
+    async def wait_applied(self, partition: int, offset: int) -> tuple[str, ...]:
+        """Wait until every live gateway's proxy serves what the log said at `offset`; returns the gateways' names."""
+        ...
+
+    async def active_requests(self, instances: Sequence[str]) -> int:
+        """Requests that these instances still work on, summed over all gateways."""
+        ...

@@ -1,0 +1,150 @@
+"""LifecycleSupervisor without Ray: owns some partitions, an engine for each, and sweeps for what nobody reported.
+
+Knows who it is and which partitions it was given; it does not decide how many supervisors there are.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import structlog
+
+from actors.supervisor.effects import running_on
+from actors.supervisor.engine import EffectRunner, PartitionEngine
+from actors.supervisor.orders import NodePort
+from events.log.errors import LogError, PartitionOwned
+from events.log.port import EventLog
+from events.log.records import partition_of
+from events.model.base import Envelope, Reply, partition_key
+from events.model.component import ReportExited
+from events.model.component_parts import ComponentState
+from events.model.registry import encode_command
+
+log = structlog.get_logger("supervisor")
+
+TEND_SECONDS = 0.5
+SWEEP_SECONDS = 5.0
+
+
+class Supervisor:
+    """Holds the engines of the partitions it is assigned. `tend` keeps it so; call it as one long task."""
+
+    def __init__(self, *, name: str, event_log: EventLog, nodes: NodePort) -> None:
+        self.name = name
+        self.engines: dict[int, PartitionEngine] = {}
+        self._log = event_log
+        self._nodes = nodes
+        self._runner: EffectRunner | None = None
+        self._assigned: frozenset[int] = frozenset()
+        self._claiming = asyncio.Lock()
+
+    def use(self, runner: EffectRunner) -> None:
+        """Give it the hands for effects; before the first partition is assigned."""
+        self._runner = runner
+
+    async def assign(self, partitions: Sequence[int]) -> list[int]:
+        """From now on serve exactly these partitions. Returns those that are served already."""
+        self._assigned = frozenset(partitions)
+        await self._follow_assignment()
+        return sorted(self.engines)
+
+    async def submit(self, envelopes: Sequence[Envelope]) -> list[Reply]:
+        """Decide commands, those of one stream in the order given; `not_owner` for a partition served elsewhere."""
+        return list(await asyncio.gather(*(self._submit(envelope) for envelope in envelopes)))
+
+    async def _submit(self, envelope: Envelope) -> Reply:
+        partition = partition_of(partition_key(envelope.stream), self._log.partitions)
+        engine = self.engines.get(partition)
+        if engine is None or engine.closed:
+            message = f"{self.name} does not serve partition {partition}"
+            return Reply(command_id=envelope.command_id, error="not_owner", error_message=message)
+        return await engine.handle(envelope)
+
+    async def tend(self) -> None:
+        """Claim what is assigned and free, give back what is not, and look for instances that are gone. For ever."""
+        known: tuple[str, ...] = ()
+        since_sweep = 0.0
+        while True:
+            await self._follow_assignment()
+            nodes = tuple(self._nodes.nodes())
+            if nodes != known:
+                known = nodes
+                for engine in self.engines.values():
+                    engine.nodes_changed()
+            since_sweep += TEND_SECONDS
+            if since_sweep >= SWEEP_SECONDS:
+                since_sweep = 0.0
+                await self._sweep(known)
+            await asyncio.sleep(TEND_SECONDS)
+
+    async def close(self) -> None:
+        """Give every partition back."""
+        self._assigned = frozenset()
+        await self._follow_assignment()
+
+    async def _follow_assignment(self) -> None:
+        async with self._claiming:
+            for partition, engine in list(self.engines.items()):
+                if engine.closed or partition not in self._assigned:
+                    del self.engines[partition]
+                    await engine.close()
+            missing = sorted(self._assigned - self.engines.keys())
+            await asyncio.gather(*(self._claim(partition) for partition in missing))
+
+    async def _claim(self, partition: int) -> None:
+        if self._runner is None:
+            return
+        try:
+            writer = await self._log.claim(partition, self.name)
+            engine = PartitionEngine(
+                event_log=self._log, writer=writer, runner=self._runner, nodes=self._nodes.nodes
+            )  # fmt: skip
+            count = await engine.recover()
+        except PartitionOwned:
+            return  # its owner's lease lapses or is given back; the next round tries again
+        except LogError as error:
+            log.warning("could not take a partition", partition=partition, error=str(error))
+            return
+        self.engines[partition] = engine
+        log.info("serves partition", partition=partition, events=count, epoch=writer.epoch)
+
+    async def _sweep(self, nodes: Sequence[str]) -> None:
+        """What the log believes to run and the node knows nothing of has ended unseen: say so."""
+        for engine in list(self.engines.values()):
+            for stream, entity in list(engine.entities.items()):
+                if not stream.startswith("component/") or entity.pending:
+                    continue
+                for node, instances in running_on(cast("ComponentState", entity.state)).items():
+                    if node in nodes:
+                        await self._report_lost(engine, stream, node, instances)
+
+    async def _report_lost(self, engine: PartitionEngine, stream: str, node: str, instances: list[str]) -> None:
+        try:
+            unknown = await self._nodes.unknown(node, instances)
+        except Exception as error:
+            log.info("node did not answer the sweep", node=node, error=str(error))
+            return
+        for instance in unknown:
+            report = ReportExited(instance=instance, exit_code=-1, reason=f"node {node} knows nothing of it")
+            await engine.handle(
+                Envelope(stream=stream, command=encode_command(report), command_id=f"{instance}.lost")
+            )  # fmt: skip
+
+
+class LocalCommands:
+    """A CommandPort over supervisors in this process (tests, tools): the first one that serves the partition answers."""
+
+    def __init__(self, supervisors: Callable[[], Sequence[Supervisor]]) -> None:
+        self._supervisors = supervisors
+
+    async def submit(self, envelopes: Sequence[Envelope]) -> list[Reply]:
+        """One reply for each envelope, in order."""
+        return [await self._one(envelope) for envelope in envelopes]
+
+    async def _one(self, envelope: Envelope) -> Reply:
+        reply = Reply(command_id=envelope.command_id, error="unavailable", error_message="no supervisor")
+        for supervisor in self._supervisors():
+            [reply] = await supervisor.submit([envelope])
+            if reply.error != "not_owner":
+                return reply
+        return reply
