@@ -132,7 +132,7 @@ class Supervisor:
 
 
 class LocalCommands:
-    """A CommandPort over supervisors in this process (tests, tools): the first one that serves the partition answers."""
+    """A CommandPort over supervisors in this process: the first one that serves the partition answers."""
 
     def __init__(self, supervisors: Callable[[], Sequence[Supervisor]]) -> None:
         self._supervisors = supervisors

@@ -351,7 +351,12 @@ class ReportStarted(Command, frozen=True):
 
 
 class ReportReady(Command, frozen=True):
+    """`host`, `port` and `pid` as in ReportStarted, which may still be on its way."""
+
     instance: str
+    host: str = ""
+    port: int = 0
+    pid: int = 0
 
 
 class ReportUnready(Command, frozen=True):
@@ -944,14 +949,17 @@ def _report_started(state: ComponentState, command: ReportStarted, meta: Meta) -
 
 def _report_ready(state: ComponentState, command: ReportReady, meta: Meta) -> Decision:
     instance = state.instances.get(command.instance)
-    if instance is None or instance.status not in (InstanceStatus.STARTED, InstanceStatus.UNREADY):
+    if instance is None:
         return []
-    return [InstanceReady(instance=command.instance)]
+    ready = InstanceReady(instance=command.instance)
+    if instance.status is InstanceStatus.STARTING:
+        return [InstanceStarted(**msgspec.structs.asdict(command)), ready]
+    return [ready] if instance.status in (InstanceStatus.STARTED, InstanceStatus.UNREADY) else []
 
 
 def _report_unready(state: ComponentState, command: ReportUnready, meta: Meta) -> Decision:
     instance = state.instances.get(command.instance)
-    if instance is None or instance.status not in (InstanceStatus.STARTED, InstanceStatus.READY):
+    if instance is None or instance.status in (InstanceStatus.UNREADY, InstanceStatus.STOPPING):
         return []
     return [InstanceUnready(instance=command.instance, reason=command.reason, lines=command.lines)]
 
