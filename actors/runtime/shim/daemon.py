@@ -1,0 +1,221 @@
+"""The shim's life: take the lock, look at what is there, start or adopt the main process, serve until it has ended.
+
+Knows nothing of the platform's side but the files (files.py) and the socket's lines (`Shim.answer`).
+"""
+
+# No pathlib here: it would cost every instance's shim 1 MB of memory and 4 ms of start.
+# ruff: noqa: PTH100, PTH101, PTH103, PTH110, PTH118
+
+import errno
+import fcntl
+import os
+import select
+import signal
+import sys
+import time
+
+from actors.runtime.shim import child, files, proc
+from actors.runtime.shim.crashing import failpoint
+from actors.runtime.shim.ending import Ending, Process
+from actors.runtime.shim.segments import Pump, Segments
+from actors.runtime.shim.wire import Listener
+
+_LOCK_SECONDS = 5.0
+_IDLE_SECONDS = 0.25
+_BUSY_SECONDS = 0.1
+_STOPPING_SECONDS = 0.02
+READY = b"ready"
+
+
+class Shim:
+    """One instance's shim; single-threaded, driven by epoll."""
+
+    def __init__(self, directory: str) -> None:
+        stored = files.read_json(os.path.join(directory, files.SPEC))
+        if stored is None or not isinstance(stored.get("launch"), dict):
+            raise ValueError(f"{directory}: expected a whole {files.SPEC}, found none; call start again with the spec")
+        self._directory = directory
+        self._stored = stored
+        self._plan = child.Plan(directory, stored)
+        self._socket_path = str(stored["socket"])
+        self._boot = proc.boot_id()
+        self._lock = -1
+        self._adopted = False
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self._directory, name)
+
+    def run(self, ready: int) -> None:
+        """Do all of it; writes READY to the pipe `ready` once the instance is under watch or known to be over."""
+        self._take_lock()
+        failpoint("shim.locked")
+        if not os.path.exists(self._path(files.EXIT)):
+            process = self._find_or_launch()
+            if process is not None:
+                self._serve(process, ready)
+                return
+        os.write(ready, READY)
+        os.close(ready)
+
+    def _take_lock(self) -> None:
+        """One shim per instance, also while a killed one's child still waits at its gate with the lock open."""
+        self._lock = os.open(self._path(files.LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except OSError as error:
+                if error.errno != errno.EWOULDBLOCK or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.005)
+
+    def _find_or_launch(self) -> "Process | None":
+        """The main process, found or started; None when it is over, which is then recorded."""
+        state = files.read_json(self._path(files.STATE))
+        pid, ticks = (int(str(state["pid"])), int(str(state["start_ticks"]))) if state else (0, 0)
+        same_boot = state is not None and state["boot_id"] == self._boot
+        if same_boot and not os.path.exists(self._path(files.LAUNCHED)):
+            self._end_waiting_child(pid, ticks)
+        if not os.path.exists(self._path(files.LAUNCHED)):
+            return self._launch()
+        if state is not None and same_boot and proc.is_alive(pid, ticks, self._boot):
+            self._adopted = True
+            return Process(pid, ticks, int(str(state["started_at"])), adopted=True)
+        self._record_lost()
+        return None
+
+    def _end_waiting_child(self, pid: int, ticks: int) -> None:
+        """A predecessor's child may be about to pass its gate: only once it is dead does `launched` tell the truth."""
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while proc.is_alive(pid, ticks, self._boot) and time.monotonic() < deadline:
+            proc.send(pid, ticks, signal.SIGKILL)
+            time.sleep(0.002)
+
+    def _record_lost(self) -> None:
+        reason = "the process was gone and nobody was left to see how it ended (machine restarted, or shim killed too)"
+        self._record_exit({"cause": "lost", "exit_code": None, "signal": None, "reason": reason})
+
+    def _record_exit(self, how: "dict[str, object]") -> None:
+        failpoint("shim.exit")
+        files.write_json(self._path(files.EXIT), {**how, "exited_at": time.time_ns() // 1000})
+
+    def _make_pipes(self) -> None:
+        os.makedirs(self._path(files.PIPES), 0o700, exist_ok=True)
+        for name in ("out", "err"):
+            path = os.path.join(self._path(files.PIPES), name)
+            if not os.path.exists(path):
+                os.mkfifo(path, 0o600)
+            if os.getuid() == 0:
+                os.chown(path, 0, self._plan.gid)
+            os.chmod(path, 0o620)  # programs reopen /dev/stdout, which asks for the pipe's own mode
+
+    def _launch(self) -> "Process | None":
+        self._make_pipes()
+        failpoint("shim.pipes")
+        out, err = (os.open(os.path.join(self._path(files.PIPES), name), os.O_RDWR) for name in ("out", "err"))
+        gate_read, gate_write = os.pipe()
+        failure_read, failure_write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(gate_write)
+            child.run(self._plan, gate_read, failure_write, out, err)
+        for descriptor in (out, err, gate_read, failure_write):
+            os.close(descriptor)
+        process = self._release(pid, gate_write)
+        text = b"".join(iter(lambda: os.read(failure_read, 4096), b""))
+        os.close(failure_read)
+        if not text:
+            return process
+        os.waitpid(pid, 0)
+        reason = f"the sandbox could not be set up: {text.decode('utf-8', 'replace')}"
+        self._record_exit({"cause": "start_failed", "exit_code": None, "signal": None, "reason": reason})
+        return None
+
+    def _release(self, pid: int, gate: int) -> Process:
+        """Record the waiting child, then let it become the command."""
+        failpoint("shim.forked")
+        found = proc.stat(pid)
+        ticks = found.start_ticks if found else 0
+        process = Process(pid, ticks, time.time_ns() // 1000, adopted=False)
+        state: dict[str, object] = {"pid": pid, "start_ticks": ticks, "boot_id": self._boot}
+        files.write_json(self._path(files.STATE), {**state, "started_at": process.started_at})
+        failpoint("shim.recorded")
+        os.write(gate, b"g")
+        failpoint("shim.released")
+        os.close(gate)
+        return process
+
+    def _serve(self, process: Process, ready: int) -> None:
+        if not self._adopted:
+            child.become_subreaper()
+        segments = Segments(self._path(files.LOG))
+        pumps = [Pump(os.path.join(self._path(files.PIPES), n), t, segments) for n, t in (("out", b"o"), ("err", b"e"))]
+        ending = Ending(
+            process, self._plan.uid, self._plan.memory_bytes, self._plan.watched_processes, self._plan.mark()
+        )
+        listener = Listener(self._socket_path)
+        failpoint("shim.ready")
+        os.write(ready, READY)
+        os.close(ready)
+        poll = select.epoll()
+        poll.register(process.pidfd, select.EPOLLIN | select.EPOLLET)
+        for pump in pumps:
+            poll.register(pump.descriptor, select.EPOLLIN | select.EPOLLET)
+        listener.register(poll)
+        more = True
+        while not ending.over:
+            poll.poll(0 if more else self._pause(ending))
+            for_later = [pump.drain() for pump in pumps]
+            more = any(for_later)
+            listener.serve(ending)
+            ending.look()
+        for pump in pumps:
+            pump.drain(final=True)
+        segments.close()
+        self._record_exit(ending.how())
+        listener.close()
+
+    def _pause(self, ending: Ending) -> float:
+        if ending.stopping:
+            return _STOPPING_SECONDS
+        return _BUSY_SECONDS if ending.near_limit else _IDLE_SECONDS
+
+
+def _detach(directory: str) -> None:
+    """A session of its own, nothing of the platform's open, and signals meant for the platform ignored."""
+    os.setsid()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.umask(0o077)
+    os.chdir("/")
+    null = os.open(os.devnull, os.O_RDONLY)
+    log = os.open(os.path.join(directory, files.SHIM_LOG), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for source, target in ((null, 0), (log, 1), (log, 2)):
+        os.dup2(source, target, inheritable=False)
+    os.close(null)
+    os.close(log)
+
+
+def main(arguments: "list[str]") -> int:
+    """`shim DIR`: returns 0 once the detached shim is ready, 1 with its complaint on stderr when it is not."""
+    directory = os.path.abspath(arguments[0])
+    reader, writer = os.pipe()
+    if os.fork() != 0:
+        os.close(writer)
+        said = b"".join(iter(lambda: os.read(reader, 4096), b""))
+        if said == READY:
+            return 0
+        sys.stderr.write(said.decode("utf-8", "replace") or f"the shim of {directory} died before it was ready")
+        return 1
+    os.close(reader)
+    _detach(directory)
+    try:
+        Shim(directory).run(writer)
+    except Exception as error:
+        try:
+            os.write(writer, f"{type(error).__name__}: {error}".encode())
+        except OSError:
+            pass  # already ready: the log file is the place
+        raise
+    return 0

@@ -1,0 +1,82 @@
+"""The platform's side of a shim: starts one, asks it over its socket, and hears when it is gone.
+
+Knows the protocol of shim/wire.py and nothing of what an instance's states mean.
+"""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+
+from actors.runtime.errors import StartFailed
+
+_SHIM = Path(__file__).parent / "shim" / "__main__.py"
+_START_SECONDS = 30.0
+_ANSWER_SECONDS = 5.0
+_SHIM_ENVIRONMENT = ("PATH", "LANG", "RAYFOLD_FAILPOINTS")
+
+
+async def spawn(directory: Path) -> None:
+    """Start a shim for the instance in `directory`, detached; returns once it is ready. Raises StartFailed.
+
+    The shim is no child of this process when this returns and has a session of its own: whoever ends this process and
+    all its children (Ray does, with its workers) does not reach it.
+    """
+    environment = {name: os.environ[name] for name in _SHIM_ENVIRONMENT if name in os.environ}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-I", "-S", str(_SHIM), str(directory)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment,
+        cwd="/",
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(_START_SECONDS):
+            _, said = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise StartFailed(f"{directory}: expected its shim within {_START_SECONDS} s; start it again") from None
+    if process.returncode != 0:
+        raise StartFailed(f"{directory}: its shim did not come up: {said.decode('utf-8', 'replace').strip()}")
+
+
+async def ask(socket: Path, request: dict[str, object]) -> bool:
+    """Send one request; False when no shim answers there. Raises StartFailed when the shim refuses it."""
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            reader, writer = await asyncio.open_unix_connection(socket)
+            try:
+                writer.write(msgspec.json.encode(request) + b"\n")
+                answer = await reader.readline()
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return False
+    if not answer:
+        return False
+    said = msgspec.json.decode(answer, type=dict[str, object])
+    if "error" in said:
+        raise StartFailed(f"the shim at {socket} refused {request['op']!r}: {said['error']}")
+    return True
+
+
+async def until_gone(socket: Path) -> None:
+    """Return when the shim has hung up: the instance is over, or the shim was killed."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(socket)
+    except OSError:
+        return
+    try:
+        writer.write(b'{"op": "watch"}\n')
+        while await reader.readline():
+            pass
+    except OSError:
+        return
+    finally:
+        writer.close()
