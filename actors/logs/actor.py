@@ -1,0 +1,27 @@
+"""EventlogPartition: the Ray actor around the log store and its TCP server. Lines never pass through Ray."""
+
+from actors.cluster.shell import ActorShell
+from actors.logs.server import EventlogServer
+from actors.logs.store import LogStore
+
+
+class EventlogPartition(ActorShell):
+    """One of a pool, keyed by service_id; takes application, build and router lines, stores them, serves tails."""
+
+    _server: EventlogServer
+
+    async def open(self) -> None:
+        """Open the store and listen; the address goes to a file that clients read at each connect."""
+        settings = self.settings
+        store = LogStore(settings.data_dir / "logs")
+        await store.start()
+        self._server = EventlogServer(
+            store,
+            settings.log_token_file.read_text().strip(),
+            port_file=settings.eventlog_address_file,
+        )
+        await self._server.start()
+
+    async def detail(self) -> str:
+        stats = self._server.stats
+        return f"{stats.connections} connections, {stats.tails} tails, {stats.refused_tokens} refused"

@@ -1,0 +1,163 @@
+"""What a log line is, before and after it has its number; what a batch of lines is; how a stream is named.
+
+Knows nothing of files, sockets or who wrote the line.
+"""
+
+import re
+import time
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from actors.logs.errors import BadBatch, BadStreamName
+
+Source = Literal["app", "build", "router", "platform"]
+OutputStream = Literal["o", "e", ""]
+"""Standard output, standard error, or neither."""
+
+MAX_TEXT = 64 * 1024
+"""Characters of one line as stored; the longer ones are split by whoever collects them."""
+MAX_BATCH_BYTES = 4 * 1024 * 1024
+"""Encoded bytes of one batch; a frame on the wire and on disk is never much bigger."""
+MAX_GAP = 1 << 40
+
+_STREAM_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}(/[A-Za-z0-9][A-Za-z0-9_-]{0,99})?")
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code != 9}
+
+
+def now_micros() -> int:
+    """Unix microseconds (UTC)."""
+    return time.time_ns() // 1000
+
+
+def check_stream_name(stream: str) -> str:
+    """Return `stream` if it is a service id or `kind/id` (`build/<build_id>`); else raise BadStreamName."""
+    if not _STREAM_NAME.fullmatch(stream):
+        raise BadStreamName(f"expected a service id or kind/id (letters, digits, - and _), found {stream[:80]!r}")
+    return stream
+
+
+class LineRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
+    """A line before it has a number. `at`: unix microseconds, when the platform read it.
+
+    `partial`: the text goes on in the next line of the same instance and output stream.
+    `gap`: 0 for a line; else how many lines are missing here, `text` saying why. A gap takes as many numbers.
+    """
+
+    at: int
+    text: str
+    stream: OutputStream = ""
+    source: Source = "app"
+    instance: str = ""
+    release: int = 0
+    partial: bool = False
+    gap: int = 0
+
+
+class LogLine(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A stored line. `number` is 1-based and contiguous within its log stream; the rest as in `LineRecord`.
+
+    When `gap` is not 0 this stands for the numbers `number` … `number + gap - 1`, which could not be kept.
+    """
+
+    number: int
+    at: int
+    text: str
+    stream: OutputStream
+    source: Source
+    instance: str
+    release: int
+    partial: bool
+    gap: int = 0
+
+    @property
+    def next_number(self) -> int:
+        """The number of whatever follows this line."""
+        return self.number + (self.gap or 1)
+
+    def display(self) -> str:
+        """The text with control characters made visible, so that a line cannot drive the reader's terminal."""
+        return self.text if self.text.isprintable() else self.text.translate(_CONTROL)
+
+
+def numbered(record: LineRecord, number: int) -> LogLine:
+    """Give `record` its number."""
+    return LogLine(
+        number=number,
+        at=record.at,
+        text=record.text,
+        stream=record.stream,
+        source=record.source,
+        instance=record.instance,
+        release=record.release,
+        partial=record.partial,
+        gap=record.gap,
+    )
+
+
+def gap_record(count: int, reason: str, at: int, *, source: Source = "platform", instance: str = "") -> LineRecord:
+    """A record that stands for `count` lines that could not be kept, because of `reason`."""
+    return LineRecord(at=at, text=reason, source=source, instance=instance, gap=count)
+
+
+def gap_line(first: int, end: int, reason: str, at: int) -> LogLine:
+    """A line that stands for the numbers `first` … `end - 1`, found missing while reading."""
+    return numbered(gap_record(end - first, reason, at), first)
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[LineRecord])
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Lines of one source, with the place in the source where they begin and end.
+
+    `source_id` names the source (an instance's output, a file); `after` and `upto` are positions in it, any integers
+    that grow (bytes, counts). A batch is stored only where `after` is the end of what is stored of that source,
+    so that sending it again has no effect. `finished`: nothing will follow from this source.
+    `blob`: MessagePack array of `LineRecord`, stored as it is.
+    """
+
+    source_id: str
+    after: int
+    upto: int
+    blob: bytes
+    finished: bool = False
+
+    @classmethod
+    def of(
+        cls, source_id: str, lines: Sequence[LineRecord], *, after: int, upto: int, finished: bool = False
+    ) -> "Batch":
+        """Encode `lines`. Raises BadBatch when it would be over MAX_BATCH_BYTES."""
+        blob = _encoder.encode(lines)
+        if len(blob) > MAX_BATCH_BYTES:
+            raise BadBatch(f"expected a batch of at most {MAX_BATCH_BYTES} bytes, found {len(blob)}; send fewer lines")
+        return cls(source_id=source_id, after=after, upto=upto, blob=blob, finished=finished)
+
+    def records(self) -> list[LineRecord]:
+        """Decode and check the lines. Raises BadBatch."""
+        if not 0 < len(self.source_id) <= 200 or not 0 <= self.after <= self.upto < 1 << 63:
+            raise BadBatch(
+                f"expected a source id and after <= upto, found {self.source_id[:80]!r} {self.after} {self.upto}"
+            )
+        if len(self.blob) > MAX_BATCH_BYTES:
+            raise BadBatch(f"expected a batch of at most {MAX_BATCH_BYTES} bytes, found {len(self.blob)}")
+        records = decode_records(self.blob)
+        for record in records:
+            if len(record.text) > MAX_TEXT or not 0 <= record.gap <= MAX_GAP or not 0 <= record.at < 1 << 62:
+                raise BadBatch(f"expected text up to {MAX_TEXT} characters, a gap and a time in range; found others")
+        return records
+
+
+def decode_records(blob: bytes) -> list[LineRecord]:
+    """Decode a MessagePack array of `LineRecord`. Raises BadBatch."""
+    try:
+        return _decoder.decode(blob)
+    except msgspec.MsgspecError as error:
+        raise BadBatch(f"expected a MessagePack array of line records: {error}") from error
+
+
+def numbers_taken(records: Sequence[LineRecord]) -> int:
+    """How many numbers `records` take: one each, and a gap as many as it stands for."""
+    return len(records) + sum(record.gap - 1 for record in records if record.gap)

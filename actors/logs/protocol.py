@@ -1,0 +1,166 @@
+"""The wire: length-prefixed MessagePack messages between the log server and its clients, and the token that opens it.
+
+Knows the messages, not what they make anyone do.
+"""
+
+import asyncio
+import hmac
+import os
+import secrets
+from pathlib import Path
+
+import msgspec
+
+from actors.logs.errors import AccessRefused, ProtocolBroken
+from actors.logs.filter import LineFilter, Query, QueryResult
+from actors.logs.line import MAX_BATCH_BYTES, Batch
+from actors.logs.query import TailPiece
+from actors.logs.stream import Appended
+
+VERSION = 1
+MAX_FRAME = 2 * MAX_BATCH_BYTES
+MAX_ANSWER = 64 * 1024 * 1024
+"""Bytes of one answer: 10,000 lines of a few KB. An answer beyond it is refused with a word on `limit`."""
+HELLO_BYTES = 4096
+WINDOW_BYTES = 4 * MAX_BATCH_BYTES
+"""Unacknowledged bytes on one connection; beyond it the server reads no further."""
+
+
+class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
+    """First message of a client: who it is and that it may."""
+
+    version: int = VERSION
+    token: str
+    node: str = ""
+
+
+class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome"):
+    """The server's answer to a good Hello."""
+
+    version: int = VERSION
+
+
+class Append(msgspec.Struct, frozen=True, kw_only=True, tag="append"):
+    """Store `batch`; answered by Done with `appended`, or Refused."""
+
+    id: int
+    stream: str
+    batch: Batch
+
+
+class Close(msgspec.Struct, frozen=True, kw_only=True, tag="close"):
+    """End a finite stream; answered by Done."""
+
+    id: int
+    stream: str
+    outcome: str
+    at: int
+
+
+class Where(msgspec.Struct, frozen=True, kw_only=True, tag="where"):
+    """How far is `source_id` stored? Answered by Done with `position` (None: unknown)."""
+
+    id: int
+    stream: str
+    source_id: str
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True, tag="ask"):
+    """Answered by Done with `result`."""
+
+    id: int
+    query: Query
+
+
+class Tail(msgspec.Struct, frozen=True, kw_only=True, tag="tail"):
+    """From here on the connection carries only this tail's Piece messages."""
+
+    id: int
+    stream: str
+    from_number: int | None
+    filter: LineFilter
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
+    """The request `id` succeeded."""
+
+    id: int
+    appended: Appended | None = None
+    position: int | None = None
+    result: QueryResult | None = None
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
+    """The request `id` failed: `code` is a `LogError.code`; `stored` goes with wrong-position."""
+
+    id: int
+    code: str
+    message: str
+    stored: int = 0
+
+
+class More(msgspec.Struct, frozen=True, kw_only=True, tag="more"):
+    """A tail's next piece."""
+
+    id: int
+    piece: TailPiece
+
+
+Request = Hello | Append | Close | Where | Ask | Tail
+Reply = Welcome | Done | Refused | More
+
+_encode = msgspec.msgpack.Encoder().encode
+decode_request = msgspec.msgpack.Decoder(Request).decode
+decode_reply = msgspec.msgpack.Decoder(Reply).decode
+
+
+def encode(message: Request | Reply) -> bytes:
+    """The message with its length in front (4 bytes, big endian)."""
+    body = _encode(message)
+    return len(body).to_bytes(4, "big") + body
+
+
+async def read_frame(reader: asyncio.StreamReader, limit: int) -> bytes | None:
+    """The next message's bytes; None where the peer ended. Raises ProtocolBroken over `limit`, and ConnectionError."""
+    try:
+        head = await reader.readexactly(4)
+        size = int.from_bytes(head, "big")
+        if size > limit:
+            raise ProtocolBroken(f"expected a message of at most {limit} bytes, found {size}")
+        return await reader.readexactly(size)
+    except asyncio.IncompleteReadError as error:
+        if error.partial:
+            raise ConnectionResetError("the peer went away in the middle of a message") from error
+        return None
+
+
+def same_token(given: str, expected: str) -> bool:
+    """Compare in a time that does not depend on where they differ."""
+    return hmac.compare_digest(given.encode(), expected.encode())
+
+
+def make_token_file(path: Path) -> str:
+    """The token in `path`, made there (0600, 256 random bits) when it is not. Raises AccessRefused on other modes."""
+    if path.exists():
+        return read_token_file(path)
+    token = secrets.token_urlsafe(32)
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "w") as file:
+        file.write(token + "\n")
+    try:
+        os.link(new, path)  # never half a token, and the first of two makers wins
+    except FileExistsError:
+        return read_token_file(path)
+    finally:
+        new.unlink()
+    return token
+
+
+def read_token_file(path: Path) -> str:
+    """The token in `path`. Raises AccessRefused when others may read it; OSError when it is not there."""
+    mode = path.stat().st_mode & 0o777
+    token = path.read_text("ascii").strip()
+    if mode & 0o077 or len(token) < 16:
+        raise AccessRefused(f"expected a token in {path} with mode 0600, found mode {mode:o}; make a new one")
+    return token

@@ -1,0 +1,239 @@
+"""The log server: takes batches and answers queries and tails over TCP, for whoever shows the token.
+
+Knows the protocol and the store, nothing of Ray or of who runs where.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from pathlib import Path
+
+import msgspec
+
+from actors.logs import protocol
+from actors.logs.background import Background
+from actors.logs.errors import AccessRefused, LogError, ProtocolBroken, WrongPosition
+from actors.logs.line import Batch
+from actors.logs.protocol import Append, Ask, Close, Done, Hello, More, Refused, Reply, Request, Tail, Welcome, Where
+from actors.logs.query import answer, follow
+from actors.logs.search import Searcher
+from actors.logs.store import LogStore
+from actors.logs.stream import Appended
+
+_log = logging.getLogger(__name__)
+
+HELLO_SECONDS = 5.0
+STALL_SECONDS = 300.0
+"""A reader that takes nothing for this long is cut; it resumes by number."""
+MAX_CONNECTIONS = 2_000
+MAX_QUERIES = 8
+"""Queries answered at once; the others wait for their turn."""
+_SEND_BUFFER = 256 * 1024
+
+
+class ServerStats(msgspec.Struct, kw_only=True):
+    """Counters since start, and what is open now."""
+
+    connections: int = 0
+    tails: int = 0
+    refused_tokens: int = 0
+    broken: int = 0
+    queries: int = 0
+
+
+class EventlogServer:
+    """Serves `store` on `host`:`port` (0: any free one). The store is started and closed by whoever made it.
+
+    `port_file`, when given, holds `host:port` while the server runs, for clients that look it up at each connect.
+    """
+
+    def __init__(
+        self, store: LogStore, token: str, *, host: str = "127.0.0.1", port: int = 0, port_file: Path | None = None
+    ) -> None:
+        if len(token) < 16:
+            raise AccessRefused("expected a token of at least 16 characters; make one with make_token_file")
+        self.stats = ServerStats()
+        self.store = store
+        self.searcher = Searcher()
+        self.queries = asyncio.Semaphore(MAX_QUERIES)
+        self._token = token
+        self._host = host
+        self._port = port
+        self._port_file = port_file
+        self._server: asyncio.Server | None = None
+        self._connections = Background("log server")
+
+    async def start(self) -> int:
+        """Listen; returns the port. Raises OSError when it is taken."""
+        self._server = await asyncio.start_server(self._accept, self._host, self._port, limit=1024 * 1024, backlog=512)
+        self._port = int(self._server.sockets[0].getsockname()[1])
+        if self._port_file is not None:
+            await asyncio.to_thread(_replace, self._port_file, f"{self._host}:{self._port}\n")
+        return self._port
+
+    async def aclose(self) -> None:
+        """Stop listening and cut the connections; what was acknowledged is stored, clients send the rest again."""
+        if self._server is not None:
+            self._server.close()
+        await self._connections.aclose()
+        await self.searcher.aclose()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.stats.connections >= MAX_CONNECTIONS:
+            writer.close()
+            return
+        self.stats.connections += 1
+        writer.transport.set_write_buffer_limits(high=_SEND_BUFFER)
+        self._connections.start(self._serve(reader, writer))
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            if await self._admit(reader, writer):
+                await _Connection(self, reader, writer).run()
+        except* (ConnectionError, TimeoutError):
+            pass  # the client has gone or stands still; what it has no answer to, it asks again
+        except* (ProtocolBroken, msgspec.MsgspecError) as group:
+            self.stats.broken += 1
+            _log.warning("log server: connection closed: %s", group.exceptions[0])
+        finally:
+            self.stats.connections -= 1
+            writer.close()
+
+    async def _admit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        async with asyncio.timeout(HELLO_SECONDS):
+            frame = await protocol.read_frame(reader, protocol.HELLO_BYTES)
+        if frame is None:
+            return False
+        try:
+            hello = protocol.decode_request(frame)
+        except msgspec.MsgspecError:
+            hello = None
+        if not isinstance(hello, Hello) or not protocol.same_token(hello.token, self._token):
+            self.stats.refused_tokens += 1
+            refusal = Refused(id=0, code=AccessRefused.code, message="expected this node's log token, found another")
+            await _send(writer, refusal)
+            return False
+        if hello.version != protocol.VERSION:
+            raise ProtocolBroken(f"expected protocol version {protocol.VERSION}, found {hello.version}")
+        await _send(writer, Welcome())
+        return True
+
+
+class _Connection:
+    """One admitted client. Appends keep their order; queries run beside them; a tail takes the connection over."""
+
+    def __init__(self, server: EventlogServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._server = server
+        self._reader = reader
+        self._writer = writer
+        self._unacknowledged = 0
+        self._room = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until the client goes."""
+        async with asyncio.TaskGroup() as tasks:
+            while (frame := await protocol.read_frame(self._reader, protocol.MAX_FRAME)) is not None:
+                await self._handle(protocol.decode_request(frame), tasks)
+
+    async def _handle(self, request: Request, tasks: asyncio.TaskGroup) -> None:
+        match request:
+            case Append(id=number, stream=stream, batch=batch):
+                await self._append(number, stream, batch, tasks)
+            case Close(id=number, stream=stream, outcome=outcome, at=at):
+                tasks.create_task(self._answer(number, self._close(number, stream, outcome, at)))
+            case Where(id=number, stream=stream, source_id=source_id):
+                tasks.create_task(self._answer(number, self._where(number, stream, source_id)))
+            case Ask(id=number):
+                tasks.create_task(self._answer(number, self._ask(request)))
+            case Tail():
+                await self._tail(request)
+            case _:
+                raise ProtocolBroken("expected one hello, found another")
+
+    async def _append(self, number: int, stream: str, batch: Batch, tasks: asyncio.TaskGroup) -> None:
+        while self._unacknowledged > protocol.WINDOW_BYTES:
+            self._room.clear()
+            await self._room.wait()
+        size = len(batch.blob)
+        try:
+            future = await self._server.store.submit(stream, batch)
+        except LogError as error:
+            await self._refuse(number, error)
+            return
+        self._unacknowledged += size
+        tasks.create_task(self._acknowledge(number, future, size))
+
+    async def _acknowledge(self, number: int, future: "asyncio.Future[Appended]", size: int) -> None:
+        try:
+            await self._send(Done(id=number, appended=await future))
+        except LogError as error:
+            await self._refuse(number, error)
+        finally:
+            self._unacknowledged -= size
+            self._room.set()
+
+    async def _answer(self, number: int, work: Coroutine[None, None, Reply]) -> None:
+        try:
+            await self._send(await work)
+        except LogError as error:
+            await self._refuse(number, error)
+
+    async def _close(self, number: int, stream: str, outcome: str, at: int) -> Reply:
+        await self._server.store.close_stream(stream, outcome[:40], at)
+        return Done(id=number)
+
+    async def _where(self, number: int, stream: str, source_id: str) -> Reply:
+        return Done(id=number, position=await self._server.store.position(stream, source_id))
+
+    async def _ask(self, request: Ask) -> Reply:
+        self._server.stats.queries += 1
+        async with self._server.queries:
+            result = await answer(self._server.store, self._server.searcher, request.query)
+        return Done(id=request.id, result=result)
+
+    async def _tail(self, request: Tail) -> None:
+        server = self._server
+        server.stats.tails += 1
+        try:
+            async with asyncio.TaskGroup() as both:
+                gone = both.create_task(self._until_gone())
+                pieces = follow(server.store, server.searcher, request.stream, request.from_number, request.filter)
+                async for piece in pieces:
+                    await self._send(More(id=request.id, piece=piece))
+                gone.cancel()
+        except* LogError as group:
+            error = next(each for each in group.exceptions if isinstance(each, LogError))
+            await self._refuse(request.id, error)
+        finally:
+            server.stats.tails -= 1
+
+    async def _until_gone(self) -> None:
+        """Notice a client that leaves while its stream is silent."""
+        await self._reader.read(1)
+        raise ConnectionResetError("the tail's client has gone")
+
+    async def _refuse(self, number: int, error: LogError) -> None:
+        stored = error.stored if isinstance(error, WrongPosition) else 0
+        await self._send(Refused(id=number, code=error.code, message=str(error), stored=stored))
+
+    async def _send(self, reply: Reply) -> None:
+        await _send(self._writer, reply)
+
+
+async def _send(writer: asyncio.StreamWriter, reply: Reply) -> None:
+    data = protocol.encode(reply)
+    if len(data) > protocol.MAX_ANSWER and isinstance(reply, Done):
+        data = protocol.encode(
+            Refused(
+                id=reply.id, code="bad-query", message=f"the answer has {len(data)} bytes; ask with a smaller limit"
+            )
+        )
+    writer.write(data)
+    async with asyncio.timeout(STALL_SECONDS):
+        await writer.drain()
+
+
+def _replace(path: Path, text: str) -> None:
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(text)
+    new.replace(path)

@@ -1,0 +1,270 @@
+"""Many streams in one directory: group commit, one writer each, bounded handles and memory, wake-ups for tails.
+
+Durability: a batch is acknowledged after its fsync. While a stream's fsync is in flight all that arrives for it becomes
+the next commit; there is no timer, so an append waits for at most two fsyncs plus its turn for a committer.
+Knows nothing of sockets and of what a query means.
+"""
+
+import asyncio
+import fcntl
+import hashlib
+import os
+from collections import OrderedDict, deque
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from actors.logs.background import Background
+from actors.logs.errors import LogError, StorageFailed, StoreInUse
+from actors.logs.line import Batch, check_stream_name
+from actors.logs.segment import Closed
+from actors.logs.stream import Appended, StoreLimits, StreamLog, StreamView
+
+_COMMITTERS = 4
+"""Streams whose fsyncs run side by side; the file system's journal merges them."""
+_COMMIT_BYTES = 4 * 1024 * 1024
+_PENDING_BYTES = 64 * 1024 * 1024
+"""Lines taken but not yet durable, over all streams; beyond it `submit` waits."""
+_OPEN_STREAMS = 2048
+"""Streams kept in memory (a few KB each: index and source positions)."""
+_OPEN_HANDLES = 256
+
+
+class StoreStats(msgspec.Struct, kw_only=True):
+    """Counters since the start of this process; `pending_bytes` and `streams` are what is there now."""
+
+    batches: int = 0
+    duplicates: int = 0
+    refused: int = 0
+    lines: int = 0
+    bytes: int = 0
+    commits: int = 0
+    storage_failures: int = 0
+    torn_bytes: int = 0
+    retention_lines: int = 0
+    pending_bytes: int = 0
+    streams: int = 0
+
+
+class _Pending(NamedTuple):
+    item: Batch | Closed
+    size: int
+    future: "asyncio.Future[Appended]"
+
+
+class _Entry:
+    """A stream in memory. `log` is used only under `lock`; `users` wait for it and keep it in memory."""
+
+    def __init__(self, log: StreamLog) -> None:
+        self.log = log
+        self.view: StreamView | None = None
+        self.pending: deque[_Pending] = deque()
+        self.lock = asyncio.Lock()
+        self.queued = False
+        self.changed = asyncio.Event()
+        self.users = 0
+
+
+class LogStore:
+    """The streams under `root`. Use `start` before, `aclose` after. One process at a time may hold a directory."""
+
+    def __init__(self, root: Path, limits: StoreLimits | None = None) -> None:
+        self.stats = StoreStats()
+        self._root = root
+        self._limits = limits or StoreLimits()
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._handles: OrderedDict[str, None] = OrderedDict()
+        self._ready: asyncio.Queue[str] = asyncio.Queue()
+        self._room = asyncio.Condition()
+        self._tasks = Background("log store")
+        self._lock_fd: int | None = None
+
+    async def start(self) -> None:
+        """Take the directory and start the committers. Raises StoreInUse, StorageFailed."""
+        self._lock_fd = await asyncio.to_thread(_take, self._root)
+        for _ in range(_COMMITTERS):
+            self._tasks.start(self._committer())
+
+    async def aclose(self) -> None:
+        """Finish what is queued, then let go of the directory. Nobody may append any more."""
+        async with self._room:
+            await self._room.wait_for(lambda: self.stats.pending_bytes == 0)
+        await self._tasks.aclose()
+        for entry in self._entries.values():
+            entry.log.release()
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+            self._lock_fd = None
+
+    async def submit(self, stream: str, batch: Batch) -> "asyncio.Future[Appended]":
+        """Queue `batch`, in the order of calls; the future is done once it is durable, or raises why not.
+
+        Waits while too much is pending. Raises BadStreamName. The future raises BadBatch, StreamClosed, WrongPosition,
+        StorageFailed.
+        """
+        check_stream_name(stream)
+        size = len(batch.blob)
+        if self.stats.pending_bytes and self.stats.pending_bytes + size > _PENDING_BYTES:
+            async with self._room:
+                await self._room.wait_for(lambda: self.stats.pending_bytes + size <= _PENDING_BYTES)
+        return self._enqueue(stream, batch, size)
+
+    def _enqueue(self, stream: str, item: Batch | Closed, size: int) -> "asyncio.Future[Appended]":
+        self._tasks.check()
+        self.stats.pending_bytes += size
+        entry = self._entry(check_stream_name(stream))
+        future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
+        entry.pending.append(_Pending(item, size, future))
+        if not entry.queued:
+            entry.queued = True
+            self._ready.put_nowait(stream)
+        return future
+
+    async def append(self, stream: str, batch: Batch) -> Appended:
+        """Store `batch`; returns once it is durable. Raises as `submit` and its future."""
+        return await (await self.submit(stream, batch))
+
+    async def close_stream(self, stream: str, outcome: str, at: int) -> None:
+        """End a finite stream after all that was submitted before; the first outcome stands. Raises StorageFailed."""
+        await self._enqueue(stream, Closed(outcome=outcome, at=at), 0)
+
+    async def position(self, stream: str, source_id: str) -> int | None:
+        """How far `source_id` is stored in `stream`; None when nothing is known of it. Raises StorageFailed."""
+        await self.view(stream)
+        return self._entry(stream).log.position(source_id)
+
+    async def view(self, stream: str) -> StreamView:
+        """The stream as it is now, empty when nothing was ever stored. Raises BadStreamName, StorageFailed."""
+        entry = self._entry(check_stream_name(stream))
+        if entry.view is None:
+            async with entry.lock:
+                if entry.view is None:
+                    entry.view = await asyncio.to_thread(entry.log.open)
+                    self._count_losses(entry)
+        return entry.view
+
+    async def wait_beyond(self, stream: str, number: int, seconds: float) -> bool:
+        """Wait until the stream has a line numbered `number` or has ended; False when `seconds` pass first."""
+        entry = self._entry(stream)
+        entry.users += 1
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    changed = entry.changed
+                    view = await self.view(stream)
+                    if view.next_number > number or view.closed:
+                        return True
+                    await changed.wait()
+        except TimeoutError:
+            return False
+        finally:
+            entry.users -= 1
+
+    def _entry(self, stream: str) -> _Entry:
+        entry = self._entries.get(stream)
+        if entry is None:
+            entry = self._entries[stream] = _Entry(StreamLog(stream, self._directory(stream), self._limits))
+            self._forget_idle()
+        self._entries.move_to_end(stream)
+        self.stats.streams = len(self._entries)
+        return entry
+
+    def _directory(self, stream: str) -> Path:
+        shard = hashlib.blake2b(stream.encode(), digest_size=1).hexdigest()
+        return self._root / shard / stream.replace("/", "@")
+
+    def _forget_idle(self) -> None:
+        for name in list(self._entries)[: len(self._entries) - _OPEN_STREAMS]:
+            entry = self._entries[name]
+            if not (entry.queued or entry.pending or entry.users or entry.lock.locked()):
+                entry.log.release()
+                self._handles.pop(name, None)
+                del self._entries[name]
+
+    async def _committer(self) -> None:
+        while True:
+            stream = await self._ready.get()
+            entry = self._entries[stream]
+            async with entry.lock:
+                await self._commit(entry)
+            if entry.pending:
+                self._ready.put_nowait(stream)
+            else:
+                entry.queued = False
+            self._limit_handles(stream)
+
+    async def _commit(self, entry: _Entry) -> None:
+        taken: list[_Pending] = []
+        size = 0
+        while entry.pending and (not taken or size + entry.pending[0].size <= _COMMIT_BYTES):
+            taken.append(entry.pending.popleft())
+            size += taken[-1].size
+        answers: list[Appended | LogError]
+        try:
+            answers = await asyncio.to_thread(entry.log.append, [each.item for each in taken])
+        except StorageFailed as error:
+            self.stats.storage_failures += 1
+            answers = [error for _ in taken]
+        self._publish(entry)
+        for each, answer in zip(taken, answers, strict=True):
+            self._count(each.size, answer)
+            _settle(each.future, answer)
+        async with self._room:
+            self.stats.pending_bytes -= size
+            self._room.notify_all()
+
+    def _publish(self, entry: _Entry) -> None:
+        entry.view = entry.log.view() if entry.log.trusted else None
+        entry.changed.set()
+        entry.changed = asyncio.Event()
+        self.stats.commits += 1
+        self._count_losses(entry)
+
+    def _count_losses(self, entry: _Entry) -> None:
+        torn, dropped = entry.log.take_losses()
+        self.stats.torn_bytes += torn
+        self.stats.retention_lines += dropped
+
+    def _count(self, size: int, answer: Appended | LogError) -> None:
+        self.stats.batches += 1
+        if isinstance(answer, LogError):
+            self.stats.refused += 1
+        elif answer.duplicate:
+            self.stats.duplicates += 1
+        else:
+            self.stats.lines += answer.next_number - answer.first
+            self.stats.bytes += size
+
+    def _limit_handles(self, stream: str) -> None:
+        self._handles[stream] = None
+        self._handles.move_to_end(stream)
+        for name in list(self._handles)[: len(self._handles) - _OPEN_HANDLES]:
+            entry = self._entries[name]
+            if not entry.queued and not entry.lock.locked():
+                entry.log.release()
+                del self._handles[name]
+
+
+def _settle(future: "asyncio.Future[Appended]", answer: Appended | LogError) -> None:
+    if future.done():
+        return  # the one who asked has gone
+    if isinstance(answer, LogError):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)
+
+
+def _take(root: Path) -> int:
+    """Lock the directory, so that a stream cannot have two writers."""
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StorageFailed(f"expected a directory that can be written, found {root}: {error}") from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        raise StoreInUse(f"expected to be the only log store of {root}, found another one; stop it first") from error
+    return fd

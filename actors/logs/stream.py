@@ -1,0 +1,318 @@
+"""One log stream on disk: its single writer, recovery at open, de-duplication by source, segments and retention.
+
+Blocking by design: the store calls it from threads, one call at a time. Knows nothing of sockets, queries or tails.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from actors.logs.errors import BadBatch, LogError, StorageFailed, StreamClosed, WrongPosition
+from actors.logs.line import Batch, numbers_taken
+from actors.logs.segment import (
+    Block,
+    Closed,
+    Frame,
+    FrameMeta,
+    SourceMark,
+    encode_frame,
+    extend_blocks,
+    frame_meta,
+    frames,
+    is_sound,
+    list_segments,
+    segment_first,
+    segment_name,
+)
+from events.failpoints import failpoint
+
+_log = logging.getLogger(__name__)
+
+NO_LINES = b"\x90"
+"""An empty MessagePack array."""
+MAX_SOURCES = 1024
+"""Sources remembered per stream; the finished ones are forgotten first, then those silent for longest."""
+
+
+class StoreLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes on disk. A stream keeps at most `stream_bytes` plus one segment; a segment is closed at `segment_bytes`."""
+
+    stream_bytes: int = 256 * 1024 * 1024
+    segment_bytes: int = 8 * 1024 * 1024
+
+
+class Extent(NamedTuple):
+    """A segment as far as it is durable: its first number, file, bytes."""
+
+    first: int
+    path: str
+    size: int
+
+
+class StreamView(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reader needs of a stream at one moment: durable bytes only, so a number once seen never changes its line.
+
+    `blocks` is the sparse index of the last extent (the others' is read from their headers).
+    """
+
+    name: str
+    extents: tuple[Extent, ...] = ()
+    blocks: tuple[Block, ...] = ()
+    next_number: int = 1
+    closed: Closed | None = None
+
+    @property
+    def first_number(self) -> int:
+        """The oldest number still kept."""
+        return self.extents[0].first if self.extents else self.next_number
+
+
+class Appended(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Where a batch landed: the numbers `first` … `next_number - 1`. `duplicate`: it had been stored before."""
+
+    first: int
+    next_number: int
+    duplicate: bool = False
+
+
+class StreamLog:
+    """The writer of one stream. Every method blocks; the caller sees to it that only one runs at a time."""
+
+    def __init__(self, name: str, directory: Path, limits: StoreLimits) -> None:
+        self.name = name
+        self._torn_bytes = 0
+        self._dropped_lines = 0
+        self._directory = directory
+        self._limits = limits
+        self._fd: int | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._sources: dict[str, SourceMark] = {}
+        self._sealed: list[Extent] = []
+        self._active: Extent | None = None
+        self._blocks: list[Block] = []
+        self._next = 1
+        self._closed: Closed | None = None
+        self.trusted = False
+
+    def open(self) -> StreamView:
+        """Read the last segment, cut its torn tail, and return the view. Raises StorageFailed."""
+        self.release()
+        self._reset()
+        try:
+            paths = list_segments(self._directory)
+            while paths and self._active is None:
+                self._recover(paths.pop())
+            self._sealed = [Extent(segment_first(path), str(path), path.stat().st_size) for path in paths]
+        except OSError as error:
+            raise StorageFailed(f"stream {self.name}: cannot open {self._directory}: {error}") from error
+        self.trusted = True
+        return self.view()
+
+    def _recover(self, path: Path) -> None:
+        data, end = path.read_bytes(), 0
+        self._next = segment_first(path)
+        last: Frame | None = None
+        try:
+            for frame in frames(data):
+                if is_sound(data, frame):
+                    self._apply(frame, frame_meta(data, frame))
+                    end, last = frame.end, frame
+        except ValueError as error:
+            _log.warning("log stream %s: %s %s", self.name, path.name, error)
+        if end < len(data):
+            # Nothing behind the last sound frame was ever acknowledged: its source sends it again.
+            self._torn_bytes += len(data) - end
+            _log.warning("log stream %s: cut a torn tail of %d bytes off %s", self.name, len(data) - end, path.name)
+            os.truncate(path, end)
+        if last is None:
+            path.unlink()
+        else:
+            self._active = Extent(segment_first(path), str(path), end)
+
+    def _apply(self, frame: Frame, meta: FrameMeta) -> None:
+        self._next = frame.first + frame.taken
+        self._closed = meta.closed or self._closed
+        self._remember(meta.sources)
+        extend_blocks(self._blocks, frame)
+
+    def _remember(self, marks: Sequence[SourceMark]) -> None:
+        for mark in marks:
+            self._sources.pop(mark.source_id, None)
+            self._sources[mark.source_id] = mark
+        for _ in range(len(self._sources) - MAX_SOURCES):
+            finished = (name for name, mark in self._sources.items() if mark.finished)
+            del self._sources[next(finished, next(iter(self._sources)))]
+
+    def view(self) -> StreamView:
+        """The durable state as readers may see it."""
+        extents = (*self._sealed, self._active) if self._active else tuple(self._sealed)
+        return StreamView(
+            name=self.name,
+            extents=extents,
+            blocks=tuple(self._blocks),
+            next_number=self._next,
+            closed=self._closed,
+        )
+
+    def take_losses(self) -> tuple[int, int]:
+        """Torn bytes cut and lines dropped by retention since the last call."""
+        losses = (self._torn_bytes, self._dropped_lines)
+        self._torn_bytes = self._dropped_lines = 0
+        return losses
+
+    def position(self, source_id: str) -> int | None:
+        """How far `source_id` is stored; None when nothing is known of it."""
+        mark = self._sources.get(source_id)
+        return mark.upto if mark else None
+
+    def append(self, items: Sequence[Batch | Closed]) -> list[Appended | LogError]:
+        """Number and store batches, or end the stream, with one fsync; an answer for each item.
+
+        Raises StorageFailed when the disk refused: then nothing was acknowledged and everything may be sent again.
+        """
+        if not self.trusted:
+            self.open()
+        plan = _Plan(self._next, self._sources, self._closed)
+        answers = [plan.add(item) for item in items]
+        if plan.frames:
+            self._commit(plan.frames, plan.metas)
+        return answers
+
+    def release(self) -> None:
+        """Close the file handle; the next append opens it again."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def _commit(self, parts: Sequence[bytes], metas: Sequence[FrameMeta]) -> None:
+        data = b"".join(parts)
+        try:
+            if self._active is None or self._active.size >= self._limits.segment_bytes:
+                self._roll()
+            fd, active = self._handle(), self._active
+            assert active is not None  # noqa: S101 (the roll above made one)
+            _write_at(fd, data, active.size)
+            failpoint("logs.before-fsync")
+            os.fdatasync(fd)
+            failpoint("logs.after-fsync")
+        except OSError as error:
+            # After a failed write or fsync the page cache proves nothing: read back what the disk has before going on.
+            self.trusted = False
+            self.release()
+            raise StorageFailed(f"stream {self.name}: cannot write: {error}; the batch may be sent again") from error
+        for frame, meta in zip(frames(data), metas, strict=True):
+            self._apply(_moved(frame, active.size), meta)
+        self._active = active._replace(size=active.size + len(data))
+        self._retain()
+
+    def _handle(self) -> int:
+        if self._fd is None:
+            assert self._active is not None  # noqa: S101 (called only when there is one)
+            self._fd = os.open(self._active.path, os.O_WRONLY | os.O_CLOEXEC)
+        return self._fd
+
+    def _roll(self) -> None:
+        """Start a segment: its checkpoint is durable before anything else in it."""
+        self.release()
+        if not self._directory.is_dir():
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for above in (self._directory.parent, self._directory.parent.parent):
+                _sync_directory(above)
+        path = self._directory / segment_name(self._next)
+        meta = FrameMeta(sources=tuple(self._sources.values()), closed=self._closed, checkpoint=True)
+        checkpoint = encode_frame(self._next, 0, (0, 0), meta, NO_LINES)
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        _write_at(self._fd, checkpoint, 0)
+        os.fdatasync(self._fd)
+        failpoint("logs.segment-made")
+        _sync_directory(self._directory)
+        if self._active is not None:
+            self._sealed.append(self._active)
+        self._active = Extent(self._next, str(path), len(checkpoint))
+        self._blocks = []
+
+    def _retain(self) -> None:
+        total = sum(extent.size for extent in self._sealed) + (self._active.size if self._active else 0)
+        while self._sealed and total > self._limits.stream_bytes:
+            oldest = self._sealed.pop(0)
+            total -= oldest.size
+            following = self._sealed[0] if self._sealed else self._active
+            self._dropped_lines += (following.first if following else self._next) - oldest.first
+            try:
+                Path(oldest.path).unlink(missing_ok=True)
+            except OSError as error:
+                _log.warning("log stream %s: cannot drop %s: %s", self.name, oldest.path, error)
+
+
+class _Plan:
+    """The batches of one commit, checked one after the other as if each were already stored."""
+
+    def __init__(self, next_number: int, sources: dict[str, SourceMark], closed: Closed | None) -> None:
+        self.frames: list[bytes] = []
+        self.metas: list[FrameMeta] = []
+        self._next = next_number
+        self._stored = sources
+        self._new: dict[str, SourceMark] = {}
+        self._closed = closed
+
+    def add(self, item: Batch | Closed) -> Appended | LogError:
+        """The answer for `item`; its frame is added when it is to be stored."""
+        try:
+            return self._add(item) if isinstance(item, Batch) else self._close(item)
+        except LogError as error:
+            return error
+
+    def _close(self, closed: Closed) -> Appended:
+        again = self._closed is not None
+        if not again:
+            meta = FrameMeta(closed=closed)
+            self.frames.append(encode_frame(self._next, 0, (closed.at, closed.at), meta, NO_LINES))
+            self.metas.append(meta)
+            self._closed = closed
+        return Appended(first=self._next, next_number=self._next, duplicate=again)
+
+    def _add(self, batch: Batch) -> Appended:
+        records = batch.records()
+        known = self._new.get(batch.source_id) or self._stored.get(batch.source_id)
+        if known is not None and batch.upto <= known.upto and (known.finished or not batch.finished):
+            return Appended(first=self._next, next_number=self._next, duplicate=True)
+        if self._closed is not None:
+            raise StreamClosed(f"expected an open stream, found one that ended: {self._closed.outcome}")
+        if known is not None and batch.after != known.upto:
+            raise WrongPosition(f"expected a batch after {known.upto}, found one after {batch.after}", known.upto)
+        if batch.upto == batch.after and records:
+            raise BadBatch(f"expected lines to take up room in their source, found {len(records)} at {batch.after}")
+        mark = SourceMark(source_id=batch.source_id, upto=batch.upto, finished=batch.finished)
+        meta = FrameMeta(sources=(mark,))
+        count = numbers_taken(records)
+        times = [record.at for record in records] or [0]
+        self.frames.append(encode_frame(self._next, count, (min(times), max(times)), meta, batch.blob))
+        self.metas.append(meta)
+        self._new[batch.source_id] = mark
+        first, self._next = self._next, self._next + count
+        return Appended(first=first, next_number=self._next)
+
+
+def _moved(frame: Frame, by: int) -> Frame:
+    return frame._replace(offset=frame.offset + by, end=frame.end + by)
+
+
+def _write_at(fd: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def _sync_directory(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
