@@ -1,0 +1,121 @@
+"""The rows that one transaction touches: read once, changed in memory, written in bulk when the batch is folded.
+
+Must not know what a row is about. Each row is addressed by its table and primary key.
+"""
+
+from typing import cast
+
+from sqlalchemy import Connection, Insert, Table, bindparam, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from events.log.records import StoredEvent
+from projections.schema import Row, SqlValue, blank
+
+Key = tuple[SqlValue, ...]
+
+
+class Rows:
+    """A unit of work over one connection's open transaction. Whoever holds it calls `flush` before the commit."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._known: dict[Table, dict[Key, Row | None]] = {}
+        self._dirty: dict[Table, set[Key]] = {}
+
+    def get(self, table: Table, *key: SqlValue) -> Row | None:
+        """The row with this primary key, as changed so far; None if there is none."""
+        known = self._known.setdefault(table, {})
+        if key not in known:
+            query = select(table).where(*(c == v for c, v in zip(table.primary_key.columns, key, strict=True)))
+            found = self._connection.execute(query).mappings().one_or_none()
+            known[key] = None if found is None else cast("Row", dict(found))
+        return known[key]
+
+    def put(self, table: Table, row: Row) -> None:
+        """Keep `row`, whole, in place of whatever has its key."""
+        key = _key(table, row)
+        self._known.setdefault(table, {})[key] = row
+        self._dirty.setdefault(table, set()).add(key)
+
+    def new(self, table: Table, stored: StoredEvent, **values: SqlValue) -> Row:
+        """Keep a new row: blank but for `values` and the event's place."""
+        row = {**blank(table), **_place(stored), **values}
+        self.put(table, row)
+        return row
+
+    def change(self, table: Table, key: Key, stored: StoredEvent, **values: SqlValue) -> Row | None:
+        """Change a row that exists, and its place; None when there is none (an earlier life was pruned)."""
+        row = self.get(table, *key)
+        if row is None:
+            return None
+        row = {**row, **_place(stored), **values}
+        self.put(table, row)
+        return row
+
+    def delete(self, table: Table, *key: SqlValue) -> None:
+        """Remove the row with this primary key, if there is one."""
+        self._known.setdefault(table, {})[key] = None
+        self._dirty.setdefault(table, set()).add(key)
+
+    def select(self, table: Table, **equal: SqlValue) -> list[Row]:
+        """The rows whose columns equal these values, as changed so far, by primary key."""
+        self._flush_table(table)
+        query = select(table).where(*(table.c[name] == value for name, value in equal.items()))
+        found = self._connection.execute(query.order_by(*table.primary_key.columns)).mappings().all()
+        rows = [cast("Row", dict(row)) for row in found]
+        self._known.setdefault(table, {}).update({_key(table, row): row for row in rows})
+        return rows
+
+    def flush(self) -> None:
+        """Write every change. Raises what the driver raises."""
+        for table in list(self._dirty):
+            self._flush_table(table)
+
+    def _flush_table(self, table: Table) -> None:
+        dirty = self._dirty.pop(table, set())
+        if not dirty:
+            return
+        known = self._known[table]
+        # Sorted, so that two transactions take the same locks in the same order.
+        kept = [(key, known[key]) for key in sorted(dirty)]
+        gone = [_key_parameters(table, key) for key, row in kept if row is None]
+        rows = [_storable(row) for _, row in kept if row is not None]
+        if gone:
+            condition = (c == bindparam(f"key_{c.key}") for c in table.primary_key.columns)
+            self._connection.execute(table.delete().where(*condition), gone)
+        if rows:
+            self._connection.execute(upsert(table, self._connection.dialect.name), rows)
+
+
+def upsert(table: Table, dialect: str) -> Insert:
+    """INSERT … ON CONFLICT (primary key) DO UPDATE every other column; DO NOTHING where there is no other."""
+    # CockroachDB speaks PostgreSQL's upsert, and its dialect compiles PostgreSQL's constructs.
+    insert = sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
+    key = list(table.primary_key.columns)
+    others = {c.key: insert.excluded[c.key] for c in table.c if not c.primary_key}
+    if not others:
+        return insert.on_conflict_do_nothing(index_elements=key)
+    return insert.on_conflict_do_update(index_elements=key, set_=others)
+
+
+def _key(table: Table, row: Row) -> Key:
+    return tuple(row[c.key] for c in table.primary_key.columns)
+
+
+def _key_parameters(table: Table, key: Key) -> Row:
+    return {f"key_{c.key}": v for c, v in zip(table.primary_key.columns, key, strict=True)}
+
+
+def _place(stored: StoredEvent) -> Row:
+    return {
+        "stream": stored.record.stream,
+        "partition": stored.position.partition,
+        "offset": stored.position.offset,
+        "version": stored.record.version,
+        "updated_at": stored.record.at,
+    }
+
+
+def _storable(row: Row) -> Row:
+    # PostgreSQL's text holds no NUL, and a crashed program's last words may.
+    return {k: v.replace("\0", "\ufffd") if isinstance(v, str) and "\0" in v else v for k, v in row.items()}
