@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 
 _ASSIGNMENTS = re.compile(r"""(?:[A-Za-z_]\w*=(?:[^\s"'\\]|"[^"]*"|'[^']*')*\s+)*""", re.ASCII)
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=", re.ASCII)
 _COMPOUND = re.compile(r"[;&|()\n`{}]")
 _SHELL_WORDS = frozenset(
     """
@@ -30,7 +31,7 @@ def shell_line(command: str) -> str:
     split = assignments.end() if assignments else 0
     rest = command[split:]
     first = rest.split(maxsplit=1)[0] if rest else ""
-    if not first or first in _SHELL_WORDS or _COMPOUND.search(rest):
+    if not first or first in _SHELL_WORDS or _ASSIGNMENT.match(first) or _COMPOUND.search(rest):
         return command
     return f"{command[:split]}exec {rest}"
 

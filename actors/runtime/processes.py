@@ -108,7 +108,8 @@ class ProcessRuntime:
         """See Runtime.signal; an instance that is over is left alone."""
         setup = await self._setup_of(instance_id)
         if (await self._status_of(setup)).state is InstanceState.RUNNING:
-            await self._ensure_shim(setup)
+            async with self._lock(instance_id):
+                await self._ensure_shim(setup)
             await shim_client.ask(Path(setup.socket), {"op": "signal", "number": number})
 
     async def list(self) -> Statuses:
