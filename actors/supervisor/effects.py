@@ -172,15 +172,15 @@ class Effects:
         state = cast("ComponentState", entity.state)
         instances = key.split(",")
         await self._gateways.wait_applied(engine.partition, entity.last_offset)
-        timed_out = not await self._drained(instances, state.spec.drain_seconds)
+        timed_out = not await self._drained(state.service_id, instances, state.spec.drain_seconds)
         report = component.ReportDrained(instances=tuple(instances), timed_out=timed_out)
         await _tell(engine, entity.stream, report)
 
-    async def _drained(self, instances: Sequence[str], seconds: float) -> bool:
+    async def _drained(self, service_id: str, instances: Sequence[str], seconds: float) -> bool:
         until = time.monotonic() + seconds
         quiet = 0
         while time.monotonic() < until:
-            quiet = quiet + 1 if await self._gateways.active_requests(instances) == 0 else 0
+            quiet = quiet + 1 if await self._gateways.active_requests(service_id, instances) == 0 else 0
             if quiet >= DRAIN_QUIET_POLLS:
                 return True
             await asyncio.sleep(DRAIN_POLL_SECONDS)

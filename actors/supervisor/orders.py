@@ -111,6 +111,6 @@ class GatewayPort(Protocol):
         """Wait until every live gateway's proxy serves what the log said at `offset`; returns the gateways' names."""
         ...
 
-    async def active_requests(self, instances: Sequence[str]) -> int:
-        """Requests that these instances still work on, summed over all gateways."""
+    async def active_requests(self, service_id: str, instances: Sequence[str]) -> int:
+        """Requests that these instances of a component still work on, summed over all gateways."""
         ...

@@ -1,0 +1,52 @@
+"""Finds actors by name and calls them; an actor that is away is one typed error, whatever Ray calls it.
+
+Handles are a cache. Safety never rests on a name: the log's fence decides whose word counts.
+"""
+
+import asyncio
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from actors.cluster.settings import RAY_NAMESPACE
+
+CALL_SECONDS = 10.0
+
+
+class ActorUnreachable(Exception):
+    """The actor is not there, has died, or did not answer in time. The call may have had its effect."""
+
+
+class Directory:
+    """Calls named actors of this platform."""
+
+    def __init__(self, namespace: str = RAY_NAMESPACE) -> None:
+        self._namespace = namespace
+        self._handles: dict[str, Any] = {}
+
+    async def call(self, actor: str, method: str, *args: object, seconds: float | None = CALL_SECONDS) -> Any:
+        """Call `method` of the named actor. `seconds` None: wait as long as it lives. Raises ActorUnreachable; what
+        the method itself raises comes through."""
+        handle = await self._handle(actor)
+        try:
+            async with asyncio.timeout(seconds):
+                return await getattr(handle, method).remote(*args)
+        except TimeoutError as error:
+            raise ActorUnreachable(f"{actor}.{method} did not answer within {seconds} s") from error
+        except RayError as error:
+            cause = getattr(error, "cause", None)
+            if isinstance(cause, Exception) and not isinstance(cause, RayError):
+                raise cause from error
+            self._handles.pop(actor, None)
+            raise ActorUnreachable(f"{actor}.{method}: {type(error).__name__}") from error
+
+    async def _handle(self, actor: str) -> Any:
+        handle = self._handles.get(actor)
+        if handle is None:
+            try:
+                handle = await asyncio.to_thread(ray.get_actor, actor, self._namespace)
+            except (ValueError, RayError) as error:
+                raise ActorUnreachable(f"expected an actor called {actor}, found none") from error
+            self._handles[actor] = handle
+        return handle

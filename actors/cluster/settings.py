@@ -1,0 +1,93 @@
+"""What every process of one platform must know: where its data is, which ports it uses, how to reach etcd.
+
+Written once by `rayfold up` as `{data}/platform.json` and handed to each actor; knows nothing of what they do with it.
+"""
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from events.log.etcd_connection import EtcdSettings
+
+EMBEDDED_PARTITIONS = 16
+DEFAULT_API_PORT = 8500
+DEFAULT_GATEWAY_PORT = 8080
+RAY_NAMESPACE = "rayfold"
+
+
+class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Paths are absolute. `run` holds unix sockets and is short and 0700; `node_root` can be passed by every user."""
+
+    data: str
+    run: str
+    node_root: str
+    node: str
+    etcd: EtcdSettings
+    database_url: str
+    partitions: int = EMBEDDED_PARTITIONS
+    bind: str = "127.0.0.1"
+    api_port: int = DEFAULT_API_PORT
+    gateway_port: int = DEFAULT_GATEWAY_PORT
+    ray_address: str = ""
+    supervisors: int = 1
+    builders: int = 1
+
+    @property
+    def data_dir(self) -> Path:
+        return Path(self.data)
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(self.run)
+
+    @property
+    def uploads(self) -> Path:
+        return self.data_dir / "uploads"
+
+    @property
+    def admin_token_file(self) -> Path:
+        return self.data_dir / "tokens" / "admin"
+
+    @property
+    def log_token_file(self) -> Path:
+        return self.data_dir / "tokens" / "logs"
+
+    @property
+    def eventlog_address_file(self) -> Path:
+        return self.run_dir / "eventlog.addr"
+
+    @property
+    def access_log(self) -> Path:
+        return self.data_dir / "logs" / "access" / "gateway.log"
+
+    @property
+    def platform_logs(self) -> Path:
+        return self.data_dir / "platform"
+
+    def save(self) -> None:
+        """Write `{data}/platform.json`, all or nothing."""
+        path = settings_path(self.data_dir)
+        draft = path.with_suffix(".draft")
+        draft.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=2))
+        draft.replace(path)
+
+
+def settings_path(data: Path) -> Path:
+    """Where a platform's settings are kept."""
+    return data / "platform.json"
+
+
+def load_settings(data: Path) -> PlatformSettings:
+    """The settings of the platform at `data`. Raises FileNotFoundError where there never was one."""
+    return msgspec.json.decode(settings_path(data).read_bytes(), type=PlatformSettings)
+
+
+def default_data_dir() -> Path:
+    """`RAYFOLD_DATA`, else /var/lib/rayfold for root, else the user's own data directory."""
+    if named := os.environ.get("RAYFOLD_DATA"):
+        return Path(named).absolute()
+    if os.geteuid() == 0:
+        return Path("/var/lib/rayfold")
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "rayfold"

@@ -1,0 +1,80 @@
+"""The shell every Ray actor here wears: opens its engine once, keeps its long tasks, dies rather than limp.
+
+An actor's constructor has no effects, since Ray may run it while an earlier process still lives; the first call opens.
+"""
+
+import asyncio
+import os
+from collections.abc import Coroutine
+
+import msgspec
+import structlog
+
+from actors.cluster.journal import open_journal
+from actors.cluster.settings import PlatformSettings
+
+log = structlog.get_logger("actor")
+
+OPEN_SECONDS = 60.0
+EXIT_FAILED = 70  # Ray starts the actor again
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """How an actor is; `detail` in words, for a person."""
+
+    name: str
+    pid: int
+    ready: bool
+    detail: str = ""
+
+
+class ActorShell:
+    """Base of the actor classes. Subclasses give `open`, and `await self.opened()` first in every method."""
+
+    def __init__(self, name: str, settings: bytes) -> None:
+        self.name = name
+        self.settings = msgspec.json.decode(settings, type=PlatformSettings)
+        self._opening: asyncio.Task[None] | None = None
+        self._kept: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        """Acquire everything; runs once, before any other method goes on."""
+        raise NotImplementedError
+
+    async def detail(self) -> str:
+        """A few words for `rayfold status`."""
+        return ""
+
+    async def opened(self) -> None:
+        """Wait until the actor is open. When opening fails the process ends, and Ray starts another."""
+        if self._opening is None:
+            self._opening = asyncio.get_running_loop().create_task(self._open())
+        await asyncio.shield(self._opening)
+
+    async def health(self) -> Health:
+        """Open if need be, and say how it is."""
+        await self.opened()
+        return Health(name=self.name, pid=os.getpid(), ready=True, detail=await self.detail())
+
+    def keep(self, work: Coroutine[object, object, None], what: str) -> None:
+        """Run a task that must never end; when it does, the whole actor starts anew from the log."""
+        task = asyncio.get_running_loop().create_task(work, name=what)
+        self._kept.add(task)
+        task.add_done_callback(self._ended)
+
+    async def _open(self) -> None:
+        open_journal(self.settings.platform_logs, self.name)
+        try:
+            async with asyncio.timeout(OPEN_SECONDS):
+                await self.open()
+        except BaseException as error:
+            log.exception("could not open", actor=self.name, error=str(error))
+            os._exit(EXIT_FAILED)
+        log.info("open", actor=self.name, pid=os.getpid())
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            return
+        error = task.exception()
+        log.error("a task that must not end has ended", actor=self.name, task=task.get_name(), exc_info=error)
+        os._exit(EXIT_FAILED)

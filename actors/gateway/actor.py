@@ -1,0 +1,139 @@
+"""GatewayNode: the Ray actor that folds the log into a gateway's table and says which position its proxy has applied.
+
+Routes and endpoints come from the log alone, so a gateway that starts anew comes to the same table.
+"""
+
+from collections.abc import Sequence
+from typing import cast
+
+import structlog
+
+from actors.cluster.links import gateway_prefix
+from actors.cluster.shell import ActorShell
+from actors.gateway.errors import NotAppliedError
+from actors.gateway.gateway import Gateway, GatewaySettings
+from actors.gateway.table import ComponentRouting, EndpointSpec, RouteSpec
+from events.log.etcd_log import EtcdEventLog
+from events.log.records import Position, StoredEvent
+from events.model.component import ComponentCreated, EndpointsChanged
+from events.model.registry import decode_event
+
+log = structlog.get_logger("gateway")
+
+
+class RoutingFold:
+    """Turns component events into routing snapshots; remembers names and which event first claimed an address."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, tuple[str, str, str]] = {}
+        self._claimed: dict[tuple[str, str, str], Position] = {}
+
+    def fold(self, batch: Sequence[StoredEvent]) -> list[ComponentRouting]:
+        """The newest snapshot of each component that `batch` touches."""
+        snapshots: dict[str, ComponentRouting] = {}
+        for stored in batch:
+            kind, _, service_id = stored.record.stream.partition("/")
+            if kind != "component" or stored.record.type not in ("ComponentCreated", "EndpointsChanged"):
+                continue
+            event = decode_event(stored.record)
+            if isinstance(event, ComponentCreated):
+                self._names[service_id] = (event.team, event.app, event.name)
+            else:
+                snapshots[service_id] = self._snapshot(service_id, stored.position, cast("EndpointsChanged", event))
+        return list(snapshots.values())
+
+    def _snapshot(self, service_id: str, position: Position, event: EndpointsChanged) -> ComponentRouting:
+        team, app, name = self._names[service_id]
+        routes = tuple(
+            RouteSpec(
+                host=r.host,
+                path_prefix=r.path,
+                claimed=self._claimed.setdefault((service_id, r.host, r.path), position),
+            )
+            for r in event.routes
+        )
+        kept = {(service_id, r.host, r.path) for r in event.routes}
+        for key in [k for k in self._claimed if k[0] == service_id and k not in kept]:
+            del self._claimed[key]
+        return ComponentRouting(
+            service_id=service_id,
+            team=team,
+            app=app,
+            component=name,
+            position=position,
+            routes=routes,
+            endpoints=tuple(
+                EndpointSpec(
+                    instance_id=e.instance, host=e.host, port=e.port, state="draining" if e.draining else "active"
+                )
+                for e in event.endpoints
+            ),
+            available=any(not e.draining for e in event.endpoints),
+        )
+
+
+class GatewayNode(ActorShell):
+    """One per gateway machine."""
+
+    _gateway: Gateway
+    _log: EtcdEventLog
+
+    async def open(self) -> None:
+        """Adopt or start the proxy; from then on follow the log."""
+        settings = self.settings
+        self._log = EtcdEventLog(settings.etcd, partitions=settings.partitions)
+        await self._log.open()
+        self._gateway = Gateway(
+            GatewaySettings(
+                run_dir=settings.run_dir / "gateway",
+                envoy_log=settings.platform_logs / "envoy.log",
+                access_log=settings.access_log,
+                bind=settings.bind,
+                port=settings.gateway_port,
+                node_id=self.name,
+            )
+        )
+        await self._gateway.start()
+        await self._log.client.put(gateway_prefix(settings.etcd.namespace) + self.name, b"{}")
+        self.keep(self._follow(), "follow")
+
+    async def detail(self) -> str:
+        health = await self._gateway.health()
+        return f"{health.hosts} hosts, {health.components} components, envoy {health.envoy_pid}"
+
+    async def wait_applied(self, partition: int, offset: int, seconds: float) -> bool:
+        """Whether the proxy serves what the log said at that position, waiting up to `seconds`."""
+        await self.opened()
+        try:
+            await self._gateway.wait_applied(Position(partition, offset), seconds)
+        except NotAppliedError:
+            return False
+        return True
+
+    async def active_requests(self, service_id: str, instances: Sequence[str]) -> int:
+        """Requests in flight on these instances of a component."""
+        await self.opened()
+        counts = await self._gateway.active_requests({service_id: instances})
+        return sum(counts.values())
+
+    async def applied(self) -> dict[int, int]:
+        """Offset by partition that the proxy has applied."""
+        await self.opened()
+        return self._gateway.applied()
+
+    async def _follow(self) -> None:
+        tails = {p: await self._log.tail(p) for p in range(self._log.partitions)}
+        behind = {p for p, tail in tails.items() if tail > 0}
+        fold = RoutingFold()
+        if not behind:
+            self._gateway.ready()
+        async for batch in self._log.follow_all(dict.fromkeys(tails, 0)):
+            last = batch[-1].position
+            if snapshots := fold.fold(batch):
+                self._gateway.apply(snapshots)
+            self._gateway.advance(last.partition, last.offset)
+            if behind and last.offset + 1 >= tails[last.partition]:
+                behind.discard(last.partition)
+                if not behind:
+                    self._gateway.ready()
+                    log.info("caught up with the log", gateway=self.name)

@@ -1,0 +1,50 @@
+"""LifecycleSupervisor: the Ray actor around a `Supervisor`. Only wires it to etcd, Ray and the other actors."""
+
+from collections.abc import Sequence
+
+from actors.cluster.directory import Directory
+from actors.cluster.links import BuilderLinks, GatewayLinks, NodeLinks, Registry, Router, gateway_prefix, node_prefix
+from actors.cluster.shell import ActorShell
+from actors.supervisor.effects import Effects
+from actors.supervisor.supervisor import Supervisor
+from events.log.etcd_log import EtcdEventLog
+from events.model.base import Envelope, Reply
+
+
+class LifecycleSupervisor(ActorShell):
+    """One of a pool; each owns some partitions, as the Reconciler assigns them."""
+
+    _supervisor: Supervisor
+
+    async def open(self) -> None:
+        """Connect, and begin to tend to whatever gets assigned."""
+        settings = self.settings
+        event_log = EtcdEventLog(settings.etcd, partitions=settings.partitions)
+        await event_log.open()
+        directory = Directory()
+        nodes = Registry(event_log.client, node_prefix(settings.etcd.namespace))
+        gateways = Registry(event_log.client, gateway_prefix(settings.etcd.namespace))
+        node_links = NodeLinks(directory=directory, registry=nodes)
+        self._supervisor = Supervisor(name=self.name, event_log=event_log, nodes=node_links)
+        effects = Effects(
+            commands=Router(event_log=event_log, directory=directory),
+            nodes=node_links,
+            builders=BuilderLinks(directory=directory, builders=settings.builders),
+            gateways=GatewayLinks(directory=directory, registry=gateways),
+        )
+        self._supervisor.use(effects)
+        self.keep(nodes.run(), "nodes")
+        self.keep(self._supervisor.tend(), "tend")
+
+    async def detail(self) -> str:
+        return f"{len(self._supervisor.engines)} partitions"
+
+    async def assign(self, partitions: Sequence[int]) -> list[int]:
+        """Serve exactly these partitions from now on; returns those served already."""
+        await self.opened()
+        return await self._supervisor.assign(partitions)
+
+    async def submit(self, envelopes: Sequence[Envelope]) -> list[Reply]:
+        """Decide commands; one reply each, in order."""
+        await self.opened()
+        return await self._supervisor.submit(envelopes)
