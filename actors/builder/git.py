@@ -1,0 +1,203 @@
+"""Fetches one commit from a git URL, trusting neither the URL nor what is in the repository.
+
+Knows git's options and its traps; it must not know what is built from the tree.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+from actors.builder.errors import SourceError
+from actors.builder.model import BuildLimits
+from actors.builder.sandbox import LineSink, run_command
+
+_CONTROL = re.compile(r"[\x00-\x20\x7f]")
+_SCP_LIKE = re.compile(r"^[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:[^:].*$")
+_REF = re.compile(r"^(?!.*(\.\.|//|@\{|\.lock$|/$|\.$))[A-Za-z0-9_][A-Za-z0-9._/+@#-]{0,249}$")
+_COMMIT = re.compile(r"^[0-9a-f]{7,64}$")
+_FULL_COMMIT = re.compile(r"^(?:[0-9a-f]{40}|[0-9a-f]{64})$")
+_SCHEMES = ("https", "http", "ssh", "file")
+_SHOWN_REFS = 8
+_PASSED_ON = ("PATH", "HOME", "SSH_AUTH_SOCK", "GIT_SSL_CAINFO", "SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE")
+_PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
+
+# A file of our own instead of the system's and the user's: credential helpers, aliases and URL rewrites there are
+# not for other people's repositories. safe.directory must stand in a file: git does not pass -c to the far side of a
+# local fetch. Hooks, filters and external transports stay off whatever a repository says.
+_CONFIG = """[safe]
+\tdirectory = *
+[core]
+\thooksPath = /dev/null
+\tfsmonitor = false
+\tprotectHFS = true
+\tprotectNTFS = true
+[protocol "ext"]
+\tallow = never
+[submodule]
+\trecurse = false
+[credential]
+\thelper =
+[advice]
+\tdetachedHead = false
+[gc]
+\tauto = 0
+"""
+
+
+class GitCommit(msgspec.Struct, frozen=True, kw_only=True):
+    """What was checked out: full commit id, author as `Name <mail>`, first line of the message."""
+
+    commit: str
+    author: str
+    subject: str
+
+
+def check_url(url: str) -> str:
+    """`url` if it may be handed to git; raises `SourceError` (code git_url_refused) that says what to use instead."""
+    if not url or url.startswith("-") or _CONTROL.search(url):
+        raise _refused(url, "it is empty, starts with '-' or holds spaces or control characters")
+    if "::" in url.split("/", 1)[0]:
+        raise _refused(url, "external transports (ext::, fd::, …) run commands and are never allowed")
+    if url.startswith("/"):
+        return url
+    if "://" not in url:
+        if _SCP_LIKE.match(url):
+            return url
+        raise _refused(url, "it is none of the forms above")
+    return _check_scheme(url)
+
+
+def _check_scheme(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        host, user, password = parts.hostname, parts.username, parts.password
+    except ValueError as error:
+        raise _refused("(unreadable)", str(error)) from error
+    if parts.scheme not in _SCHEMES:
+        raise _refused(f"{parts.scheme}://…", f"the transport {parts.scheme!r} is not allowed")
+    if password is not None or (user is not None and parts.scheme != "ssh"):
+        raise SourceError(
+            "The git URL holds credentials, which would end up in the log of events. Take them out of the URL (and "
+            "replace the token: it has been sent in clear); use ssh with a key of the platform's user instead.",
+            code="git_url_has_credentials",
+        )
+    if parts.scheme != "file" and (not host or host.startswith("-")):
+        raise _refused(url, "it names no host")
+    if user is not None and user.startswith("-"):
+        raise _refused(url, "its user starts with '-'")
+    return url
+
+
+def _refused(url: str, why: str) -> SourceError:
+    return SourceError(
+        "Expected a git URL like https://host/path.git, ssh://git@host/path.git, git@host:path.git, file:///path or an "
+        f"absolute path, found {url[:200]!r}: {why}.",
+        code="git_url_refused",
+    )
+
+
+def check_ref(ref: str) -> str:
+    """`ref` if it can be the name of a branch, tag or commit (empty: the remote's HEAD); raises `SourceError`."""
+    if ref and not _REF.match(ref):
+        raise SourceError(
+            f"Expected the name of a branch or tag, or a commit id, found {ref[:200]!r}.", code="git_ref_refused"
+        )
+    return ref
+
+
+class GitSource:
+    """Fetches into one directory. `home` holds git's own configuration file and is the caller's to remove."""
+
+    def __init__(self, *, home: Path, limits: BuildLimits, environ: Mapping[str, str], sink: LineSink) -> None:
+        self._config = home / "gitconfig"
+        self._limits = limits
+        self._sink = sink
+        passed = {name: environ[name] for name in _PASSED_ON if name in environ}
+        proxies = {name: value for name, value in environ.items() if name.lower() in _PROXIES}
+        self._env = {
+            **passed,
+            **proxies,
+            "LANG": "C.UTF-8",
+            "GIT_CONFIG_GLOBAL": str(self._config),
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_TERMINAL_PROMPT": "0",
+            "GIT_ASKPASS": "/bin/false",
+            "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
+            "GIT_SSH_COMMAND": "ssh -o BatchMode=yes -o ConnectTimeout=20",
+            "GIT_LFS_SKIP_SMUDGE": "1",
+        }
+
+    async def fetch(self, url: str, ref: str, into: Path) -> GitCommit:
+        """Check out `ref` of `url` into the new directory `into`, without its history. Raises `SourceError`."""
+        check_url(url)
+        check_ref(ref)
+        self._config.write_text(_CONFIG)
+        await self._git(["init", "--quiet", "--template=", "--", str(into)], cwd=self._config.parent)
+        commit = await self._get(url, ref, into)
+        await self._must(["checkout", "--quiet", "--detach", commit, "--"], into, f"cannot check out {commit}")
+        status, lines = await self._git(["log", "-1", "--format=%H%n%an <%ae>%n%s"], cwd=into)
+        if status != 0 or len(lines) < 2:
+            raise SourceError(f"git log says nothing about {commit}: {' '.join(lines)}.", code="git_failed")
+        return GitCommit(commit=lines[0], author=lines[1], subject="\n".join(lines[2:3]))
+
+    async def _get(self, url: str, ref: str, into: Path) -> str:
+        """Fetch as little as the remote allows; the commit to check out."""
+        shallow = ["fetch", "--quiet", "--no-tags", "--depth=1", "--", url, ref or "HEAD"]
+        status, lines = await self._git(shallow, cwd=into)
+        if status == 0:
+            return "FETCH_HEAD"
+        no_such_ref = any("find remote ref" in line or "not our ref" in line for line in lines)
+        if not no_such_ref and not any("shallow" in line or "dumb http" in line for line in lines):
+            raise self._failure(url, lines)
+        # The remote cannot serve this commit alone, or has no depth: take everything and look.
+        whole = ["fetch", "--quiet", "--", url, "+refs/heads/*:refs/remotes/o/*", "+refs/tags/*:refs/tags/*"]
+        status, lines = await self._git(whole, cwd=into)
+        if status != 0:
+            raise self._failure(url, lines)
+        for candidate in ([ref] if _COMMIT.match(ref) else []) + [f"refs/remotes/o/{ref}", f"refs/tags/{ref}"]:
+            status, found = await self._git(["rev-parse", "--verify", "--quiet", f"{candidate}^{{commit}}"], cwd=into)
+            if status == 0 and found and _FULL_COMMIT.match(found[0]):
+                return found[0]
+        raise await self._unknown_ref(ref, into)
+
+    async def _unknown_ref(self, ref: str, into: Path) -> SourceError:
+        _, names = await self._git(["for-each-ref", "--format=%(refname:lstrip=2)"], cwd=into)
+        known = sorted(name.removeprefix("o/") for name in names)
+        more = f" and {len(known) - _SHOWN_REFS} more" if len(known) > _SHOWN_REFS else ""
+        held = (", ".join(known[:_SHOWN_REFS]) + more) or "no branches or tags"
+        return SourceError(
+            f"Expected a branch, tag or commit called {ref!r}; the repository has {held}. Correct --ref.",
+            code="git_ref_unknown",
+        )
+
+    @staticmethod
+    def _failure(url: str, lines: list[str]) -> SourceError:
+        told = next((line for line in lines if line.startswith(("fatal:", "ssh:", "error:"))), " ".join(lines[:1]))
+        return SourceError(
+            f"git cannot fetch {url}: {told or 'no reason given'}. Check the URL, and that the platform's user may "
+            "read the repository without a password.",
+            code="git_failed",
+            lines=tuple(lines[-10:]),
+        )
+
+    async def _must(self, arguments: list[str], cwd: Path, what: str) -> list[str]:
+        status, lines = await self._git(arguments, cwd=cwd)
+        if status != 0:
+            raise SourceError(f"git {what}: {' '.join(lines[-3:])}.", code="git_failed", lines=tuple(lines[-10:]))
+        return lines
+
+    async def _git(self, arguments: list[str], *, cwd: Path) -> tuple[int, list[str]]:
+        lines: list[str] = []
+
+        async def keep(more: list[str]) -> None:
+            lines.extend(more[: max(0, 10_000 - len(lines))])
+
+        status = await run_command(
+            ["git", *arguments], cwd=cwd, env=self._env, limits=self._limits, user=None, sink=keep
+        )
+        if status != 0 and "rev-parse" not in arguments:
+            await self._sink(lines[-20:])
+        return status, lines

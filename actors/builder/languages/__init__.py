@@ -1,0 +1,1 @@
+"""One module per language: how its dependencies become a layer, and how its applications start."""

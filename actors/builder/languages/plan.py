@@ -1,0 +1,143 @@
+"""What every language builder is given and what it answers: the workbench and the plan.
+
+Knows directories, environment and how to run a command; it must not know any language.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import monotonic
+
+import msgspec
+
+from actors.builder.errors import StepFailedError
+from actors.builder.log import BuildLog
+from actors.builder.model import BuildRequest, ComponentSettings, StepTime
+from actors.builder.sandbox import run_command
+
+# What a machine's administrator sets so that package tools reach their index at all.
+_PASSED_PREFIXES = ("PIP_", "NPM_CONFIG_", "UV_")
+_PASSED = frozenset(
+    {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"}
+    | {"CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"}
+)
+_NOT_PASSED = frozenset(
+    {"PIP_CACHE_DIR", "PIP_TARGET", "PIP_PREFIX", "PIP_USER", "NPM_CONFIG_CACHE", "NPM_CONFIG_PREFIX"}
+)
+_SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
+_MISSING_PROGRAM = 127
+
+
+def passed_on(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables of the platform's environment that a build's tools need to reach their index."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if name.upper() not in _NOT_PASSED and (name.upper() in _PASSED or name.upper().startswith(_PASSED_PREFIXES))
+    }
+
+
+class Workbench:
+    """One build's directories, environment and log, and the way to run a command there."""
+
+    def __init__(
+        self, *, request: BuildRequest, work: Path, root: Path, settings: ComponentSettings, log: BuildLog, tools: Path
+    ) -> None:
+        self.request = request
+        self.root = root
+        self.settings = settings
+        self.log = log
+        self.tools = tools
+        self.work = work
+        self.warnings: list[str] = []
+        self.times: list[StepTime] = []
+        self.current_step = ""
+
+    @property
+    def for_others(self) -> bool:
+        """Whether tools must be executable by a user other than the platform's."""
+        return self.request.user is not None
+
+    @asynccontextmanager
+    async def step(self, name: str, announcement: str = "") -> AsyncIterator[None]:
+        """Time a step, and announce it if it has something to say."""
+        self.current_step = name
+        started = monotonic()
+        if announcement:
+            await self.log.step(announcement)
+        try:
+            yield
+        finally:
+            self.times.append(StepTime(name=name, seconds=round(monotonic() - started, 3)))
+
+    async def warn(self, text: str) -> None:
+        """Keep a warning for the artifact and show it."""
+        self.warnings.append(text)
+        await self.log.problem(f"Warning: {text}")
+
+    def environment(self, extra: Mapping[str, str] | None = None, *, path: Sequence[Path] = ()) -> dict[str, str]:
+        """Environment of a command of this build: the platform's index settings, the build's own, then `extra`."""
+        env = {**passed_on(os.environ), **self.request.env, "LANG": "C.UTF-8", "CI": "true"}
+        env |= {"HOME": str(self.work / "home"), "TMPDIR": str(self.work / "tmp")}
+        env["PATH"] = ":".join([*dict.fromkeys(map(str, path)), _SYSTEM_PATH])
+        return {**env, **(extra or {})}
+
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        code: str,
+        failed: str,
+        accepted: tuple[int, ...] = (0,),
+    ) -> None:
+        """Run a command as the build's user; raises `StepFailedError` (`code`, `failed`, the lines that matter)."""
+        status = await run_command(
+            argv, cwd=cwd, env=env, limits=self.request.limits, user=self.request.user, sink=self.log.output
+        )
+        if status not in accepted:
+            why = "the program was not found" if status == _MISSING_PROGRAM else f"exit status {status}"
+            raise StepFailedError(f"{failed} ({why}).", code=code, lines=self.log.lines_that_matter())
+
+    def make_directory(self, name: str) -> Path:
+        """A new directory of the build's user beside the source; blocking, but one system call or two."""
+        path = self.work / name
+        path.mkdir(mode=0o755)
+        if self.request.user is not None:
+            os.chown(path, *self.request.user)
+        return path
+
+    async def read(self, name: str) -> str:
+        """Text of a file of the source; bytes that are no UTF-8 are replaced."""
+        return await asyncio.to_thread(lambda: (self.root / name).read_text("utf-8", "replace"))
+
+
+class LayerPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """A dependency layer: `key_parts` is all its content depends on; `install` fills a new directory of the build.
+
+    `install` returns the directory to pack. `links` maps paths in the application to paths in the layer.
+    """
+
+    key_parts: tuple[str, ...]
+    lock_hash: str
+    lock_file: str
+    install: Callable[[], Awaitable[Path]]
+    links: dict[str, str] = {}
+
+
+class LanguagePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """How to build one application: its runtime, its layer if it has dependencies, and its default start command.
+
+    `finish` runs after the layer is there, with the layer's directory if `finish_needs_layer`, and changes the source
+    tree in place. `start` is called only when no Procfile says how to start; it raises `DetectionError`.
+    """
+
+    runtime: str
+    interpreter: Path | None
+    start: Callable[[], Awaitable[str]]
+    layer: LayerPlan | None = None
+    finish: Callable[[Path | None], Awaitable[None]] | None = None
+    finish_needs_layer: bool = False

@@ -1,0 +1,145 @@
+"""Runs one build command in a cage and outlives nobody: limits, another user, no new privileges, and no orphans.
+
+Executed as a script by `sandbox.py` (specification as JSON on stdin), so it imports the standard library only and
+must not know what is being built. It is the sub-reaper of all the command starts, which is how a daemonised
+grandchild is found and killed too; when the builder dies by kill -9, the kernel tells it and it ends everything.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn, TypedDict
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+EXIT_CANNOT_START = 127
+
+
+class Spec(TypedDict):
+    """What `sandbox.py` writes to stdin; `limits` maps RLIMIT names to values, `user` is (uid, gid) or None."""
+
+    parent: int
+    argv: list[str]
+    env: dict[str, str]
+    cwd: str
+    user: list[int] | None
+    limits: dict[str, int]
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _prctl(option: int, value: int) -> None:
+    if _libc.prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl({option}, {value})")
+
+
+def _limit(limits: dict[str, int]) -> None:
+    for name, value in limits.items():
+        which = getattr(resource, name)
+        _, hard = resource.getrlimit(which)
+        wanted = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(which, (wanted, wanted))
+
+
+def _become(spec: Spec) -> NoReturn:
+    """In the child: put on the limits, drop to the user, and become the command."""
+    os.setsid()
+    with suppress(OSError):
+        os.nice(5)  # a build must not slow down the applications that serve
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")  # and is the first to go when memory runs out
+    _limit(spec["limits"])
+    if spec["user"] is not None:
+        uid, gid = spec["user"]
+        os.setgroups([])
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+    # After the change of user: the kernel forgets the parent-death signal when credentials change.
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    _prctl(PR_SET_NO_NEW_PRIVS, 1)
+    os.umask(0o022)
+    os.chdir(spec["cwd"])
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.closerange(3, 256)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    os.execvpe(spec["argv"][0], spec["argv"], spec["env"])  # noqa: S606 - an argument list, no shell
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    with suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found += [int(child) for child in (task / "children").read_text().split()]
+    return found
+
+
+def _descendants(pid: int) -> list[int]:
+    found = _children(pid)
+    for child in found:
+        found += _children(child)
+    return found
+
+
+def _kill_all() -> None:
+    """Kill every descendant until none is left: an orphan is handed to us, the sub-reaper, so none can slip away."""
+    me = os.getpid()
+    while True:
+        for pid in _descendants(me):
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        signal.sigtimedwait([signal.SIGCHLD], 0.01)
+
+
+def _watch(child: int) -> int:
+    """Wait for the command's end or for an order to stop; the exit status as a shell would give it."""
+    while True:
+        number = signal.sigwait([signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+        if number != signal.SIGCHLD:
+            return 128 + number
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == child:
+                code = os.waitstatus_to_exitcode(status)
+                return code if code >= 0 else 128 - code
+            if pid == 0:
+                break
+
+
+def main() -> int:
+    """Run the command that stdin describes; 127 when it cannot be started."""
+    signal.pthread_sigmask(
+        signal.SIG_BLOCK, [signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE]
+    )
+    spec: Spec = json.loads(sys.stdin.buffer.read())
+    _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != spec["parent"]:
+        return 128 + signal.SIGTERM  # the builder died before the kernel knew to tell us
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    child = os.fork()
+    if child == 0:
+        try:
+            _become(spec)
+        except OSError as error:
+            os.write(2, f"cannot start {spec['argv'][0]}: {error}\n".encode())
+        finally:
+            os._exit(EXIT_CANNOT_START)
+    code = _watch(child)
+    _kill_all()
+    return code
+
+
+if __name__ == "__main__":
+    os._exit(main())
