@@ -16,7 +16,7 @@ import time
 
 from actors.runtime.shim import child, files, proc
 from actors.runtime.shim.crashing import failpoint
-from actors.runtime.shim.ending import Ending, Process
+from actors.runtime.shim.ending import Ending, Process, kill_members
 from actors.runtime.shim.segments import Pump, Segments
 from actors.runtime.shim.wire import Listener
 
@@ -41,6 +41,7 @@ class Shim:
         self._boot = proc.boot_id()
         self._lock = -1
         self._adopted = False
+        self._pumps: list[Pump] = []
 
     def _path(self, name: str) -> str:
         return os.path.join(self._directory, name)
@@ -50,6 +51,7 @@ class Shim:
         self._take_lock()
         failpoint("shim.locked")
         if not os.path.exists(self._path(files.EXIT)):
+            self._open_pipes()
             process = self._find_or_launch()
             if process is not None:
                 self._serve(process, ready)
@@ -82,7 +84,7 @@ class Shim:
         if state is not None and same_boot and proc.is_alive(pid, ticks, self._boot):
             self._adopted = True
             return Process(pid, ticks, int(str(state["started_at"])), adopted=True)
-        self._record_lost()
+        self._record_lost(pid, same_boot)
         return None
 
     def _end_waiting_child(self, pid: int, ticks: int) -> None:
@@ -92,7 +94,11 @@ class Shim:
             proc.send(pid, ticks, signal.SIGKILL)
             time.sleep(0.002)
 
-    def _record_lost(self) -> None:
+    def _record_lost(self, pid: int, same_boot: bool) -> None:
+        """Nobody saw it end. What it left running goes too, and what is left in the pipes is kept."""
+        group = pid if same_boot and proc.stat(pid) is None else proc.NOBODY
+        kill_members(0, group, self._plan.uid, self._plan.mark())
+        self._empty_pipes()
         reason = "the process was gone and nobody was left to see how it ended (machine restarted, or shim killed too)"
         self._record_exit({"cause": "lost", "exit_code": None, "signal": None, "reason": reason})
 
@@ -100,7 +106,8 @@ class Shim:
         failpoint("shim.exit")
         files.write_json(self._path(files.EXIT), {**how, "exited_at": time.time_ns() // 1000})
 
-    def _make_pipes(self) -> None:
+    def _open_pipes(self) -> None:
+        """Before anything can write to them: a pipe that nobody has open forgets what is in it."""
         os.makedirs(self._path(files.PIPES), 0o700, exist_ok=True)
         for name in ("out", "err"):
             path = os.path.join(self._path(files.PIPES), name)
@@ -109,9 +116,16 @@ class Shim:
             if os.getuid() == 0:
                 os.chown(path, 0, self._plan.gid)
             os.chmod(path, 0o620)  # programs reopen /dev/stdout, which asks for the pipe's own mode
+        self._segments = Segments(self._path(files.LOG))
+        for name, tag in (("out", b"o"), ("err", b"e")):
+            self._pumps.append(Pump(os.path.join(self._path(files.PIPES), name), tag, self._segments))
+
+    def _empty_pipes(self) -> None:
+        for pump in self._pumps:
+            pump.drain(final=True)
+        self._segments.close()
 
     def _launch(self) -> "Process | None":
-        self._make_pipes()
         failpoint("shim.pipes")
         out, err = (os.open(os.path.join(self._path(files.PIPES), name), os.O_RDWR) for name in ("out", "err"))
         gate_read, gate_write = os.pipe()
@@ -149,8 +163,6 @@ class Shim:
     def _serve(self, process: Process, ready: int) -> None:
         if not self._adopted:
             child.become_subreaper()
-        segments = Segments(self._path(files.LOG))
-        pumps = [Pump(os.path.join(self._path(files.PIPES), n), t, segments) for n, t in (("out", b"o"), ("err", b"e"))]
         ending = Ending(
             process, self._plan.uid, self._plan.memory_bytes, self._plan.watched_processes, self._plan.mark()
         )
@@ -160,19 +172,17 @@ class Shim:
         os.close(ready)
         poll = select.epoll()
         poll.register(process.pidfd, select.EPOLLIN | select.EPOLLET)
-        for pump in pumps:
+        for pump in self._pumps:
             poll.register(pump.descriptor, select.EPOLLIN | select.EPOLLET)
         listener.register(poll)
         more = True
         while not ending.over:
             poll.poll(0 if more else self._pause(ending))
-            for_later = [pump.drain() for pump in pumps]
+            for_later = [pump.drain() for pump in self._pumps]
             more = any(for_later)
             listener.serve(ending)
             ending.look()
-        for pump in pumps:
-            pump.drain(final=True)
-        segments.close()
+        self._empty_pipes()
         self._record_exit(ending.how())
         listener.close()
 

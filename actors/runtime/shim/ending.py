@@ -28,6 +28,18 @@ class Process:
         self.pidfd = os.pidfd_open(pid)
 
 
+def kill_members(root: int, main_pid: int, uid: int, mark: bytes) -> None:
+    """Kill an instance's processes (see proc.members) until none is left; those started meanwhile go next round."""
+    deadline = time.monotonic() + _KILL_SECONDS
+    while found := proc.members(root, main_pid, uid, mark):
+        for each in found:
+            proc.send(each.pid, each.start_ticks, signal.SIGKILL)
+        if time.monotonic() > deadline:
+            sys.stderr.write(f"processes that would not die: {[each.pid for each in found]}\n")
+            return
+        time.sleep(0.002)
+
+
 class Ending:
     """Watches the main process and what it started; `look` is called often, and `over` says when all is done."""
 
@@ -135,20 +147,14 @@ class Ending:
                 self._on_main_exit()
             self.over = True
 
+    def _root(self) -> int:
+        return self._process.pid if self._process.adopted else os.getpid()
+
     def _members(self) -> "list[proc.Stat]":
-        root = self._process.pid if self._process.adopted else os.getpid()
-        return proc.members(root, self._process.pid, self._uid, self._mark)
+        return proc.members(self._root(), self._process.pid, self._uid, self._mark)
 
     def _kill_all(self) -> None:
-        """Kill until none is left; what is started meanwhile is found by the next round."""
-        deadline = time.monotonic() + _KILL_SECONDS
-        while found := self._members():
-            for each in found:
-                proc.send(each.pid, each.start_ticks, signal.SIGKILL)
-            if time.monotonic() > deadline:
-                sys.stderr.write(f"processes that would not die: {[each.pid for each in found]}\n")
-                return
-            time.sleep(0.002)
+        kill_members(self._root(), self._process.pid, self._uid, self._mark)
 
     def _reap_orphans(self) -> None:
         """What the instance's processes left behind is our child by PR_SET_CHILD_SUBREAPER."""
@@ -162,8 +168,7 @@ class Ending:
             os.waitpid(found.si_pid, 0)
 
     def _measure(self) -> None:
-        root = self._process.pid if self._process.adopted else os.getpid()
-        pids = [self._process.pid, *(pid for pid in proc.descendants(root) if pid != self._process.pid)]
+        pids = [self._process.pid, *(pid for pid in proc.descendants(self._root()) if pid != self._process.pid)]
         self._memory, self._threads = proc.usage(pids)
         if self._memory > self._memory_limit:
             self._memory = proc.proportional_bytes(pids)

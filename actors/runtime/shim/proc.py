@@ -11,6 +11,7 @@ import os
 import signal
 import struct
 
+NOBODY = -1  # no process, group or session has this number
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _CHILDREN_LISTED = os.path.exists(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
 

@@ -172,6 +172,22 @@ async def test_shim_and_process_both_gone_is_lost(node: ProcessNode) -> None:
     await fresh.remove("one")
 
 
+async def test_what_a_lost_instance_left_running_is_ended(node: ProcessNode) -> None:
+    text = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    print('child', os.getpid())\ntime.sleep(600)"
+    runtime = await node.platform()
+    started = await runtime.start(spec(node, script(node.artifact, "tree.py", text)))
+    (line,) = await RuntimeContract.says(runtime, "child")
+    await node.leave()
+    shim = node.shim_pid()
+    assert shim is not None and started.pid is not None
+    os.kill(shim, signal.SIGKILL)
+    os.kill(started.pid, signal.SIGKILL)
+    fresh = await node.platform()
+
+    assert (await fresh.status("one")).state is InstanceState.LOST
+    assert not runs(int(line.split()[1]))
+
+
 async def test_an_instance_of_an_earlier_boot_is_lost(node: ProcessNode) -> None:
     runtime = await node.platform()
     await runtime.start(spec(node, "sleep 60"))
@@ -411,6 +427,15 @@ async def test_an_artifact_belongs_to_its_application_alone(node: ProcessNode) -
     assert "it runs" in await runtime.last_lines("mine")
     assert "not writable" in await runtime.last_lines("mine")
     assert (await runtime.status("theirs")).cause is ExitCause.START_FAILED
+
+
+async def test_the_output_of_the_shortest_lives_is_kept(node: ProcessNode) -> None:
+    runtime = await node.platform()
+    for n in range(25):
+        await runtime.start(spec(node, f"echo {n}", instance_id=f"i{n}", kind=InstanceKind.TASK))
+        await RuntimeContract.over(runtime, f"i{n}")
+
+    assert [await runtime.last_lines(f"i{n}") for n in range(25)] == [[str(n)] for n in range(25)]
 
 
 async def test_segments_say_what_was_said_in_order_and_end_with_the_exit(node: ProcessNode) -> None:
