@@ -27,9 +27,8 @@ _log = structlog.get_logger(__name__)
 
 START_SECONDS = 20.0
 STOP_SECONDS = 5.0
-_SAME_START_SECONDS = 2.0
-"""Two readings of one process's start time differ by less; a reused pid started later than that."""
 _POLL_SECONDS = 0.2
+_HANG_SECONDS = 5.0
 _RESTARTS_AT_ONCE = 3
 _BACKOFF_FIRST_SECONDS = 1.0
 _BACKOFF_MAX_SECONDS = 60.0
@@ -45,14 +44,6 @@ class EnvoySettings(msgspec.Struct, frozen=True, kw_only=True):
     node_id: str = "gateway"
     concurrency: int = 2
     binary: Path | None = None
-
-
-class _Started(msgspec.Struct, frozen=True, kw_only=True):
-    """What is written down about a running Envoy, so that a later gateway can tell that it is the same."""
-
-    pid: int
-    started: float
-    bootstrap: str
 
 
 def find_envoy() -> Path:
@@ -79,11 +70,11 @@ class EnvoyProcess:
         self.xds_socket = run / "xds.sock"
         self.admin_socket = run / "admin.sock"
         self._pid_file = run / "envoy.pid"
-        self._started_file = run / "envoy.started.json"
-        self._bootstrap_file = run / "envoy.json"
         self._bootstrap = Bootstrap(
             node_id=settings.node_id, xds_socket=str(self.xds_socket), admin_socket=str(self.admin_socket)
         ).to_json()
+        # The fingerprint is in the name, so that a process's arguments say whose Envoy it is and how it was started.
+        self._bootstrap_file = run / f"envoy-{xxhash.xxh3_64_hexdigest(self._bootstrap)}.json"
         self.admin = EnvoyAdmin(self.admin_socket)
         self.restarts = 0
 
@@ -98,9 +89,10 @@ class EnvoyProcess:
 
         One that hangs, or was started with another bootstrap, is replaced. Raises EnvoyStartError.
         """
-        if self._find() is not None:
-            if self._recorded_bootstrap() == self._fingerprint() and await self.admin.answers():
-                _log.info("gateway.envoy.adopted", pid=self.pid)
+        process = self._find()
+        if process is not None:
+            if str(self._bootstrap_file) in process.cmdline() and await self._answers_soon():
+                _log.info("gateway.envoy.adopted", pid=process.pid)
                 return True
             await self.stop()
         await self._start()
@@ -135,89 +127,81 @@ class EnvoyProcess:
                 async with asyncio.timeout(STOP_SECONDS):
                     await _exited(process)
                 break
-        self._started_file.unlink(missing_ok=True)
+        self._pid_file.unlink(missing_ok=True)
 
     async def _start(self) -> None:
-        settings = self._settings
-        binary = settings.binary or find_envoy()
+        for old in self._settings.run_dir.glob("envoy-*.json"):
+            old.unlink()
         self._bootstrap_file.write_bytes(self._bootstrap)
         self._pid_file.unlink(missing_ok=True)
         failpoint("gateway.envoy.before_start")
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await self._launch()
+                await self._answering()
+        except (EnvoyStartError, OSError) as error:  # TimeoutError is an OSError
+            await self.stop()
+            found = "silence" if isinstance(error, TimeoutError) else str(error)
+            raise EnvoyStartError(self._why(found)) from error
+        _log.info("gateway.envoy.started", pid=self.pid)
+
+    async def _launch(self) -> None:
+        settings = self._settings
+        binary = settings.binary or find_envoy()
         arguments = ["-c", str(self._bootstrap_file), "--disable-hot-restart", "--log-level", "warning"]
         arguments += ["--concurrency", str(settings.concurrency), "--drain-time-s", "5"]
         # Access log lines are read live; Envoy would keep them for 10 s.
         arguments += ["--file-flush-interval-msec", "200"]
+        detached = [str(detach.__file__), str(self._pid_file), str(settings.log_file), str(binary)]
         starter = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-IS",
-            str(detach.__file__),
-            str(self._pid_file),
-            str(settings.log_file),
-            str(binary),
-            *arguments,
-            stdin=asyncio.subprocess.DEVNULL,
+            sys.executable, "-IS", *detached, *arguments, stdin=asyncio.subprocess.DEVNULL
         )
-        async with asyncio.timeout(START_SECONDS):
-            await starter.wait()
-        await self._await_start()
+        if await starter.wait() != 0:
+            raise EnvoyStartError(f"that the launcher ended with {starter.returncode}")
 
-    async def _await_start(self) -> None:
-        """Wait until the new process answers on its admin socket, and write down who it is."""
-        try:
-            async with asyncio.timeout(START_SECONDS):
-                while not self._pid_file.exists():  # noqa: ASYNC110 - another process writes it
-                    await asyncio.sleep(0.01)
-                pid = int(self._pid_file.read_text())
-                self._write_started(pid)
-                while not await self.admin.answers():
-                    if self._find() is None:
-                        raise EnvoyStartError(self._why("to run", "that it ended"))
-                    await asyncio.sleep(0.02)
-        except TimeoutError as error:
-            raise EnvoyStartError(self._why(f"to answer within {START_SECONDS:g} s", "silence")) from error
-        _log.info("gateway.envoy.started", pid=pid)
+    async def _answering(self) -> None:
+        """Return when the new process answers on its admin socket."""
+        while not self._pid_file.exists():  # noqa: ASYNC110 - another process writes it
+            await asyncio.sleep(0.01)
+        failpoint("gateway.envoy.started")
+        while not await self.admin.answers():
+            if self._find() is None:
+                raise EnvoyStartError("that it ended")
+            await asyncio.sleep(0.02)
 
-    def _write_started(self, pid: int) -> None:
-        try:
-            started = psutil.Process(pid).create_time()
-        except psutil.NoSuchProcess as error:
-            raise EnvoyStartError(self._why("to run", "that it ended")) from error
-        record = _Started(pid=pid, started=started, bootstrap=self._fingerprint())
-        partial = self._started_file.with_suffix(".new")
-        partial.write_bytes(msgspec.json.encode(record))
-        partial.rename(self._started_file)
-
-    def _why(self, expected: str, found: str) -> str:
+    def _why(self, found: str) -> str:
         log = self._settings.log_file
-        tail = log.read_text(errors="replace")[-2000:] if log.exists() else ""
-        return f"expected Envoy {expected}, found {found}; see {log}, which ends with:\n{tail}"
-
-    def _record(self) -> _Started | None:
-        try:
-            return msgspec.json.decode(self._started_file.read_bytes(), type=_Started)
-        except (FileNotFoundError, msgspec.DecodeError):
-            return None
+        lines = log.read_text(errors="replace").splitlines()[-200:] if log.exists() else []
+        # A crash buries its reason under a stack trace.
+        telling = [line for line in lines if "#" not in line][-12:]
+        expected = f"expected Envoy to answer within {START_SECONDS:g} s, found {found}"
+        return f"{expected}; see {log}, which ends with:\n" + "\n".join(telling)
 
     def _find(self) -> psutil.Process | None:
-        """The process that was written down, if it still is that process: same pid, same start."""
-        record = self._record()
-        if record is None:
-            return None
+        """The process of the pid file, if it is ours: same user, and our bootstrap in its arguments.
+
+        Stronger than a start time: whatever pid it has, a process like this is the Envoy of this directory.
+        """
         try:
-            process = psutil.Process(record.pid)
-            same = abs(process.create_time() - record.started) < _SAME_START_SECONDS
-            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-        except psutil.Error:
+            process = psutil.Process(int(self._pid_file.read_text()))
+            ours = any(Path(one).parent == self._settings.run_dir for one in process.cmdline() if one.endswith(".json"))
+            alive = process.status() != psutil.STATUS_ZOMBIE
+            return process if ours and alive and process.uids().real == os.getuid() else None
+        except (FileNotFoundError, ValueError, psutil.Error):
             return None
 
-    def _recorded_bootstrap(self) -> str:
-        record = self._record()
-        return record.bootstrap if record else ""
-
-    def _fingerprint(self) -> str:
-        return xxhash.xxh3_64_hexdigest(self._bootstrap)
+    async def _answers_soon(self) -> bool:
+        """Whether the Envoy that was found answers: it may be just starting, or hang."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_HANG_SECONDS):
+                while self._find() is not None:
+                    if await self.admin.answers():
+                        return True
+                    await asyncio.sleep(0.05)
+        return False
 
     async def _wait_dead(self) -> None:
+        """Return at once when none runs."""
         process = self._find()
         if process is not None:
             await _exited(process)

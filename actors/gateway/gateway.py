@@ -5,10 +5,13 @@ Plain asyncio. Must not know of Ray, of the event log's storage, or of what the 
 
 import asyncio
 import contextlib
+import ipaddress
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from actors.gateway.access_log import AccessLogFile
 from actors.gateway.catalog import CDS, EDS, LDS, ROUTES, Resource
@@ -16,12 +19,17 @@ from actors.gateway.envoy import EnvoyProcess, EnvoySettings
 from actors.gateway.errors import EnvoyAdminError, GatewaySettingsError, NotAppliedError
 from actors.gateway.listener import LISTENER, ListenerSettings, listener
 from actors.gateway.resources import cluster, endpoints, scope
+from actors.gateway.rundir import RunDirectory, check_socket_path
 from actors.gateway.session import Rejection
 from actors.gateway.table import ComponentRouting, Conflict, RoutingTable, TableChange, normal_host
-from actors.gateway.xds import XdsServer, check_socket_path
+from actors.gateway.xds import XdsServer
 from events.log.records import Position
 
+_log = structlog.get_logger(__name__)
+
 _DRAIN_POLL_SECONDS = 0.05
+_OPEN_POLL_SECONDS = 0.005
+_LISTENER_RETRY_SECONDS = 2.0
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,8 +83,11 @@ class Gateway:
                 binary=settings.envoy_binary,
             )
         )
+        self._check()
+        self._directory = RunDirectory(settings.run_dir)
         self._xds = XdsServer(self._envoy.xds_socket)
         self._is_ready = False
+        self._open = False
         self._tasks: asyncio.Task[None] | None = None
 
     async def start(self) -> bool:
@@ -84,15 +95,21 @@ class Gateway:
 
         Raises GatewaySettingsError, EnvoyNotFoundError, EnvoyStartError.
         """
-        self._prepare_directories()
-        await self._xds.start()
-        self._xds.update({LDS: {LISTENER: self._listener()}})
+        self._directory.take()
         try:
+            for file in (self._settings.envoy_log, self._settings.access_log):
+                file.parent.mkdir(parents=True, exist_ok=True)
+            await self._xds.start()
+            self._xds.update({LDS: {LISTENER: self._listener()}})
+            if self._envoy.pid is None:
+                self._check_port()
             adopted = await self._envoy.ensure()
         except BaseException:
             await self._xds.stop()
+            self._directory.release()
             raise
         self._tasks = asyncio.create_task(self._keep())
+        self._tasks.add_done_callback(_report)
         return adopted
 
     async def close(self) -> None:
@@ -103,6 +120,7 @@ class Gateway:
                 await self._tasks
             self._tasks = None
         await self._xds.stop()
+        self._directory.release()
 
     async def stop(self) -> None:
         """Let go and end Envoy: nothing is served afterwards."""
@@ -142,14 +160,33 @@ class Gateway:
     async def wait_applied(self, position: Position, timeout: float, service_id: str | None = None) -> None:
         """Return once Envoy has applied `position`.
 
-        Raises NotAppliedError after `timeout` seconds, and RejectedByEnvoyError if `service_id` is given and Envoy
-        has refused its endpoints or one of its hosts.
+        Raises NotAppliedError after `timeout` seconds, and RejectedByEnvoyError if Envoy cannot listen, or if
+        `service_id` is given and Envoy has refused its endpoints or one of its hosts.
         """
-        await self._xds.wait_applied(position, timeout)
+        try:
+            await self._xds.wait_applied(position, timeout)
+        except NotAppliedError:
+            self._xds.raise_rejected(frozenset({LISTENER}))
+            raise
+        await self._wait_open(timeout)
         if service_id is not None:
             routing = self._table.component(service_id)
             hosts = {normal_host(spec.host) for spec in routing.routes} if routing else set()
             self._xds.raise_rejected(frozenset({service_id} | hosts))
+
+    async def _wait_open(self, timeout: float) -> None:
+        """Envoy acknowledges its first routes some milliseconds before its workers accept connections."""
+        if self._open:
+            return
+        try:
+            async with asyncio.timeout(timeout):
+                while not await _accepts(self._settings.bind, self._settings.port):  # noqa: ASYNC110
+                    await asyncio.sleep(_OPEN_POLL_SECONDS)
+        except TimeoutError as error:
+            raise NotAppliedError(
+                f"expected port {self._settings.port} to open within {timeout:g} s, found it shut"
+            ) from error
+        self._open = True
 
     async def active_requests(self, instances: Mapping[str, Sequence[str]]) -> dict[str, int]:
         """Requests in flight by instance id, for `instances` (service_id -> instance ids).
@@ -230,17 +267,29 @@ class Gateway:
             )
         )
 
-    def _prepare_directories(self) -> None:
-        run = self._settings.run_dir
-        check_socket_path(run / "admin.sock")
-        run.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if run.stat().st_mode & 0o077:
+    def _check(self) -> None:
+        settings = self._settings
+        try:
+            ipaddress.ip_address(settings.bind)
+        except ValueError as error:
             raise GatewaySettingsError(
-                f"expected the run directory {run} to be closed to other users, found mode "
-                f"{run.stat().st_mode & 0o777:o}; run: chmod 700 {run}"
-            )
-        for file in (self._settings.envoy_log, self._settings.access_log):
-            file.parent.mkdir(parents=True, exist_ok=True)
+                f"expected an IP address to bind the gateway to, found {settings.bind!r}; 127.0.0.1 is this machine"
+            ) from error
+        check_socket_path(self._envoy.admin_socket)
+
+    def _check_port(self) -> None:
+        """A new Envoy opens the port only later; what stands in its way is better said now."""
+        address = (self._settings.bind, self._settings.port)
+        family = socket.AF_INET6 if ":" in self._settings.bind else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(address)
+            except OSError as error:
+                raise GatewaySettingsError(
+                    f"expected port {address[1]} on {address[0]} to be free for the gateway, found: {error.strerror}; "
+                    "choose another with --gateway-port, or stop what uses it"
+                ) from error
 
     async def _keep(self) -> None:
         settings = self._settings
@@ -248,3 +297,31 @@ class Gateway:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._envoy.supervise())
             group.create_task(log.watch())
+            group.create_task(self._retry_listener())
+
+    async def _retry_listener(self) -> None:
+        """The port may have been taken when Envoy came up; what took it may go."""
+        while True:
+            await asyncio.sleep(_LISTENER_RETRY_SECONDS)
+            self._xds.retry(LDS)
+
+
+async def _accepts(host: str, port: int) -> bool:
+    """Whether somebody accepts connections there."""
+    try:
+        _, writer = await asyncio.open_connection(_reachable(host), port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+def _reachable(bind: str) -> str:
+    """The address under which this machine reaches what is bound to `bind`."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)  # noqa: S104 - compared, not bound
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    """The gateway's own tasks end by cancellation alone; anything else is a defect that must be seen."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("gateway.task_failed", exc_info=error)

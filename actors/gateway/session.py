@@ -6,7 +6,7 @@ Knows the delta protocol and nothing of gRPC, protobuf or what a resource means;
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from actors.gateway.catalog import CDS, EDS, ORDER, ROUTES, Catalog, Resource
+from actors.gateway.catalog import CDS, EDS, LDS, ORDER, ROUTES, Catalog, Resource
 
 CHUNK = 500
 """Resources in one response. Envoy applies a response on its main thread in one go: about 20 ms for 500 clusters."""
@@ -45,6 +45,8 @@ class _Flight(NamedTuple):
     type_url: str
     names: dict[str, tuple[str, int]]
     """name -> (version sent, "" for a removal; generation since which Envoy has been behind on it)"""
+    renews_routes: bool
+    """A listener sent again asks for no routes if one before it has, yet it does not open without them."""
 
 
 class _TypeState:
@@ -54,6 +56,7 @@ class _TypeState:
         self.subscribed = False
         self.wildcard = False
         self.answered = False
+        self.returning = False
         self.wanted: set[str] = set()
         self.held: dict[str, str] = {}
         self.dirty: dict[str, int] = {}
@@ -97,6 +100,14 @@ class Session:
             elif state.subscribed and (state.wildcard or name in state.wanted):
                 state.dirty.setdefault(name, generation)
 
+    def retry(self, type_url: str) -> bool:
+        """Offer again what was refused; tells whether there is any."""
+        state = self._types[type_url]
+        refused = list(state.rejected)
+        for name in refused:
+            state.dirty[name] = self._catalog.generation
+        return bool(refused)
+
     def take(self) -> Outgoing | None:
         """The next response that may go out now, in make-before-break order; None when there is none."""
         for type_url in ORDER:
@@ -116,6 +127,8 @@ class Session:
             expected = type_url != EDS or bool(self._catalog.names(CDS))
             if expected and not (state.subscribed and state.answered):
                 return -1
+        if not self._catalog.names(LDS) <= self._types[LDS].held.keys():
+            return -1  # without its listener (the port is taken) Envoy serves nothing at all
         behind = [since for state in self._types.values() for since in state.dirty.values()]
         behind += [since for flight in self._flights.values() for _, since in flight.names.values()]
         return min(behind) - 1 if behind else self._catalog.generation
@@ -136,11 +149,12 @@ class Session:
             for name in state.held:
                 if self._catalog.version(message.type_url, name) == "":
                     state.dirty[name] = generation
-        # Envoy that came back with everything in place needs no answer to go on.
-        state.answered = bool(state.held) and not state.dirty
+        state.returning = bool(state.held)
 
     def _subscribe(self, state: _TypeState, message: Incoming) -> None:
         if state.wildcard:
+            if "*" in message.subscribe and state.answered:
+                self._offer_all(state, message.type_url)
             return
         for name in message.unsubscribe:
             state.wanted.discard(name)
@@ -165,14 +179,25 @@ class Session:
             for name, (_, since) in flight.names.items():
                 state.dirty[name] = min(since, state.dirty.get(name, since))
             return
+        if flight.renews_routes and not error:
+            self._offer_all(self._types[ROUTES], ROUTES)
         for name, (version, _) in flight.names.items():
             state.alone.discard(name)
             if error:
                 self._reject(state, Rejection(flight.type_url, name, version, error))
-            elif version:
+                continue
+            state.rejected.pop(name, None)
+            if version:
                 state.held[name] = version
             else:
                 state.held.pop(name, None)
+
+    def _offer_all(self, state: _TypeState, type_url: str) -> None:
+        """Start over with a type: whole, whatever Envoy holds."""
+        for name in self._catalog.names(type_url):
+            state.held.pop(name, None)
+            state.dirty.setdefault(name, self._catalog.generation)
+        state.answered = state.returning = False
 
     def _reject(self, state: _TypeState, rejection: Rejection) -> None:
         if rejection.name in state.dirty:
@@ -184,6 +209,10 @@ class Session:
 
     def _sendable(self, type_url: str, state: _TypeState) -> list[str] | None:
         """Names to send now (perhaps none, when Envoy waits for a first answer), or None for nothing to send."""
+        self._forget_equal(type_url, state)
+        if state.returning and not state.dirty:
+            # Envoy that came back with everything in place needs no answer to go on.
+            state.answered = True
         ready = [name for name in state.dirty if self._may_go(type_url, name)]
         if not state.answered and type_url != EDS:
             # The first answer is whole: a listener must not open with half of the hosts.
@@ -192,6 +221,14 @@ class Session:
             return None
         alone = [name for name in ready if name in state.alone]
         return alone[:1] if alone else ready[:CHUNK]
+
+    def _forget_equal(self, type_url: str, state: _TypeState) -> None:
+        """Do not send what Envoy holds already: it said so on its return, or a change was taken back."""
+        flying = {name for flight in self._flights.values() if flight.type_url == type_url for name in flight.names}
+        for name in list(state.dirty):
+            version = self._catalog.version(type_url, name)
+            if version and name not in flying and state.held.get(name) == version:
+                del state.dirty[name]
 
     def _may_go(self, type_url: str, name: str) -> bool:
         """Make before break: routes after their clusters, clusters out after their routes."""
@@ -206,12 +243,11 @@ class Session:
         return True
 
     def _cluster_in_place(self, cluster: str) -> bool:
-        """Envoy has the cluster and its endpoints, or refused them (which must not hold back others)."""
-        for type_url in (CDS, EDS):
-            state = self._types[type_url]
-            if cluster not in state.held and cluster not in state.rejected:
-                return False
-        return True
+        """Envoy has the cluster and its endpoints, or refused one of them (which must not hold back others)."""
+        clusters, endpoints = self._types[CDS], self._types[EDS]
+        if cluster in clusters.rejected or cluster in endpoints.rejected:
+            return True
+        return cluster in clusters.held and cluster in endpoints.held
 
     def _send(self, type_url: str, state: _TypeState, names: list[str]) -> Outgoing:
         self._nonce += 1
@@ -228,7 +264,9 @@ class Session:
                 resources.append(resource)
             if type_url == CDS:
                 self._expect_endpoints(name, resource is not None, flight[name][1])
-        self._flights[nonce] = _Flight(type_url, flight)
+        routes = self._types[ROUTES]
+        renews_routes = type_url == LDS and (routes.answered or routes.returning)
+        self._flights[nonce] = _Flight(type_url, flight, renews_routes)
         state.answered = True
         self.sent_responses += 1
         self.sent_resources += len(names)

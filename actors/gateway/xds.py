@@ -14,8 +14,9 @@ from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import any_pb2
 
 from actors.gateway.catalog import Catalog, Resource
-from actors.gateway.errors import GatewaySettingsError, RejectedByEnvoyError
+from actors.gateway.errors import RejectedByEnvoyError
 from actors.gateway.positions import AppliedPositions
+from actors.gateway.rundir import check_socket_path
 from actors.gateway.session import Incoming, Outgoing, Rejection, Session
 from events.log.records import Position
 
@@ -24,20 +25,7 @@ _log = structlog.get_logger(__name__)
 _SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 _MAX_REQUEST_BYTES = 64 * 1024 * 1024
 """A returning Envoy names all that it holds in one request: about 100 bytes for each resource."""
-SOCKET_PATH_LIMIT = 107
-"""Bytes of a unix socket's path that the kernel takes (sun_path without its final NUL)."""
-
 _Stream = grpc.aio.ServicerContext[discovery_pb2.DeltaDiscoveryRequest, discovery_pb2.DeltaDiscoveryResponse]
-
-
-def check_socket_path(path: Path) -> None:
-    """Raise GatewaySettingsError when `path` is too long for a unix socket."""
-    size = len(str(path).encode())
-    if size > SOCKET_PATH_LIMIT:
-        raise GatewaySettingsError(
-            f"expected a unix socket path of at most {SOCKET_PATH_LIMIT} bytes, found {size}: {path}; "
-            "choose a shorter run directory"
-        )
 
 
 class XdsServer:
@@ -115,6 +103,11 @@ class XdsServer:
     async def wait_applied(self, position: Position, timeout: float) -> None:
         """Return once Envoy has applied `position`; NotAppliedError after `timeout` seconds."""
         await self._positions.wait(position, timeout)
+
+    def retry(self, type_url: str) -> None:
+        """Send again what Envoy refused of this type: the reason may be gone (a port that was taken)."""
+        if self._session is not None and self._session.retry(type_url):
+            self._wake.set()
 
     def raise_rejected(self, names: frozenset[str]) -> None:
         """Raise RejectedByEnvoyError if Envoy has refused a resource of one of these names."""
