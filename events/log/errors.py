@@ -63,6 +63,18 @@ class LogBroken(LogError):
     """An invariant does not hold; serving on would make it worse. An operator must look."""
 
 
+class EtcdRefused(LogError):
+    """etcd understood the request and refused it (permission, argument, unknown lease). It was not applied."""
+
+
+class Compacted(LogError):
+    """A watch asked for history that etcd has compacted. List again, and watch from the listing's revision + 1."""
+
+
+class EtcdStartFailed(LogError):
+    """The embedded etcd cannot be found, or does not come up; the message holds the last lines it said."""
+
+
 class CorruptBatch(LogBroken):
     """A stored batch cannot be decoded or fails its checksum; `position` is where it begins."""
 

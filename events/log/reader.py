@@ -53,12 +53,12 @@ class _Cursor:
         at = Position(self.partition, batch.base)
         if self._aligned and batch.base < self.base:
             return []
-        self._aligned = True
-        header = decode_header(batch.value, at)
-        self.base = header.end
-        if header.end <= self.expected:
+        # Only before the first event handed out can a batch lie wholly below `expected`.
+        if self.base < self.expected and (end := decode_header(batch.value, at).end) <= self.expected:
+            self._aligned, self.base = True, end
             return []
-        _, records = decode_batch(batch.value, at)
+        header, records = decode_batch(batch.value, at)
+        self._aligned, self.base = True, header.end
         skip = self.expected - batch.base
         self.expected = header.end
         partition, revision, first = self.partition, batch.revision, batch.base + skip

@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
+from events.log.errors import LogError
+
 PAGE_OFFSETS = 4096
 """A page covers base keys in [base, base + 4096): the tight bound keeps etcd from walking its whole index."""
 PAGE_BATCHES = 256
@@ -52,6 +54,7 @@ class Subscription:
         self._items: deque[tuple[int, StoredBatch]] = deque()
         self._bytes = 0
         self._lagged = False
+        self._failure: LogError | None = None
         self._wake = asyncio.Event()
 
     def offer(self, partition: int, batch: StoredBatch) -> None:
@@ -72,8 +75,15 @@ class Subscription:
         self._lagged = True
         self._wake.set()
 
+    def fail(self, error: LogError) -> None:
+        """Nothing will arrive any more: the follower learns why."""
+        self._failure = error
+        self._wake.set()
+
     async def next(self, timeout_s: float) -> tuple[int, StoredBatch] | None:
         """The next live batch; None when the follower should page all its partitions (lagging, or nothing came)."""
+        if self._failure is not None:
+            raise self._failure
         if not self._items and not self._lagged:
             self._wake.clear()
             try:
@@ -81,6 +91,8 @@ class Subscription:
                     await self._wake.wait()
             except TimeoutError:
                 return None
+        if self._failure is not None:
+            raise self._failure
         if self._lagged:
             self._lagged = False
             return None

@@ -132,6 +132,10 @@ class BatchingWriter:
     def committed(self, command_id: str) -> Committed | None:
         return self._ledger.find(command_id)
 
+    async def ended(self) -> None:
+        """Wait until the writing task is over, for whatever reason."""
+        await self._ended.wait()
+
     async def wait_closed(self) -> None:
         await self._ended.wait()
         if self._end_reason is not None and type(self._end_reason) is not WriterClosed:

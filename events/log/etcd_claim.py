@@ -1,0 +1,219 @@
+"""A claim of one partition in etcd: winning it, writing slots under its epoch, keeping its owner record alive.
+
+Knows the transactions of the design page; nothing of queues, commands or readers.
+"""
+
+import asyncio
+import os
+import random
+import socket
+import time
+import uuid
+from collections.abc import Callable
+
+import msgspec
+
+from events.failpoints import failpoint
+from events.log.codec import decode_header
+from events.log.errors import EtcdRefused, Fenced, LogBroken, LogUnavailable, PartitionOwned
+from events.log.etcd_client import EtcdClient
+from events.log.etcd_wire import Delete, Get, KeyValue, ModRevisionIs, Put, TxnResult, VersionIs
+from events.log.keys import Keys
+from events.log.port import OwnerRecord
+from events.log.records import Position
+
+LEASE_TTL_S = 10
+CLAIM_DEADLINE_S = 15.0
+ATTEMPT_TIMEOUT_S = 3.0
+"""One attempt of an append. Then the identical transaction is sent again, for ever."""
+RESEND_FIRST_S = 0.05
+RESEND_MOST_S = 1.0
+
+
+class EpochRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The fence. `claim_id` tells whose claim it was when the reply to a claim got lost."""
+
+    epoch: int
+    claim_id: str
+    owner: str
+
+
+class EtcdClaim:
+    """One won claim. `slots` of a writer; `keep` runs beside it and tells when the partition was claimed by another."""
+
+    def __init__(
+        self,
+        *,
+        client: EtcdClient,
+        keys: Keys,
+        partition: int,
+        record: OwnerRecord,
+        epoch_revision: int,
+        lease: int,
+    ) -> None:
+        self._client = client
+        self._keys = keys
+        self.partition = partition
+        self.record = record
+        self._epoch_revision = epoch_revision
+        self._lease = lease
+
+    async def commit(self, *, base: int, previous: int | None, txn_id: str, value: bytes) -> int:
+        """See `BatchSlots.commit`: one new key, compared with the fence, the predecessor and its own absence."""
+        slot = self._keys.batch(self.partition, base)
+        when: list[ModRevisionIs | VersionIs] = [
+            # Fence: nobody has claimed since I did.
+            ModRevisionIs(self._keys.epoch(self.partition), self._epoch_revision),
+            # Free slot: of two copies of this transaction at most one commits.
+            VersionIs(slot, 0),
+        ]
+        if previous is not None:
+            # Chain: no hole, and a request delayed past the archiving of its slot cannot bring it back.
+            when.append(VersionIs(self._keys.batch(self.partition, previous), 1))
+        pause = RESEND_FIRST_S
+        while True:
+            try:
+                answer = await self._client.txn(
+                    when=when,
+                    then=[Put(slot, value)],
+                    otherwise=[Get(self._keys.epoch(self.partition)), Get(slot)],
+                    timeout_s=ATTEMPT_TIMEOUT_S,
+                )
+            except LogUnavailable:
+                # Unknown: it may have committed. Only the identical transaction can tell.
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
+                pause = min(2 * pause, RESEND_MOST_S)
+                continue
+            failpoint("log.append.answered")
+            return answer.revision if answer.succeeded else self._decide(answer, base, txn_id)
+
+    def _decide(self, answer: TxnResult, base: int, txn_id: str) -> int:
+        """What a refused transaction means. The order matters: mine first, for I may have won before I was fenced."""
+        epoch, slot = answer.found
+        if slot is not None and decode_header(slot.value, Position(self.partition, base)).txn_id == txn_id:
+            return slot.mod_revision
+        if epoch is None or epoch.mod_revision != self._epoch_revision:
+            raise self._fenced(epoch)
+        raise LogBroken(
+            f"partition {self.partition}: expected offset {base} to be free and its predecessor present under epoch "
+            f"{self.record.epoch}, found {'a foreign batch there' if slot else 'no predecessor'}; "
+            "something else writes or deletes this log's keys"
+        )
+
+    async def hint(self, base: int) -> None:
+        """See `BatchSlots.hint`. Under the fence, so that a late one of an old owner changes nothing."""
+        try:
+            await self._client.txn(when=[self._fence()], then=[Put(self._keys.tail_hint(self.partition), b"%d" % base)])
+        except (LogUnavailable, EtcdRefused):
+            # Only a hint: the next claim walks further.
+            pass
+
+    async def give_up(self, last_base: int | None) -> None:
+        """See `BatchSlots.give_up`."""
+        if last_base is not None:
+            await self.hint(last_base)
+        try:
+            await self._client.txn(when=[self._fence()], then=[Delete(self._keys.own(self.partition))])
+            await self._client.revoke_lease(self._lease)
+        except (LogUnavailable, EtcdRefused):
+            # The lease lapses by itself.
+            pass
+
+    async def keep(self, on_fenced: Callable[[Fenced], None]) -> None:
+        """Keep the owner record alive until cancelled, or until another's claim is seen.
+
+        The record is for discovery only. A lapsed lease with no successor does not stop the writer: it is renewed.
+        """
+        while True:
+            await asyncio.sleep(LEASE_TTL_S / 3)
+            try:
+                if await self._client.keep_lease_alive(self._lease) <= 0:
+                    await self._renew()
+                epoch = await self._client.get(self._keys.epoch(self.partition))
+            except (LogUnavailable, EtcdRefused):
+                continue
+            if epoch is None or epoch.mod_revision != self._epoch_revision:
+                on_fenced(self._fenced(epoch))
+                return
+
+    async def _renew(self) -> None:
+        self._lease = await self._client.grant_lease(LEASE_TTL_S)
+        own = Put(self._keys.own(self.partition), msgspec.json.encode(self.record), self._lease)
+        await self._client.txn(when=[self._fence()], then=[own])
+
+    def _fence(self) -> ModRevisionIs:
+        return ModRevisionIs(self._keys.epoch(self.partition), self._epoch_revision)
+
+    def _fenced(self, epoch: KeyValue | None) -> Fenced:
+        found = "none" if epoch is None else epoch.value.decode(errors="replace")
+        return Fenced(
+            f"partition {self.partition}: expected my epoch {self.record.epoch}, found {found}; "
+            "another owner serves it now: stop, and claim again only if told to"
+        )
+
+
+async def win_claim(client: EtcdClient, keys: Keys, partition: int, owner: str, *, force: bool) -> EtcdClaim:
+    """Raise the epoch and put the owner record, in one transaction. Raises as `EventLog.claim`."""
+    lease = await client.grant_lease(LEASE_TTL_S)
+    try:
+        async with asyncio.timeout(CLAIM_DEADLINE_S):
+            return await _try_claim(client, keys, partition, owner, lease, force=force)
+    except TimeoutError as error:
+        raise LogUnavailable(
+            f"partition {partition}: expected an answer to the claim within {CLAIM_DEADLINE_S:g} s; claim again"
+        ) from error
+    except PartitionOwned:
+        await client.revoke_lease(lease)
+        raise
+
+
+async def _try_claim(
+    client: EtcdClient, keys: Keys, partition: int, owner: str, lease: int, *, force: bool
+) -> EtcdClaim:
+    claim_id = uuid.uuid4().hex
+    while True:
+        epoch_key, own_key = await client.get(keys.epoch(partition)), await client.get(keys.own(partition))
+        seen = None if epoch_key is None else msgspec.json.decode(epoch_key.value, type=EpochRecord)
+        own = None if own_key is None else msgspec.json.decode(own_key.value, type=OwnerRecord)
+        if epoch_key is not None and seen is not None and seen.claim_id == claim_id and own is not None:
+            # The reply to an earlier try was lost, but it won.
+            revision = epoch_key.mod_revision
+            return _claim(client, keys, partition, own, revision, lease)
+        if own is not None and own.owner != owner and not force:
+            raise PartitionOwned(
+                f"partition {partition}: expected no owner, found {own.owner} (node {own.node}, pid {own.pid}); "
+                "wait for its release, or claim with force"
+            )
+        record = OwnerRecord(
+            owner=owner,
+            node=socket.gethostname(),
+            pid=os.getpid(),
+            epoch=1 if seen is None else seen.epoch + 1,
+            claimed_at=time.time_ns() // 1000,
+        )
+        fence = EpochRecord(epoch=record.epoch, claim_id=claim_id, owner=owner)
+        try:
+            answer = await client.txn(
+                when=[
+                    ModRevisionIs(keys.epoch(partition), 0 if epoch_key is None else epoch_key.mod_revision),
+                    ModRevisionIs(keys.own(partition), 0 if own_key is None else own_key.mod_revision),
+                ],
+                then=[
+                    Put(keys.epoch(partition), msgspec.json.encode(fence)),
+                    Put(keys.own(partition), msgspec.json.encode(record), lease),
+                ],
+            )
+        except LogUnavailable:
+            await asyncio.sleep(RESEND_FIRST_S)
+            continue
+        if answer.succeeded:
+            failpoint("log.claim.won")
+            return _claim(client, keys, partition, record, answer.revision, lease)
+
+
+def _claim(
+    client: EtcdClient, keys: Keys, partition: int, record: OwnerRecord, epoch_revision: int, lease: int
+) -> EtcdClaim:
+    return EtcdClaim(
+        client=client, keys=keys, partition=partition, record=record, epoch_revision=epoch_revision, lease=lease
+    )

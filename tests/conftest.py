@@ -1,0 +1,27 @@
+"""Servers that many rooms' tests need, started once a session."""
+
+import asyncio
+import uuid
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+from events.log.embedded import EmbeddedEtcd
+from events.log.etcd_connection import EtcdSettings
+
+
+@pytest.fixture(scope="session")
+def session_etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdSettings]:
+    """One embedded etcd for the whole session."""
+    etcd = EmbeddedEtcd(tmp_path_factory.mktemp("etcd"))
+    try:
+        yield asyncio.run(etcd.ensure())
+    finally:
+        asyncio.run(etcd.stop())
+
+
+@pytest.fixture
+def etcd_settings(session_etcd: EtcdSettings) -> EtcdSettings:
+    """The session's etcd with a namespace no other test uses."""
+    return msgspec.structs.replace(session_etcd, namespace=f"test-{uuid.uuid4().hex[:12]}")
