@@ -1,0 +1,123 @@
+"""`rayfold builds`: what was built, its output, and stopping one.
+
+Knows builds; nothing of what follows from one.
+"""
+
+from typing import Annotated
+
+import typer
+
+from api.cli.document import Document
+from api.cli.errors import CliError, ExitCode
+from api.cli.feed import Feed
+from api.cli.loglines import shown, tell_gap
+from api.cli.output import ago, duration, moment
+from api.cli.session import Session, takes_session
+from api.cli.words import Limit, Why
+
+builds = typer.Typer(help="Builds: list, look at, read the output, cancel.")
+
+BuildId = Annotated[str, typer.Argument(metavar="[BUILD]", help="The newest by default.", show_default=False)]
+
+
+@builds.callback(invoke_without_command=True)
+@takes_session
+def list_builds(session: Session, limit: Limit = 20) -> None:
+    """Builds of the component, newest first."""
+    found = session.listed("builds", limit=limit)
+    if session.out.as_json:
+        session.out.json(found)
+        return
+    rows = [
+        [b.text("build"), b.text("status"), ago(b.text("requested_at")), _took(b), b.text("commit")[:12] or "-",
+         b.text("reason", "detected")]
+        for b in found
+    ]  # fmt: skip
+    session.out.table(["build", "status", "requested", "took", "commit", "said"], rows, "no build yet: rayfold deploy")
+
+
+@builds.command("info")
+@takes_session
+def build_info(session: Session, build: BuildId = "") -> None:
+    """A build: its source, what was detected, how it ended."""
+    found = session.read("builds", _chosen(session, build))
+    if session.out.as_json:
+        session.out.json(found)
+        return
+    source = found.pairs("source")
+    session.out.facts(
+        [
+            ("build", found.text("build")),
+            ("status", found.text("status")),
+            ("source", " ".join(source.get(key, "") for key in ("kind", "url", "ref", "digest", "subdir")).strip()),
+            ("commit", found.text("commit")),
+            ("detected", found.text("detected")),
+            ("artifact", found.text("artifact")),
+            ("attempt", str(found.whole("attempt"))),
+            ("took", _took(found) + (" (cached)" if found.flag("cache_hit") else "")),
+            ("operation", found.text("operation")),
+            ("reason", found.text("reason")),
+        ]
+    )
+    for line in found.words("lines"):
+        session.out.say(f"  {shown(line)}")
+
+
+@builds.command("output")
+@takes_session
+def build_output(
+    session: Session,
+    build: BuildId = "",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the build ends.")] = False,
+) -> None:
+    """The output of a build."""
+    chosen = _chosen(session, build)
+    path = session.component_path("builds", chosen, "output")
+    if follow:
+        for sent in Feed(session.client, path, {"follow": True}):
+            _print(session, sent.document())
+        return
+    number = 1
+    while True:
+        page = session.client.get(path, {"from": number, "n": 10_000})
+        for line in page.items():
+            _print(session, line)
+        if not page.items():
+            return
+        number = page.whole("next")
+
+
+@builds.command("cancel")
+@takes_session
+def cancel_build(session: Session, build: BuildId = "", message: Why = "") -> None:
+    """Stop a build; its deploy ends as cancelled."""
+    chosen = _chosen(session, build)
+    answer = session.write("POST", "builds", chosen, "cancel", body={"reason": message})
+    if session.out.as_json:
+        session.out.json(answer)
+    session.out.say(f"build {chosen} is being cancelled")
+
+
+def _chosen(session: Session, build: str) -> str:
+    if build:
+        return build
+    newest = session.listed("builds", limit=1)
+    if not newest:
+        raise CliError("expected a build, found none", exit_code=ExitCode.NOT_FOUND, hint="rayfold deploy")
+    return newest[0].text("build")
+
+
+def _print(session: Session, line: Document) -> None:
+    if "text" not in line:
+        return
+    if session.out.as_json:
+        session.out.json_line(line)
+    elif line.whole("gap"):
+        tell_gap(session, line)
+    else:
+        session.out.line(shown(line.text("text")))
+
+
+def _took(build: Document) -> str:
+    begun, ended = moment(build.text("started_at", "requested_at")), moment(build.text("ended_at"))
+    return duration((ended - begun).total_seconds()) if begun and ended else "-"

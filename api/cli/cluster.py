@@ -1,0 +1,153 @@
+"""`rayfold status`, `nodes`, `pool` and `projections`: how the platform itself is.
+
+Knows what the platform tells of itself; the machine below is the doctor's.
+"""
+
+from typing import Annotated
+
+import typer
+
+from api.cli.document import Document
+from api.cli.errors import CliError, ExitCode, Unreachable
+from api.cli.output import ago, size
+from api.cli.session import Session, takes_session
+
+projections = typer.Typer(help="Read models: list, rebuild.")
+pool = typer.Typer(help="Pools of actors: list, scale.")
+
+
+@takes_session
+def status(session: Session) -> None:
+    """How the platform is; exits 1 when it is not ready."""
+    out = session.out
+    try:
+        found = session.client.get("/v1/status")
+    except Unreachable as error:
+        if out.as_json:
+            out.json({"running": False, "ready": False, "reason": error.message})
+        raise
+    address = session.client.address
+    if out.as_json:
+        out.json(
+            {"running": True, **found.raw, "url": address.url, "gateway_url": address.gateway_url, "pid": address.pid}
+        )
+    else:
+        _show_status(session, found)
+    if not found.flag("ready"):
+        raise CliError(
+            "the platform runs but is not ready", hint="rayfold doctor; the checks above say what is missing"
+        )
+
+
+def _show_status(session: Session, found: Document) -> None:
+    address = session.client.address
+    port = found.whole("gateway_port")
+    session.out.facts(
+        [
+            ("rayfold", found.text("version")),
+            ("ready", found.text("ready")),
+            ("api", address.url),
+            ("gateway", address.gateway_url or (f"http://*.localhost:{port}" if port else "")),
+            ("data", str(session.data_dir)),
+            ("pid", str(address.pid or "")),
+            ("partitions", found.text("partitions")),
+            ("apps", found.text("apps")),
+            ("components", found.text("components")),
+            ("operations", f"{found.whole('running_operations')} running"),
+        ]
+    )
+    rows = [
+        ["ok" if c.flag("ok") else "failed", c.text("name"), c.text("found"), c.text("fix")]
+        for c in found.items("checks")
+    ]
+    if rows:
+        print()
+        session.out.table(["check", "of", "found", "fix"], rows)
+
+
+@takes_session
+def nodes(session: Session) -> None:
+    """Machines that run instances."""
+    found = session.client.items("/v1/nodes")
+    if session.out.as_json:
+        session.out.json(found)
+        return
+    rows = [
+        [n.text("name"), n.text("status"), n.text("address"), n.text("cpus"), size(n.number("memory_bytes")),
+         n.text("runtime"), ago(n.text("joined_at")), n.text("reason")]
+        for n in found
+    ]  # fmt: skip
+    headings = ["node", "status", "address", "cpus", "memory", "runtime", "joined", "reason"]
+    session.out.table(headings, rows, "no node yet")
+
+
+@pool.callback(invoke_without_command=True)
+@takes_session
+def pools(session: Session) -> None:
+    """Pools of actors: how many there should be, how many there are."""
+    _list_pools(session)
+
+
+@pool.command("list")
+@takes_session
+def pool_list(session: Session) -> None:
+    """Pools of actors: how many there should be, how many there are."""
+    _list_pools(session)
+
+
+def _list_pools(session: Session) -> None:
+    found = session.client.items("/v1/pools")
+    if session.out.as_json:
+        session.out.json(found)
+        return
+    rows = [[p.text("name"), p.text("size"), p.text("running")] for p in found]
+    session.out.table(["pool", "wanted", "running"], rows, "no pool")
+
+
+@pool.command("scale")
+@takes_session
+def pool_scale(session: Session, sizes: Annotated[list[str], typer.Argument(metavar="POOL=N...")]) -> None:
+    """Resize pools of actors: builder=4."""
+    for text in sizes:
+        name, _, count = text.partition("=")
+        if not name or not count.isdecimal():
+            raise CliError(
+                f"expected POOL=N, found {text!r}", exit_code=ExitCode.USAGE, hint="rayfold pool scale builder=4"
+            )
+        answer = session.client.send("PATCH", f"/v1/pools/{name}", {"size": int(count)})
+        if session.out.as_json:
+            session.out.json(answer)
+        session.out.say(f"pool {name}: {answer.whole('size')} wanted, {answer.whole('running')} running")
+
+
+@projections.callback(invoke_without_command=True)
+@takes_session
+def projections_root(session: Session) -> None:
+    """Read models, and how far behind the log each is."""
+    _list_projections(session)
+
+
+@projections.command("list")
+@takes_session
+def projections_list(session: Session) -> None:
+    """Read models, and how far behind the log each is."""
+    _list_projections(session)
+
+
+def _list_projections(session: Session) -> None:
+    found = session.client.items("/v1/projections")
+    if session.out.as_json:
+        session.out.json(found)
+        return
+    rows = [[p.text("name"), p.text("behind"), str(len(p.pairs("positions")))] for p in found]
+    session.out.table(["projection", "events behind", "partitions"], rows, "no projection")
+
+
+@projections.command("rebuild")
+@takes_session
+def rebuild(session: Session, name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+    """Delete a read model and fold it again from the log."""
+    answer = session.client.send("POST", f"/v1/projections/{name}/rebuild", {})
+    if session.out.as_json:
+        session.out.json(answer)
+    session.out.say(f"{name} is being folded anew; how far it is: rayfold projections")

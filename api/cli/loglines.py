@@ -1,0 +1,50 @@
+"""How a log line looks on a terminal or in a pipe: time, source, instance, text.
+
+Knows the log line's fields; nothing of how lines are fetched.
+"""
+
+import re
+import time
+from datetime import UTC, datetime
+
+from api.cli.document import Document
+from api.cli.errors import CliError, ExitCode
+from api.cli.output import clock, moment, styled
+from api.cli.safe import visible
+from api.cli.session import Session
+
+_SPAN = re.compile(r"^(\d{1,9})(s|m|min|h|d)$")
+_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+
+
+def shown(text: str) -> str:
+    """One line of text, safe to print."""
+    return visible(text)
+
+
+def line_text(line: Document, component: str) -> str:
+    """`2026-01-31T12:00:00.000Z app[web-3]: text`."""
+    who = line.text("source", default="app")
+    instance = line.text("instance").rpartition("-")[2]
+    where = f"{who}[{visible(component)}-{visible(instance)}]" if instance else who
+    head = f"{clock(line.text('at'))} {where}:"
+    return f"{styled(head, 'name' if who == 'app' else 'dim')} {visible(line.text('text'))}"
+
+
+def tell_gap(session: Session, line: Document) -> None:
+    """Lines that could not be kept are counted and said, never passed over."""
+    session.out.say(f"--- {line.whole('gap')} lines are missing here: {visible(line.text('text'))}")
+
+
+def since_time(text: str) -> str:
+    """`10m`, `1h`, `2d` or an ISO-8601 time, as ISO-8601 in UTC. Raises CliError."""
+    span = _SPAN.match(text)
+    if span:
+        at = time.time() - int(span[1]) * _SECONDS[span[2]]
+        return datetime.fromtimestamp(at, UTC).isoformat()
+    found = moment(text)
+    if found is None:
+        raise CliError(
+            f"expected a time like 10m, 2h, 1d or 2026-01-31T12:00:00Z, found {text!r}", exit_code=ExitCode.USAGE
+        )
+    return found.astimezone(UTC).isoformat()
