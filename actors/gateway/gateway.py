@@ -16,7 +16,7 @@ import structlog
 from actors.gateway.access_log import AccessLogFile
 from actors.gateway.catalog import CDS, EDS, LDS, ROUTES, Resource
 from actors.gateway.envoy import EnvoyProcess, EnvoySettings
-from actors.gateway.errors import EnvoyAdminError, GatewaySettingsError, NotAppliedError
+from actors.gateway.errors import EnvoyAdminError, GatewaySettingsError, NotAppliedError, NotDrainedError
 from actors.gateway.listener import LISTENER, ListenerSettings, listener
 from actors.gateway.resources import cluster, endpoints, scope
 from actors.gateway.rundir import RunDirectory, check_socket_path
@@ -160,8 +160,8 @@ class Gateway:
     async def wait_applied(self, position: Position, timeout: float, service_id: str | None = None) -> None:
         """Return once Envoy has applied `position`.
 
-        Raises NotAppliedError after `timeout` seconds, and RejectedByEnvoyError if Envoy cannot listen, or if
-        `service_id` is given and Envoy has refused its endpoints or one of its hosts.
+        Raises NotAppliedError after `timeout` seconds, and RejectedByEnvoyError if Envoy cannot listen, or has refused
+        endpoints or a host of the component whose snapshot has this position, or of `service_id`.
         """
         try:
             await self._xds.wait_applied(position, timeout)
@@ -169,10 +169,17 @@ class Gateway:
             self._xds.raise_rejected(frozenset({LISTENER}))
             raise
         await self._wait_open(timeout)
-        if service_id is not None:
-            routing = self._table.component(service_id)
-            hosts = {normal_host(spec.host) for spec in routing.routes} if routing else set()
-            self._xds.raise_rejected(frozenset({service_id} | hosts))
+        if self._xds.rejections():
+            self._xds.raise_rejected(self._resource_names(position, service_id))
+
+    def _resource_names(self, position: Position, service_id: str | None) -> frozenset[str]:
+        """What Envoy calls the component of this position or id, and its hosts."""
+        names: set[str] = set()
+        for known in self._table.services:
+            routing = self._table.component(known)
+            if routing is not None and (known == service_id or routing.position == position):
+                names |= {known} | {normal_host(spec.host) for spec in routing.routes}
+        return frozenset(names)
 
     async def _wait_open(self, timeout: float) -> None:
         """Envoy acknowledges its first routes some milliseconds before its workers accept connections."""
@@ -204,7 +211,7 @@ class Gateway:
         return result
 
     async def wait_drained(self, instances: Mapping[str, Sequence[str]], timeout: float) -> None:
-        """Return once these draining instances have nothing in flight; NotAppliedError after `timeout` seconds.
+        """Return once these draining instances have nothing in flight; NotDrainedError after `timeout` seconds.
 
         Twice in a row: a worker may have picked an instance just before it heard that it drains.
         """
@@ -216,7 +223,7 @@ class Gateway:
                     quiet = quiet + 1 if not any(active.values()) else 0
                     await asyncio.sleep(_DRAIN_POLL_SECONDS)
         except TimeoutError as error:
-            raise NotAppliedError(
+            raise NotDrainedError(
                 f"expected no request in flight within {timeout:g} s, found some on {instances}"
             ) from error
 

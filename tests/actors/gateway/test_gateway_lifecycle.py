@@ -4,6 +4,8 @@ import asyncio
 import os
 import signal
 import socket
+import sys
+from pathlib import Path
 
 import msgspec
 import psutil
@@ -18,6 +20,7 @@ from actors.gateway.table import EndpointSpec
 from events import failpoints
 from events.log.records import Position
 
+ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.servers
 
 
@@ -62,6 +65,47 @@ async def test_an_adopted_envoy_is_told_what_changed_meanwhile(site, upstream) -
 
     assert (await site.ask("web.localhost")).body == "new"
     assert (await site.ask("gone.localhost")).status == 404
+
+
+GATEWAY_OF_ITS_OWN = """
+import asyncio, sys
+import msgspec
+from actors.gateway.gateway import Gateway, GatewaySettings
+from actors.gateway.table import ComponentRouting
+
+async def main():
+    gateway = Gateway(msgspec.json.decode(sys.argv[1], type=GatewaySettings, dec_hook=lambda kind, text: kind(text)))
+    snapshot = msgspec.json.decode(sys.argv[2], type=ComponentRouting)
+    await gateway.start()
+    gateway.apply([snapshot])
+    gateway.ready()
+    await gateway.wait_applied(snapshot.position, 20)
+    print("up", flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_a_gateway_killed_without_warning_leaves_envoy_serving_and_is_followed_by_another(site, upstream) -> None:
+    snapshot = site.component("web", await upstream("web"))
+    arguments = [msgspec.json.encode(site.settings, enc_hook=str).decode(), msgspec.json.encode(snapshot).decode()]
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", GATEWAY_OF_ITS_OWN, *arguments, stdout=asyncio.subprocess.PIPE, cwd=ROOT
+    )
+    async with asyncio.timeout(20):
+        while b"up" not in await child.stdout.readline():
+            assert child.returncode is None
+    child.kill()
+    await child.wait()
+    assert (await site.ask("web.localhost")).body == "web"
+
+    assert await site.gateway.start() is True
+    site.gateway.apply([snapshot])
+    site.gateway.ready()
+    await site.gateway.wait_applied(snapshot.position, 10)
+    assert site.gateway.sent == (0, 0)
+    assert (await site.ask("web.localhost")).body == "web"
 
 
 async def test_a_new_listener_reaches_an_adopted_envoy_and_fails_no_request(site, upstream) -> None:
@@ -137,7 +181,10 @@ async def test_a_refusal_is_visible_and_holds_nothing_else_back(site, upstream) 
 
     site.gateway.apply([bad, site.component("other", other)])
     with pytest.raises(RejectedByEnvoyError, match="no-ip-address"):
-        await site.gateway.wait_applied(bad.position, 10, "web")
+        await site.gateway.wait_applied(bad.position, 10)
+    with pytest.raises(RejectedByEnvoyError):
+        await site.gateway.wait_applied(Position(0, 1), 10, "web")
+    await site.gateway.wait_applied(Position(0, bad.position.offset + 1), 10)
 
     (rejection,) = (await site.gateway.health()).rejections
     assert (rejection.type_url, rejection.name) == (EDS, "web")

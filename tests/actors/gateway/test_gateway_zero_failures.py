@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from actors.gateway.errors import NotAppliedError
+from actors.gateway.errors import NotDrainedError
 
 pytestmark = pytest.mark.servers
 
@@ -73,7 +73,7 @@ async def test_a_draining_instance_finishes_what_it_has_and_gets_nothing_new(sit
         await site.serve(site.component("web", old.endpoint("draining"), new))
         answers = [await site.ask("web.localhost") for _ in range(50)]
         active = await site.gateway.active_requests({"web": ["old", "new", "unknown"]})
-        with pytest.raises(NotAppliedError):
+        with pytest.raises(NotDrainedError):
             await site.gateway.wait_drained({"web": ["old"]}, 0.3)
         old.go_on.set()
 
