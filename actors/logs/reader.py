@@ -18,6 +18,9 @@ from actors.logs.stream import Extent, StreamView
 SCAN_BYTES = 4 * 1024 * 1024
 """Stored bytes looked at in one call, so that no call holds its thread for long."""
 
+PIECE_CHARS = 2 * 1024 * 1024
+"""Characters of one forward piece, so that a slow tail holds at most one such piece in memory."""
+
 RETENTION = "older lines are no longer kept (retention)"
 DAMAGED = "lines lost: the stored bytes are damaged"
 
@@ -113,12 +116,24 @@ def forward(view: StreamView, start: int, *, limit: int, flt: LineFilter, budget
                 return Scan(walk.lines, walk.expected, False)
             scanned += block.end - block.offset
             walk.block(extent.path, block)
-            if len(walk.lines) >= limit:
-                lines = walk.lines[:limit]
-                cursor = lines[-1].next_number if len(walk.lines) > limit else walk.expected
-                return Scan(lines, cursor, cursor >= view.next_number)
+            fitting = _fitting(walk.lines, limit)
+            if fitting < len(walk.lines):
+                lines = walk.lines[:fitting]
+                return Scan(lines, lines[-1].next_number, False)
+            if fitting == limit:
+                return Scan(walk.lines, walk.expected, walk.expected >= view.next_number)
     walk.hole(view.next_number, view.blocks[-1].t_max if view.blocks else 0)
     return Scan(walk.lines, walk.expected, True)
+
+
+def _fitting(lines: list[LogLine], limit: int) -> int:
+    """How many of `lines` a piece may hold: `limit`, and PIECE_CHARS where there is more than one."""
+    room = PIECE_CHARS
+    for count, line in enumerate(lines[:limit]):
+        room -= len(line.text)
+        if room < 0 and count:
+            return count
+    return min(len(lines), limit)
 
 
 def _end_of(view: StreamView, extent: Extent) -> int:
