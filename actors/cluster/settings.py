@@ -42,6 +42,15 @@ class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
         return Path(self.run)
 
     @property
+    def node_root_dir(self) -> Path:
+        return Path(self.node_root)
+
+    @property
+    def runs_as_root(self) -> bool:
+        """Whether every application gets a user of its own."""
+        return os.geteuid() == 0
+
+    @property
     def uploads(self) -> Path:
         return self.data_dir / "uploads"
 

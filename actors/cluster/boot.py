@@ -1,0 +1,44 @@
+"""Brings the actors of a platform up on a running Ray: `python -m actors.cluster.boot DATA [SECONDS]`.
+
+A process of its own, because a Ray driver dies with its head and whoever watches over the head must not. Repeating it
+is harmless: actors that are there are left alone.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import ray
+
+from actors.cluster.pools import RECONCILER, Pool, actor_names, ensure_actor, load_pools
+from actors.cluster.settings import RAY_NAMESPACE, load_settings
+
+POLL_SECONDS = 0.1
+DEFAULT_SECONDS = 60.0
+
+
+def boot(data: Path, seconds: float) -> bool:
+    """Make every actor and wait until all answered and every partition is served; False when `seconds` pass first."""
+    settings = load_settings(data)
+    pools = load_pools(data)
+    ray.init(address=settings.ray_address, namespace=RAY_NAMESPACE, log_to_driver=False, configure_logging=False)
+    handles = [ensure_actor(pool, name, settings) for pool in pools for name in actor_names(pool, settings)]
+    opening = [handle.health.remote() for handle in handles]
+    itself = Pool(name=RECONCILER, actor="actors.cluster.reconciler:Reconciler")
+    reconciler = ensure_actor(itself, RECONCILER, settings, msgspec.json.encode(pools))
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if ray.get(reconciler.ready.remote(), timeout=max(0.1, deadline - time.monotonic())):
+                ray.wait(opening, num_returns=len(opening), timeout=max(0.0, deadline - time.monotonic()))
+                return True
+        except ray.exceptions.RayError as error:
+            print(f"not yet: {type(error).__name__}", file=sys.stderr)  # noqa: T201
+        time.sleep(POLL_SECONDS)
+    return False
+
+
+if __name__ == "__main__":
+    limit = float(sys.argv[2]) if len(sys.argv) > 2 else DEFAULT_SECONDS
+    sys.exit(0 if boot(Path(sys.argv[1]), limit) else 1)

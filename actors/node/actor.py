@@ -1,0 +1,161 @@
+"""NodeAgent: the Ray actor of one machine: its instances through the `Agent`, their output through the collector."""
+
+import asyncio
+import os
+import secrets
+from pathlib import Path
+
+import psutil
+import structlog
+
+from actors.builder.artifacts import DirectoryArtifactStore
+from actors.builder.unpack import run_env, unpack_artifact
+from actors.cluster.directory import Directory
+from actors.cluster.links import Router, node_prefix
+from actors.cluster.shell import ActorShell
+from actors.logs.access import AccessTail
+from actors.logs.client import LogClient
+from actors.logs.collector import Collector, Followed
+from actors.node.agent import Agent, Prepared
+from actors.runtime.processes import ProcessRuntime
+from actors.runtime.users import UserBook
+from actors.supervisor.orders import Ended, Started, StartOrder
+from events.log.errors import LogError
+from events.log.etcd_log import EtcdEventLog
+from events.model.base import Envelope
+from events.model.node import JoinNode
+from events.model.registry import encode_command
+
+log = structlog.get_logger("node")
+
+LEASE_SECONDS = 10
+RETRY_SECONDS = 1.0
+COLLECT_SECONDS = 60.0  # how long an ended instance's directory waits for its output to be collected
+
+
+class NodeArtifacts:
+    """Unpacks artifacts for this node's instances, readable only for the application they belong to."""
+
+    def __init__(self, *, store: DirectoryArtifactStore, root: Path, users: UserBook) -> None:
+        self._store = store
+        self._root = root
+        self._users = users
+
+    async def prepare(self, digest: str, team: str, app: str) -> Prepared:
+        """See actors.node.agent.Artifacts."""
+        owner = await asyncio.to_thread(self._users.owner_of, team, app)
+        gid = owner.gid if os.geteuid() == 0 else None
+        directory = await unpack_artifact(self._store, digest, self._root, gid)
+        env = await asyncio.to_thread(run_env, directory)
+        return Prepared(path=str(directory / "app"), env=env)
+
+
+class NodeAgent(ActorShell):
+    """One per machine."""
+
+    _agent: Agent
+    _collector: Collector
+    _runtime: ProcessRuntime
+
+    async def open(self) -> None:
+        """Adopt what runs here, go on collecting its output, and say that this node is there."""
+        settings = self.settings
+        event_log = EtcdEventLog(settings.etcd, partitions=settings.partitions)
+        await event_log.open()
+        root = settings.node_root_dir
+        self._runtime = ProcessRuntime(node_root=root, run_dir=settings.run_dir / "node", host=settings.bind)
+        users = UserBook(root / "uids.json")
+        store = DirectoryArtifactStore(settings.data_dir / "artifacts")
+        self._agent = Agent(
+            name=settings.node,
+            runtime=self._runtime,
+            artifacts=NodeArtifacts(store=store, root=root / "unpacked", users=users),
+            commands=Router(event_log=event_log, directory=Directory()),
+            orders=settings.data_dir / "orders",
+        )
+        token = settings.log_token_file.read_text().strip()
+        client = LogClient(settings.eventlog_address_file, token, node=settings.node)
+        self._collector = Collector(client, settings.data_dir / "collector")
+        await self._collector.start()
+        await self._agent.open()
+        for order in self._agent.running():
+            await self._collect(order)
+        access = AccessTail(client, settings.access_log, settings.data_dir / "collector" / "access.json")
+        await access.start()
+        self.keep(self._agent.run(), "watch")
+        self.keep(self._clean_up(), "clean up")
+        self.keep(self._register(event_log), "register")
+
+    async def detail(self) -> str:
+        return f"{len(self._agent.running())} instances"
+
+    async def start(self, order: StartOrder) -> Started:
+        """Start an instance; idempotent by its id."""
+        await self.opened()
+        started = await self._agent.start(order)
+        await self._collect(order)
+        return started
+
+    async def stop(self, instance: str, grace_seconds: float) -> Ended:
+        """Stop an instance; returns when nothing of it runs any more."""
+        await self.opened()
+        return await self._agent.stop(instance, grace_seconds)
+
+    async def unknown(self, instances: list[str]) -> list[str]:
+        """Those of `instances` that this node knows nothing of."""
+        await self.opened()
+        return await self._agent.unknown(instances)
+
+    async def _collect(self, order: StartOrder) -> None:
+        followed = Followed(
+            instance_id=order.instance,
+            stream=order.service_id,
+            release=order.release,
+            directory=str(self._runtime.log_directory(order.instance).parent),
+        )
+        await self._collector.follow(followed)
+
+    async def _clean_up(self) -> None:
+        """Remove ended instances once their output is stored; one whose output cannot be stored yet waits."""
+        while True:
+            instance = await self._agent.finished.get()
+            if await self._collector.drained(instance, COLLECT_SECONDS):
+                try:
+                    await self._agent.forget(instance)
+                except Exception as error:
+                    log.warning("could not remove an instance", instance=instance, error=str(error))
+            else:
+                self._agent.finished.put_nowait(instance)
+
+    async def _register(self, event_log: EtcdEventLog) -> None:
+        settings = self.settings
+        key = node_prefix(settings.etcd.namespace) + settings.node
+        told = False
+        while True:
+            try:
+                async with event_log.client.lease(LEASE_SECONDS) as lease:
+                    await event_log.client.put(key, b"{}", lease=lease.id)
+                    if not told:
+                        told = await self._join(event_log)
+                    await lease.lost()
+            except LogError as error:
+                log.info("could not register the node", error=str(error))
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _join(self, event_log: EtcdEventLog) -> bool:
+        settings = self.settings
+        join = JoinNode(
+            name=settings.node,
+            address=settings.bind,
+            cpus=os.cpu_count() or 1,
+            memory_bytes=psutil.virtual_memory().total,
+            runtime="processes",
+        )
+        envelope = Envelope(
+            stream=f"node/{settings.node}",
+            command=encode_command(join),
+            command_id=f"join.{secrets.token_hex(8)}",
+            actor=f"node:{settings.node}",
+        )
+        [reply] = await Router(event_log=event_log, directory=Directory()).submit([envelope])
+        return not reply.error

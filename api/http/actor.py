@@ -1,0 +1,89 @@
+"""ApiServer: the Ray actor that serves the HTTP interface. Holds no state; only wires the app to the platform."""
+
+from collections.abc import Sequence
+
+from actors.cluster.directory import ActorUnreachable, Directory
+from actors.cluster.links import Router
+from actors.cluster.pools import RECONCILER
+from actors.cluster.shell import ActorShell, Health
+from actors.logs.client import LogClient
+from api import VERSION
+from api.http.app import create_app, serve
+from api.http.schema_platform import CheckView, PoolView
+from api.http.services import Services
+from events.log.etcd_log import EtcdEventLog
+from projections.database import Database
+from projections.errors import UnknownProjection
+
+REBUILD_SECONDS = 600.0
+
+
+class ClusterPlatform:
+    """What the API asks of the platform, answered by the reconciler and the projector."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+
+    async def checks(self) -> Sequence[CheckView]:
+        """One check for each actor, and one for the reconciler itself."""
+        try:
+            report: list[Health] = await self._directory.call(RECONCILER, "report")
+        except ActorUnreachable as error:
+            fix = "rayfold up brings it back"
+            return [CheckView(name=RECONCILER, ok=False, found=str(error), fix=fix)]
+        return [CheckView(name=h.name, ok=h.ready, found=h.detail or ("ready" if h.ready else "away")) for h in report]
+
+    async def pools(self) -> Sequence[PoolView]:
+        """Every pool with its wanted size and what answers."""
+        report: list[Health] = await self._directory.call(RECONCILER, "report")
+        wanted: dict[str, int] = {}
+        running: dict[str, int] = {}
+        for health in report:
+            pool = health.name.partition("-")[0]
+            wanted[pool] = wanted.get(pool, 0) + 1
+            running[pool] = running.get(pool, 0) + int(health.ready)
+        return [PoolView(name=name, size=size, running=running[name]) for name, size in sorted(wanted.items())]
+
+    async def scale_pool(self, name: str, size: int) -> PoolView | None:
+        """Pools keep the size they were started with."""
+        known = {pool.name: pool for pool in await self.pools()}
+        if name not in known:
+            return None
+        if known[name].size == size:
+            return known[name]
+        raise ValueError(f"pool {name} has the size {known[name].size} it was started with; see rayfold up --help")
+
+    async def rebuild_projection(self, name: str) -> bool:
+        """Have the projector empty a read model and fold it again."""
+        try:
+            await self._directory.call("projector-0", "rebuild", name, seconds=REBUILD_SECONDS)
+        except UnknownProjection:
+            return False
+        return True
+
+
+class ApiServer(ActorShell):
+    """One of a pool."""
+
+    async def open(self) -> None:
+        """Listen on the API's port; loopback unless the platform was told otherwise."""
+        settings = self.settings
+        event_log = EtcdEventLog(settings.etcd, partitions=settings.partitions)
+        await event_log.open()
+        directory = Directory()
+        log_token = settings.log_token_file.read_text().strip()
+        services = Services(
+            commands=Router(event_log=event_log, directory=directory),
+            log=event_log,
+            database=Database(settings.database_url),
+            logs=LogClient(settings.eventlog_address_file, log_token, node=settings.node),
+            platform=ClusterPlatform(directory),
+            uploads=settings.uploads,
+            admin_token=settings.admin_token_file.read_text().strip(),
+            gateway_port=lambda: settings.gateway_port,
+            version=VERSION,
+        )
+        self._runner, _ = await serve(create_app(services), settings.bind, settings.api_port)
+
+    async def detail(self) -> str:
+        return f"http://{self.settings.bind}:{self.settings.api_port}"

@@ -1,0 +1,327 @@
+"""The composition root: starts etcd, Ray and every pool, keeps them running, and takes them down.
+
+The keeper holds no state and is no part of any request: killed, it leaves everything running, and the next `up` adopts
+what it finds. It never talks to Ray itself, whose drivers die with their head.
+"""
+
+import asyncio
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from actors.cluster.journal import open_journal
+from actors.cluster.pools import Pool, save_pools
+from actors.cluster.ray_head import RayHead, RayNotStarted
+from actors.cluster.reconciler import heartbeat_key
+from actors.cluster.settings import PlatformSettings, load_settings
+from api import place
+from api.config import BadConfig, PlatformConfig, load_config
+from events.log.embedded import EmbeddedEtcd
+from events.log.errors import LogError
+from events.log.etcd_client import EtcdClient
+from events.log.etcd_connection import EtcdSettings
+
+READY_SECONDS = 90.0
+WATCH_SECONDS = 0.5
+HEARTBEAT_GRACE_SECONDS = 20.0
+STOP_SECONDS = 20.0
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+class NotStarted(Exception):
+    """The platform did not start; the message says what failed and where to look."""
+
+
+def pools(settings: PlatformSettings) -> list[Pool]:
+    """Every pool of the platform, the API's own among them."""
+    return [
+        Pool(name="eventlog", actor="actors.logs.actor:EventlogPartition"),
+        Pool(name="supervisor", actor="actors.supervisor.actor:LifecycleSupervisor", size=settings.supervisors),
+        Pool(name="gateway", actor="actors.gateway.actor:GatewayNode"),
+        Pool(name="node", actor="actors.node.actor:NodeAgent", per_node=True),
+        Pool(name="builder", actor="actors.builder.actor:Builder", size=settings.builders),
+        Pool(name="projector", actor="actors.projector:Projector"),
+        Pool(name="api", actor="api.http.actor:ApiServer"),
+    ]
+
+
+# --- up ---------------------------------------------------------------------------------------------------------------
+
+
+def run(*, data: Path, api_port: int | None, gateway_port: int | None, detach: bool) -> int:
+    """Start the platform at `data`, or what is missing of it. Returns an exit code; says on stderr what failed."""
+    data = data.absolute()
+    try:
+        place.prepare(data)
+        if _keeper_pid(data) is not None:
+            print("the platform is running already", file=sys.stderr)
+            return 0
+        if detach:
+            return _detach(data, api_port, gateway_port)
+        return asyncio.run(_Keeper(data, api_port, gateway_port).keep())
+    except (NotStarted, BadConfig, place.PlaceUnusable, RayNotStarted, LogError, OSError) as error:
+        print(f"rayfold: {error}", file=sys.stderr)
+        return 1
+
+
+def _detach(data: Path, api_port: int | None, gateway_port: int | None) -> int:
+    """Start the keeper in a session of its own and wait until the platform is ready."""
+    command = [sys.executable, "-m", "api.up", str(data)]
+    command += [str(-1 if port is None else port) for port in (api_port, gateway_port)]
+    (data / "api.json").unlink(missing_ok=True)
+    log = data / "platform" / "up.log"
+    with log.open("wb") as output:
+        keeper = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd="/",
+            env={**os.environ, "PYTHONPATH": _import_path()},
+        )  # fmt: skip
+    deadline = time.monotonic() + READY_SECONDS
+    while not (data / "api.json").exists():
+        code = keeper.poll()
+        if code is not None or time.monotonic() > deadline:
+            found = f"exit code {code}" if code is not None else f"nothing within {READY_SECONDS:.0f} s"
+            words = log.read_text(errors="replace").strip()[-2000:]
+            print(f"rayfold: expected the platform to become ready, found {found}; {log} says:\n{words}",
+                  file=sys.stderr)  # fmt: skip
+            return 1
+        time.sleep(0.05)
+    return 0
+
+
+def _import_path() -> str:
+    return os.pathsep.join(p for p in (str(PROJECT), os.environ.get("PYTHONPATH", "")) if p)
+
+
+def _keeper_pid(data: Path) -> int | None:
+    """The keeper's process id when one holds the lock."""
+    try:
+        with (data / "up.lock").open("r+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(lock.read() or 0) or None
+            return None
+    except FileNotFoundError:
+        return None
+
+
+class _Keeper:
+    """Keeps one platform running until told to stop."""
+
+    def __init__(self, data: Path, api_port: int | None, gateway_port: int | None) -> None:
+        self._data = data
+        self._ports = (api_port, gateway_port)
+        self._config: PlatformConfig = load_config(data)
+        self._etcd = EmbeddedEtcd(data) if self._config.etcd is None else None
+        self._ray = _ray_head(data)
+
+    async def keep(self) -> int:
+        """Start everything, then watch over it; a SIGTERM ends only the watch, a SIGINT the platform as well."""
+        os.umask(0o077)
+        os.environ["PYTHONPATH"] = _import_path()
+        open_journal(self._data / "platform", "keeper")
+        with (self._data / "up.lock").open("a+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            told = asyncio.get_running_loop().create_future()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, _tell, told, number)
+            settings = await self._start()
+            print(f"ready: http://{settings.bind}:{settings.api_port}", file=sys.stderr, flush=True)
+            await self._watch(settings, told)
+        if told.result() == signal.SIGINT:
+            await asyncio.to_thread(down, data=self._data, keep_apps=False)
+        return 0
+
+    async def _start(self) -> PlatformSettings:
+        # Ray takes the longest: it starts beside etcd.
+        ray = asyncio.create_task(asyncio.to_thread(self._ray.ensure))
+        try:
+            etcd = await self._etcd_settings()
+            settings = place.make_settings(
+                self._data, self._config, etcd, api_port=self._ports[0], gateway_port=self._ports[1]
+            )
+            self._check_ports(settings)
+        finally:
+            await asyncio.wait([ray])
+        settings = msgspec.structs.replace(settings, ray_address=ray.result())
+        await asyncio.to_thread(settings.save)
+        await asyncio.to_thread(save_pools, self._data, pools(settings))
+        if not await self._boot():
+            raise NotStarted(f"expected every actor to answer within {READY_SECONDS:.0f} s; look into "
+                             f"{self._data / 'platform'}")  # fmt: skip
+        await self._await_api(settings)
+        await asyncio.to_thread(_tell_where, settings)
+        return settings
+
+    async def _etcd_settings(self) -> EtcdSettings:
+        if self._etcd is not None:
+            return await self._etcd.ensure()
+        assert self._config.etcd is not None  # noqa: S101 -- one of the two is set
+        return self._config.etcd.settings()
+
+    def _check_ports(self, settings: PlatformSettings) -> None:
+        if self._ray.alive() and (self._data / "api.json").exists():
+            return  # adopted: the ports are our own actors'
+        problem = place.port_problem(settings.bind, settings.api_port, "--api-port")
+        if problem:
+            raise NotStarted(problem)
+
+    async def _boot(self) -> bool:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "actors.cluster.boot", str(self._data), str(READY_SECONDS),
+            env={**os.environ, **self._ray.environment()}, cwd="/",
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(READY_SECONDS + 10):
+                return await process.wait() == 0
+        except TimeoutError:
+            process.kill()
+            return False
+
+    async def _await_api(self, settings: PlatformSettings) -> None:
+        url = f"http://{settings.bind}:{settings.api_port}/readyz"
+        deadline = time.monotonic() + READY_SECONDS
+        while not await asyncio.to_thread(_answers, url):
+            if time.monotonic() > deadline:
+                raise NotStarted(f"expected {url} to answer 200; look into {self._data / 'platform'}")
+            await asyncio.sleep(WATCH_SECONDS / 5)
+
+    async def _watch(self, settings: PlatformSettings, told: "asyncio.Future[int]") -> None:
+        tasks = [asyncio.create_task(self._watch_ray(settings))]
+        if self._etcd is not None:
+            tasks.append(asyncio.create_task(self._etcd.watch_over()))
+        asked: asyncio.Future[None] = asyncio.ensure_future(_until(told))
+        await asyncio.wait({asked, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                raise error
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _watch_ray(self, settings: PlatformSettings) -> None:
+        """Start Ray and the actors again when the head died or the reconciler has gone silent."""
+        silent_since: float | None = None
+        async with EtcdClient(settings.etcd) as client:
+            while True:
+                await asyncio.sleep(WATCH_SECONDS)
+                if not await asyncio.to_thread(self._ray.alive):
+                    address = await asyncio.to_thread(self._ray.ensure)
+                    settings = msgspec.structs.replace(settings, ray_address=address)
+                    await asyncio.to_thread(settings.save)
+                    await self._boot()
+                    silent_since = None
+                    continue
+                if await _reconciler_lives(client, settings):
+                    silent_since = None
+                elif silent_since is None:
+                    silent_since = time.monotonic()
+                elif time.monotonic() - silent_since > HEARTBEAT_GRACE_SECONDS:
+                    await self._boot()
+                    silent_since = None
+
+
+async def _until(told: "asyncio.Future[int]") -> None:
+    await told
+
+
+async def _reconciler_lives(client: EtcdClient, settings: PlatformSettings) -> bool:
+    try:
+        return await client.get(heartbeat_key(settings.etcd.namespace)) is not None
+    except LogError:
+        return True  # etcd is away: that says nothing about the reconciler
+
+
+def _ray_head(data: Path) -> RayHead:
+    return RayHead(state_dir=data / "ray", temp_dir=place.run_dir(data) / "ray", import_path=PROJECT)
+
+
+def _tell(told: "asyncio.Future[int]", number: int) -> None:
+    if not told.done():
+        told.set_result(number)
+
+
+def _tell_where(settings: PlatformSettings) -> None:
+    """Leave `api.json` for the command line, all or nothing."""
+    where = {
+        "url": f"http://{settings.bind}:{settings.api_port}",
+        "gateway_url": f"http://{settings.bind}:{settings.gateway_port}",
+        "gateway_port": settings.gateway_port,
+        "pid": os.getpid(),
+    }
+    path = settings.data_dir / "api.json"
+    draft = path.with_suffix(".draft")
+    draft.write_bytes(msgspec.json.encode(where))
+    draft.replace(path)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 -- our own loopback address
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+# --- down -------------------------------------------------------------------------------------------------------------
+
+
+def down(*, data: Path, keep_apps: bool) -> int:
+    """Stop the platform at `data`; with `keep_apps` its instances and the gateway's proxy go on."""
+    data = data.absolute()
+    try:
+        settings = load_settings(data)
+    except FileNotFoundError:
+        print(f"rayfold: expected a platform at {data}, found none; name another with --data", file=sys.stderr)
+        return 3
+    keeper = _keeper_pid(data)
+    if keeper is not None and keeper != os.getpid():
+        _end(keeper)
+    (data / "api.json").unlink(missing_ok=True)
+    _ray_head(data).stop()
+    if not keep_apps:
+        asyncio.run(_stop_apps(settings))
+    asyncio.run(EmbeddedEtcd(data).stop())
+    return 0
+
+
+def _end(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + STOP_SECONDS
+        while time.monotonic() < deadline:
+            os.kill(pid, 0)
+            time.sleep(0.05)
+        os.kill(pid, signal.SIGKILL)
+
+
+async def _stop_apps(settings: PlatformSettings) -> None:
+    from actors.gateway.envoy import EnvoyProcess, EnvoySettings
+    from actors.runtime.processes import ProcessRuntime
+
+    run = settings.run_dir
+    if (run / "gateway").is_dir():
+        envoy = EnvoyProcess(
+            EnvoySettings(run_dir=run / "gateway", log_file=settings.platform_logs / "envoy.log", node_id="gateway-0")
+        )
+        await envoy.stop()
+    runtime = ProcessRuntime(node_root=settings.node_root_dir, run_dir=run / "node", host=settings.bind)
+    instances = await runtime.open()
+    await asyncio.gather(*(runtime.stop(i.instance_id) for i in instances), return_exceptions=True)
+    await runtime.close()
+
+
+if __name__ == "__main__":
+    _api, _gateway = (None if int(text) < 0 else int(text) for text in sys.argv[2:4])
+    sys.exit(run(data=Path(sys.argv[1]), api_port=_api, gateway_port=_gateway, detach=False))
