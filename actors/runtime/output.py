@@ -11,8 +11,10 @@ Directory: `Runtime.log_directory(instance_id)`, i.e. `{instance}/log/`. Files:
   application's own, in any encoding, without the newline. A last line without a newline is an `F`.
 - A record is whole once its newline is there. A torn record can only be the end of a segment that is no longer the
   newest (its shim was killed in the middle); the successor writes those bytes again, so a reader skips the torn one.
-- Nothing is lost while nobody reads or when the shim is killed. A shim killed between writing a batch and taking it
-  from the pipe writes that batch again: at most one batch (256 KiB) per kill -9 appears twice, none never.
+- Nothing is lost while nobody reads or when the shim is killed: output waits in the pipe (256 KiB, then the application
+  waits) for its successor. Only when shim and application die together is what was in the pipe gone. A shim killed
+  between writing a batch and taking it from the pipe makes its successor write that batch again: at most one batch
+  (256 KiB) per kill -9 appears twice, none never.
 - `dropped`: one line per loss, appended: `<unix micros> <segment> <lines> <bytes> <cap|disk>`. `cap`: 64 MiB were
   unread, so this whole segment was deleted; what was lost is its lines less those the collector had already taken of
   it; if a segment is listed twice, the lines are the same. `disk`: the disk refused these lines; they were never in a

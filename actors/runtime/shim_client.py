@@ -5,12 +5,14 @@ Knows the protocol of shim/wire.py and nothing of what an instance's states mean
 
 import asyncio
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import msgspec
 
 from actors.runtime.errors import StartFailed
+from actors.runtime.shim import files
 
 _SHIM = Path(__file__).parent / "shim" / "__main__.py"
 _START_SECONDS = 30.0
@@ -25,25 +27,31 @@ async def spawn(directory: Path) -> None:
     all its children (Ray does, with its workers) does not reach it.
     """
     environment = {name: os.environ[name] for name in _SHIM_ENVIRONMENT if name in os.environ}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-I", "-S", str(_SHIM), str(directory)),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
+    try:
+        said = await asyncio.to_thread(_run, directory, environment)
+    except subprocess.TimeoutExpired:
+        raise StartFailed(f"{directory}: expected its shim within {_START_SECONDS} s; start it again") from None
+    if said != files.READY:
+        raise StartFailed(f"{directory}: its shim did not come up: {said.decode('utf-8', 'replace').strip()}")
+
+
+def _run(directory: Path, environment: dict[str, str]) -> bytes:
+    """What the shim's first process prints.
+
+    In a thread and by its words, not by asyncio and its exit code: a Ray worker ignores SIGCHLD, so uvloop never hears
+    of a child's exit there and no exit code is left to be read.
+    """
+    return subprocess.run(
+        [sys.executable, "-I", "-S", str(_SHIM), str(directory)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         env=environment,
         cwd="/",
         start_new_session=True,
-    )
-    try:
-        async with asyncio.timeout(_START_SECONDS):
-            _, said = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        raise StartFailed(f"{directory}: expected its shim within {_START_SECONDS} s; start it again") from None
-    if process.returncode != 0:
-        raise StartFailed(f"{directory}: its shim did not come up: {said.decode('utf-8', 'replace').strip()}")
+        timeout=_START_SECONDS,
+        check=False,
+    ).stdout
 
 
 async def ask(socket: Path, request: dict[str, object]) -> bool:

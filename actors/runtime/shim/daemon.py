@@ -11,20 +11,19 @@ import fcntl
 import os
 import select
 import signal
-import sys
 import time
 
 from actors.runtime.shim import child, files, proc
 from actors.runtime.shim.crashing import failpoint
 from actors.runtime.shim.ending import Ending, Process, kill_members
 from actors.runtime.shim.segments import Pump, Segments
-from actors.runtime.shim.wire import Listener
+from actors.runtime.shim.wire import Listener, answers
 
 _LOCK_SECONDS = 5.0
 _IDLE_SECONDS = 0.25
 _BUSY_SECONDS = 0.1
 _STOPPING_SECONDS = 0.02
-READY = b"ready"
+_FULL_DISK_PAUSE_SECONDS = 1.0
 
 
 class Shim:
@@ -48,28 +47,33 @@ class Shim:
 
     def run(self, ready: int) -> None:
         """Do all of it; writes READY to the pipe `ready` once the instance is under watch or known to be over."""
-        self._take_lock()
+        alone = self._take_lock()
         failpoint("shim.locked")
-        if not os.path.exists(self._path(files.EXIT)):
+        if alone and not os.path.exists(self._path(files.EXIT)):
             self._open_pipes()
             process = self._find_or_launch()
             if process is not None:
                 self._serve(process, ready)
                 return
-        os.write(ready, READY)
+        os.write(ready, files.READY)
         os.close(ready)
 
-    def _take_lock(self) -> None:
-        """One shim per instance, also while a killed one's child still waits at its gate with the lock open."""
+    def _take_lock(self) -> bool:
+        """One shim per instance: False when another one serves it, whose socket was missing for a moment.
+
+        A killed one's child may still wait at its gate with the lock open, not for long.
+        """
         self._lock = os.open(self._path(files.LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         deadline = time.monotonic() + _LOCK_SECONDS
         while True:
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
+                return True
             except OSError as error:
                 if error.errno != errno.EWOULDBLOCK or time.monotonic() > deadline:
                     raise
+            if answers(self._socket_path):
+                return False
             time.sleep(0.005)
 
     def _find_or_launch(self) -> "Process | None":
@@ -104,7 +108,15 @@ class Shim:
 
     def _record_exit(self, how: "dict[str, object]") -> None:
         failpoint("shim.exit")
-        files.write_json(self._path(files.EXIT), {**how, "exited_at": time.time_ns() // 1000})
+        at = time.time_ns() // 1000
+        while True:
+            try:
+                files.write_json(self._path(files.EXIT), {**how, "exited_at": at})
+                return
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+            time.sleep(_FULL_DISK_PAUSE_SECONDS)  # only this shim knows how it ended: it waits for room
 
     def _open_pipes(self) -> None:
         """Before anything can write to them: a pipe that nobody has open forgets what is in it."""
@@ -168,7 +180,7 @@ class Shim:
         )
         listener = Listener(self._socket_path)
         failpoint("shim.ready")
-        os.write(ready, READY)
+        os.write(ready, files.READY)
         os.close(ready)
         poll = select.epoll()
         poll.register(process.pidfd, select.EPOLLIN | select.EPOLLET)
@@ -195,6 +207,11 @@ class Shim:
 def _detach(directory: str) -> None:
     """A session of its own, nothing of the platform's open, and signals meant for the platform ignored."""
     os.setsid()
+    # A Ray worker ignores SIGCHLD and blocks signals, which exec hands down: nobody's exit could be waited for.
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE}:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.umask(0o077)
@@ -208,16 +225,14 @@ def _detach(directory: str) -> None:
 
 
 def main(arguments: "list[str]") -> int:
-    """`shim DIR`: returns 0 once the detached shim is ready, 1 with its complaint on stderr when it is not."""
+    """`shim DIR`: prints READY and returns 0 once the detached shim is ready, else its complaint and 1."""
     directory = os.path.abspath(arguments[0])
     reader, writer = os.pipe()
     if os.fork() != 0:
         os.close(writer)
         said = b"".join(iter(lambda: os.read(reader, 4096), b""))
-        if said == READY:
-            return 0
-        sys.stderr.write(said.decode("utf-8", "replace") or f"the shim of {directory} died before it was ready")
-        return 1
+        os.write(1, said or b"it died before it was ready, see shim.log")
+        return 0 if said == files.READY else 1
     os.close(reader)
     _detach(directory)
     try:

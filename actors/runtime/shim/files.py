@@ -32,6 +32,7 @@ LOG = "log"
 APP = "app"
 HOME = "home"
 TMP = "tmp"
+READY = b"ready"  # what a shim's first process prints when all is well
 
 
 def write_json(path: str, value: "dict[str, object]", mode: int = 0o600) -> None:

@@ -11,7 +11,7 @@ A closed connection means: look at the instance's directory. exit.json is there,
 """
 
 # No pathlib here: it would cost every instance's shim 1 MB of memory and 4 ms of start.
-# ruff: noqa: PTH101, PTH108
+# ruff: noqa: PTH101, PTH103, PTH104, PTH108, PTH110, PTH120
 
 import json
 import os
@@ -25,6 +25,16 @@ _REQUEST_BYTES_MAX = 4096
 _CLIENTS_MAX = 64
 
 
+def answers(path: str) -> bool:
+    """Whether a shim listens at `path`."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        try:
+            client.connect(path)
+        except OSError:
+            return False
+    return True
+
+
 class Listener:
     """Accepts, reads and answers without ever blocking."""
 
@@ -32,15 +42,23 @@ class Listener:
         self._path = path
         self._poll: select.epoll | None = None
         self._clients: dict[socket.socket, bytes] = {}
+        self._socket = self._bound()
+
+    def _bound(self) -> socket.socket:
+        os.makedirs(os.path.dirname(self._path), 0o700, exist_ok=True)
+        draft = self._path.removesuffix("s") + "n"
         try:
-            os.unlink(path)  # a killed predecessor's: the lock says that nobody listens there
+            os.unlink(draft)
         except FileNotFoundError:
             pass
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.setblocking(False)
-        self._socket.bind(path)
-        os.chmod(path, 0o600)
-        self._socket.listen(_BACKLOG)
+        bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        bound.setblocking(False)
+        bound.bind(draft)
+        os.chmod(draft, 0o600)
+        bound.listen(_BACKLOG)
+        # Into place once it listens, over a killed predecessor's: the lock says that nobody listens there.
+        os.rename(draft, self._path)
+        return bound
 
     def register(self, poll: select.epoll) -> None:
         """Wake `poll` for connections and requests from now on."""
@@ -49,6 +67,11 @@ class Listener:
 
     def serve(self, ending: Ending) -> None:
         """Take what has arrived."""
+        if not os.path.exists(self._path) and self._poll is not None:
+            # A cleaner of temporary directories took the socket: without it nobody could stop the instance.
+            self._socket.close()
+            self._socket = self._bound()
+            self.register(self._poll)
         while True:
             try:
                 client, _ = self._socket.accept()

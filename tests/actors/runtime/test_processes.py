@@ -306,6 +306,20 @@ async def test_the_instance_outlives_the_platforms_process_group(node: ProcessNo
     assert parent != os.getpid()
 
 
+async def test_a_socket_that_was_cleaned_away_comes_back(node: ProcessNode) -> None:
+    runtime = await node.platform()
+    await runtime.start(spec(node, "sleep 60"))
+    shim = node.shim_pid()
+    shutil.rmtree(node.base / "run")
+
+    async def look() -> bool | None:
+        return bool(list((node.base / "run").glob("*.s"))) or None
+
+    await eventually(look, "the socket is back")
+    assert node.shim_pid() == shim
+    assert (await runtime.stop("one", 1.0)).cause is ExitCause.STOPPED
+
+
 async def test_a_missing_artifact_and_a_bad_environment_are_refused(node: ProcessNode) -> None:
     runtime = await node.platform()
     good = spec(node, "true")
