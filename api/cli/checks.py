@@ -23,8 +23,6 @@ from api.cli.place import find_address, read_api_file
 
 MIN_PYTHON = (3, 11)
 MIN_ETCD = (3, 4)
-SOCKET_PATH_BYTES = 107  # sun_path of a unix socket on Linux, less the NUL
-LONGEST_SOCKET = "/run/shim/0123456789abcdef-1234567890.sock"
 MIN_MEMORY_BYTES = 2 << 30
 GOOD_MEMORY_BYTES = 4 << 30
 MIN_DISK_BYTES = 1 << 30
@@ -181,13 +179,15 @@ def data_directory(data: Path) -> Check:
 
 
 def socket_path(data: Path) -> Check:
-    longest = len(os.fsencode(str(data) + LONGEST_SOCKET))
-    if longest <= SOCKET_PATH_BYTES:
-        return _ok("socket paths", f"at most {longest} of {SOCKET_PATH_BYTES} bytes")
+    from api.place import LONGEST_RUN_PATH
+
+    path = str(data / "run")
+    if len(path) <= LONGEST_RUN_PATH:
+        return _ok("socket paths", f"{path}: {len(path)} of {LONGEST_RUN_PATH} characters")
     return _warn(
         "socket paths",
-        f"{longest} bytes under {data}, more than the {SOCKET_PATH_BYTES} the system allows",
-        "the sockets go to a short directory under /tmp instead; a shorter --data keeps them together",
+        f"{path} has {len(path)} characters; unix sockets below it allow {LONGEST_RUN_PATH}",
+        "nothing: they go to a private directory under /tmp; a shorter --data keeps them together",
     )
 
 
