@@ -253,31 +253,31 @@ def main() -> int:
     once = parser.parse_args().once
     data = Path(tempfile.mkdtemp(prefix="rayfold-demo-")) if once else (Path.cwd() / ".rayfold" / "demo")
     data.mkdir(parents=True, exist_ok=True)
-    demo, began, code = Demo(data), time.monotonic(), 0
-    try:
-        demo.all_steps()
-    except Surprise as surprise:
-        print(f"{styled('✗', 'bad')} {surprise}", file=sys.stderr)
-        code = 1
-    except KeyboardInterrupt:
-        code = 130
-    try:
-        if once:
-            demo.stop()
-        elif code == 0:
-            demo.farewell()
-    except Surprise as surprise:
-        print(f"{styled('✗', 'bad')} {surprise}", file=sys.stderr)
-        code = code or 1
+    demo, began = Demo(data), time.monotonic()
+    code = _tried(demo.all_steps)
+    if once:  # whatever happened, nothing goes on running
+        stopped = _tried(demo.stop)
+        code = code or stopped
+    elif code == 0:
+        code = _tried(demo.farewell)
     if once and code == 0:
         shutil.rmtree(data, ignore_errors=True)
     elif code:
         print(f"what the platform said is kept in {data}/platform", file=sys.stderr)
-    mark, word = (
-        (styled("✓", "good"), "everything as it should be") if code == 0 else (styled("✗", "bad"), "ended early")
-    )
-    print(f"{mark} {word}, {duration(time.monotonic() - began)}")
+    word = f"{styled('✓', 'good')} everything as it should be" if code == 0 else f"{styled('✗', 'bad')} ended early"
+    print(f"{word}, {duration(time.monotonic() - began)}")
     return code
+
+
+def _tried(part: Callable[[], None]) -> int:
+    try:
+        part()
+    except Surprise as surprise:
+        print(f"{styled('✗', 'bad', sys.stderr)} {surprise}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
 
 
 if __name__ == "__main__":
