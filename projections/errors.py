@@ -16,12 +16,20 @@ class DatabaseUnavailable(ProjectionsError):
     """The database did not answer, or refused every bounded retry; nothing was committed. Try again later."""
 
 
-class AmbiguousCommit(ProjectionsError):
+class AmbiguousCommit(DatabaseUnavailable):
     """The connection was lost while committing: the checkpoint, read again, says whether it happened."""
 
 
 class CheckpointMoved(ProjectionsError):
     """The checkpoint is not where this projector left it: somebody else folded, or our lost commit did happen."""
+
+
+class WriteFailed(ProjectionsError):
+    """The database refused rows for what is in them; trying again cannot help."""
+
+
+class NewerProjection(ProjectionsError):
+    """The read models were folded by a newer version of this program."""
 
 
 class UnknownProjection(ProjectionsError):

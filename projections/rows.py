@@ -3,12 +3,15 @@
 Must not know what a row is about. Each row is addressed by its table and primary key.
 """
 
+import functools
 from typing import cast
 
-from sqlalchemy import Connection, Insert, Table, bindparam, select
+from sqlalchemy import Connection, Delete, Insert, Table, bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from events.log.records import StoredEvent
+from projections.errors import WriteFailed
 from projections.schema import Row, SqlValue, blank
 
 Key = tuple[SqlValue, ...]
@@ -21,6 +24,7 @@ class Rows:
         self._connection = connection
         self._known: dict[Table, dict[Key, Row | None]] = {}
         self._dirty: dict[Table, set[Key]] = {}
+        self._groups: set[tuple[Table, tuple[tuple[str, SqlValue], ...]]] = set()
 
     def get(self, table: Table, *key: SqlValue) -> Row | None:
         """The row with this primary key, as changed so far; None if there is none."""
@@ -59,15 +63,24 @@ class Rows:
 
     def select(self, table: Table, **equal: SqlValue) -> list[Row]:
         """The rows whose columns equal these values, as changed so far, by primary key."""
-        self._flush_table(table)
-        query = select(table).where(*(table.c[name] == value for name, value in equal.items()))
-        found = self._connection.execute(query.order_by(*table.primary_key.columns)).mappings().all()
-        rows = [cast("Row", dict(row)) for row in found]
-        self._known.setdefault(table, {}).update({_key(table, row): row for row in rows})
-        return rows
+        known = self._known.setdefault(table, {})
+        group = (table, tuple(equal.items()))
+        if group not in self._groups:
+            self._flush_table(table)
+            query = select(table).where(*(table.c[name] == value for name, value in equal.items()))
+            for found in self._connection.execute(query).mappings():
+                row = cast("Row", dict(found))
+                known.setdefault(_key(table, row), row)
+            # From now on memory has them all: a row that is not here was no part of the group, and nobody else writes.
+            self._groups.add(group)
+        return [
+            row
+            for _, row in sorted(known.items())
+            if row is not None and all(row[name] == value for name, value in equal.items())
+        ]
 
     def flush(self) -> None:
-        """Write every change. Raises what the driver raises."""
+        """Write every change. Raises WriteFailed, and what the driver raises when the database is in trouble."""
         for table in list(self._dirty):
             self._flush_table(table)
 
@@ -82,11 +95,22 @@ class Rows:
         rows = [_storable(row) for _, row in kept if row is not None]
         if gone:
             condition = (c == bindparam(f"key_{c.key}") for c in table.primary_key.columns)
-            self._connection.execute(table.delete().where(*condition), gone)
+            self._write(table.name, table.delete().where(*condition), gone)
         if rows:
-            self._connection.execute(upsert(table, self._connection.dialect.name), rows)
+            self._write(table.name, upsert(table, self._connection.dialect.name), rows)
+
+    def _write(self, table: str, statement: Insert | Delete, rows: list[Row]) -> None:
+        try:
+            self._connection.execute(statement, rows)
+        except (OverflowError, ValueError) as error:  # the driver could not even send them
+            raise WriteFailed(f"{table}: {error}") from error
+        except DBAPIError as error:
+            if _refuses_values(error):
+                raise WriteFailed(f"{table}: {error.orig}") from error
+            raise
 
 
+@functools.cache
 def upsert(table: Table, dialect: str) -> Insert:
     """INSERT … ON CONFLICT (primary key) DO UPDATE every other column; DO NOTHING where there is no other."""
     # CockroachDB speaks PostgreSQL's upsert, and its dialect compiles PostgreSQL's constructs.
@@ -96,6 +120,13 @@ def upsert(table: Table, dialect: str) -> Insert:
     if not others:
         return insert.on_conflict_do_nothing(index_elements=key)
     return insert.on_conflict_do_update(index_elements=key, set_=others)
+
+
+def _refuses_values(error: DBAPIError) -> bool:
+    state = str(getattr(error.orig, "pgcode", None) or "")
+    if state:
+        return state[:2] in ("22", "23", "54")  # data exception, constraint violation, limit exceeded
+    return isinstance(error, DataError | IntegrityError)
 
 
 def _key(table: Table, row: Row) -> Key:

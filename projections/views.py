@@ -222,7 +222,8 @@ class ClaimView(View, frozen=True, kw_only=True):
 
 class OperationView(View, frozen=True, kw_only=True):
     """`status`: running, succeeded, failed, cancelled or timed_out. `reason`, `code` and `lines`: why it did not
-    succeed; `result`: what it came to when it did; `message`: the user's words. `still_serving`: the release that goes on."""
+    succeed; `result`: what it came to when it did; `message`: the user's words;
+    `still_serving`: the release that goes on."""
 
     id: str
     kind: str

@@ -1,0 +1,283 @@
+"""The projector: follows the log for its partitions and folds what gathers into the read models, exactly once.
+
+A plain asyncio class, hosted by an actor that it knows nothing of. Must not know what any model means.
+
+A rebuild empties a model's tables and folds the log into the same tables again: until it has caught up, readers see
+what is there already, and a wait for a position does not end early.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import structlog
+from sqlalchemy import Connection
+
+from events.log.port import EventLog
+from events.log.records import StoredEvent
+from projections.catalogue import ALL
+from projections.database import Database
+from projections.errors import AmbiguousCommit, CheckpointMoved, DatabaseUnavailable, UnknownProjection, WriteFailed
+from projections.folding import (
+    Batch,
+    HandlerFailed,
+    Poison,
+    Progress,
+    Slice,
+    fold_batch,
+    forget,
+    load_progress,
+)
+from projections.model import Projection
+
+A = TypeVar("A")
+T = TypeVar("T")
+Gathered = dict[int, list[StoredEvent]]
+"""Contiguous events by partition."""
+
+BATCH_EVENTS = 2000  # in one transaction: a few hundred milliseconds on SQLite, when catching up
+QUEUED_LISTS = 256  # lists read ahead of the writer; then the reader waits
+HANDLER_ATTEMPTS = 3
+UNAVAILABLE_FIRST_S = 0.2
+UNAVAILABLE_MOST_S = 5.0
+
+_log = structlog.get_logger(__name__)
+
+
+class _Behind(Exception):
+    """A checkpoint is before what is followed: follow again from the checkpoints."""
+
+
+class Projector:
+    """Folds `partitions` (all when None) of `log` into `projections`. Used from one event loop.
+
+    Any number may run: two on one partition cost work and errors in neither's rows, for each batch moves the checkpoint
+    from where its projector believes it to be, or is rolled back.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        log: EventLog,
+        *,
+        projections: Sequence[Projection] = ALL,
+        partitions: Iterable[int] | None = None,
+    ) -> None:
+        self._database = database
+        self._log = log
+        self._projections = {p.name: p for p in projections}
+        self._partitions = sorted(range(log.partitions) if partitions is None else partitions)
+        self._next: dict[tuple[str, int], int] = {}
+        self._parked: frozenset[tuple[str, str]] = frozenset()
+        self._condemned: dict[tuple[str, str], Poison] = {}
+        self._attempts: dict[tuple[str, str], int] = {}
+        self._rebuilding: set[str] = set()
+        self._followed: dict[int, int] = {}
+        self._applying = asyncio.Lock()
+        # One thread, so that SQLite sees one writer and a cancelled batch ends before the next begins.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="projector")
+
+    async def run(self) -> None:
+        """Follow the log until cancelled. Waits out a database that is away; raises what the log's reading raises."""
+        pause = UNAVAILABLE_FIRST_S
+        while self._partitions:
+            try:
+                await self._load()
+                pause = UNAVAILABLE_FIRST_S
+                await self._follow()
+            except* _Behind:
+                _log.info("projector.follows_again", partitions=self._partitions)
+            except* DatabaseUnavailable as group:
+                _log.warning("projector.database_unavailable", error=str(group.exceptions[0]), retry_s=pause)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, UNAVAILABLE_MOST_S)
+
+    async def close(self) -> None:
+        """Wait for the transaction under way, and free the thread. Cancel `run` first."""
+        await asyncio.to_thread(self._thread.shutdown)
+
+    def positions(self) -> dict[int, int]:
+        """For each partition, the next offset of its slowest projection, as this projector knows it."""
+        return {p: min(self._next.get((n, p), 0) for n in self._projections) for p in self._partitions}
+
+    async def catch_up(self) -> int:
+        """Fold up to the tail as it is when reached, then return how many events were read. For tools and tests."""
+        await self._load()
+        count = 0
+        for partition in self._partitions:
+            start = min(self._next[name, partition] for name in self._projections)
+            async for events in self._log.read(partition, start):
+                for part in _parts(events):
+                    await self._apply({partition: part})
+                count += len(events)
+        return count
+
+    async def rebuild(self, name: str) -> int:
+        """Empty the model called `name` ("all": every one) and fold it again from the start; may run beside `run`.
+
+        Returns the number of events read. Ends when the model is where the others are. Raises UnknownProjection,
+        DatabaseUnavailable; after an error or a kill, the next `run` goes on where this stopped.
+        """
+        models = list(self._projections.values()) if name == "all" else [self._model(name)]
+        names = {p.name for p in models}
+        async with self._applying:
+            await self._load_locked()
+            self._rebuilding |= names
+            try:
+                await self._in_thread(self._forget, models)
+                await self._load_locked()
+            except BaseException:
+                self._rebuilding -= names
+                raise
+        count = 0
+        try:
+            for partition in self._partitions:
+                count += await self._refold(partition, names)
+        finally:
+            self._rebuilding -= names
+        return count
+
+    def _model(self, name: str) -> Projection:
+        if name not in self._projections:
+            known = ", ".join(sorted(self._projections))
+            raise UnknownProjection(f"expected one of all, {known}; found {name[:60]!r}")
+        return self._projections[name]
+
+    def _forget(self, models: Sequence[Projection]) -> None:
+        def work(connection: Connection) -> None:
+            for model in models:
+                forget(connection, model, self._partitions)
+
+        self._database.transact(work)
+
+    async def _refold(self, partition: int, names: set[str]) -> int:
+        """Fold one partition into the models being rebuilt, until they are where the others are."""
+        count = 0
+        while True:
+            start = min(self._next[name, partition] for name in names)
+            async for events in self._log.read(partition, start):
+                for part in _parts(events):
+                    await self._apply({partition: part})
+                count += len(events)
+            async with self._applying:
+                # Asked while nothing is being applied: from here on what is followed continues what is folded.
+                if min(self._next[name, partition] for name in names) >= self._followed.get(partition, 0):
+                    return count
+
+    # --- following ----------------------------------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        queue: asyncio.Queue[list[StoredEvent]] = asyncio.Queue(QUEUED_LISTS)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._read_ahead(self.positions(), queue))
+            group.create_task(self._write(queue))
+
+    async def _read_ahead(self, starts: dict[int, int], queue: asyncio.Queue[list[StoredEvent]]) -> None:
+        async for events in self._log.follow_all(starts):
+            for part in _parts(events):
+                await queue.put(part)
+
+    async def _write(self, queue: asyncio.Queue[list[StoredEvent]]) -> None:
+        """While one transaction runs, everything that arrives gathers for the next."""
+        while True:
+            gathered: Gathered = {}
+            events = await queue.get()
+            count = len(events)
+            gathered[events[0].position.partition] = list(events)
+            while count < BATCH_EVENTS and not queue.empty():
+                events = queue.get_nowait()
+                count += len(events)
+                gathered.setdefault(events[0].position.partition, []).extend(events)
+            await self._apply(gathered)
+
+    # --- applying -----------------------------------------------------------------------------------------------------
+
+    async def _apply(self, gathered: Gathered) -> None:
+        """Fold what is gathered, by each projection from where it is. Raises _Behind, DatabaseUnavailable."""
+        async with self._applying:
+            for partition, events in gathered.items():
+                end = events[-1].position.offset + 1
+                self._followed[partition] = max(end, self._followed.get(partition, 0))
+            one_by_one = False
+            while (batch := self._batch(gathered, one_by_one)).slices:
+                try:
+                    await self._in_thread(lambda b: self._database.transact(lambda c: fold_batch(c, b)), batch)
+                except (CheckpointMoved, AmbiguousCommit) as error:
+                    _log.info("projector.reads_checkpoints_again", reason=str(error))
+                    await self._load_locked()
+                except WriteFailed:
+                    if one_by_one:
+                        raise
+                    one_by_one = True
+                except HandlerFailed as failed:
+                    self._judge(failed)
+                else:
+                    self._committed(batch)
+
+    def _batch(self, gathered: Gathered, one_by_one: bool) -> Batch:
+        slices = []
+        for partition, events in gathered.items():
+            first, end = events[0].position.offset, events[-1].position.offset + 1
+            starts: dict[str, int] = {}
+            for name in self._projections:
+                start = self._next[name, partition]
+                if start < first and name not in self._rebuilding:
+                    raise _Behind(f"{name} is at {partition}:{start}, followed is {partition}:{first}")
+                if first <= start < end:
+                    starts[name] = start
+            if starts:
+                slices.append(Slice(partition=partition, events=events, starts=starts, end=end))
+        return Batch(
+            slices=slices,
+            projections=self._projections,
+            parked=self._parked,
+            condemned=dict(self._condemned),
+            one_by_one=one_by_one,
+        )
+
+    def _judge(self, failed: HandlerFailed) -> None:
+        """Count a failure; after the third the stream is to be parked for that projection, and the others go on."""
+        record = failed.stored.record
+        known = (failed.projection, record.event_id)
+        attempts = self._attempts.get(known, 0) + 1
+        self._attempts[known] = attempts
+        if attempts < HANDLER_ATTEMPTS:
+            _log.warning("projector.handler_failed", error=str(failed), attempt=attempts)
+            return
+        del self._attempts[known]
+        _log.error("projector.parks_stream", projection=failed.projection, stream=record.stream, error=str(failed))
+        self._condemned[failed.projection, record.stream] = Poison(
+            projection=failed.projection, stored=failed.stored, error=repr(failed.cause), attempts=attempts
+        )
+
+    def _committed(self, batch: Batch) -> None:
+        ends = {part.partition: part.end for part in batch.slices}
+        for part in batch.slices:
+            self._next.update({(name, part.partition): part.end for name in part.starts})
+        parked = {k for k, p in self._condemned.items() if p.stored.position.offset < ends.get(p.stored.position[0], 0)}
+        self._parked |= parked
+        for key in parked:
+            del self._condemned[key]
+
+    # --- the database -------------------------------------------------------------------------------------------------
+
+    async def _load(self) -> None:
+        async with self._applying:
+            await self._load_locked()
+
+    async def _load_locked(self) -> None:
+        def load(partitions: Sequence[int]) -> Progress:
+            projections = list(self._projections.values())
+            return self._database.transact(lambda c: load_progress(c, projections, partitions))
+
+        progress = await self._in_thread(load, self._partitions)
+        self._next, self._parked = progress.next, progress.parked
+
+    async def _in_thread(self, work: Callable[[A], T], argument: A) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, argument)
+
+
+def _parts(events: list[StoredEvent]) -> Iterator[list[StoredEvent]]:
+    for start in range(0, len(events), BATCH_EVENTS):
+        yield events[start : start + BATCH_EVENTS]
