@@ -28,7 +28,10 @@ _RETRY_SECONDS = 2.0
 
 
 class Followed(msgspec.Struct, frozen=True, kw_only=True):
-    """An instance to follow. `directory` holds `log/` and, at its end, `exit.json`; `stream` is its service id."""
+    """An instance to follow. `directory`, there already, holds `log/` and, at its end, `exit.json`.
+
+    `stream` is the log stream its lines go to: its service id.
+    """
 
     instance_id: str
     stream: str
@@ -79,7 +82,10 @@ class Collector:
             self._watcher.close()
 
     async def follow(self, followed: Followed) -> None:
-        """Follow an instance until it has ended and all it printed is stored. May be repeated."""
+        """Follow an instance until it has ended and all it printed is stored. May be repeated.
+
+        Whoever removes the directory of an instance waits for `drained` first.
+        """
         self._tasks.check()
         if followed.instance_id not in self._ended:
             state = _State(followed=followed)

@@ -73,7 +73,7 @@ class InstanceLog:
     def read(self) -> Piece:
         """The next lines, at most READ_BYTES of them; none where there are none now. Raises OSError."""
         # Looked at before reading: no byte is written after exit.json is there.
-        exited = self._exit.exists()
+        exited = self._exit.exists() or not self._log.parent.exists()
         gap: list[LineRecord] = []
         while True:
             if self._fd is None and not self._open(gap):
@@ -81,7 +81,8 @@ class InstanceLog:
             # Looked at before reading: the writer closes a segment before it makes the next one.
             newer = self._newer()
             data = os.pread(self._fd or 0, READ_BYTES, self._offset)
-            whole = data.rfind(b"\n") + 1
+            # A record is never that long; should one be, it is kept as it is rather than waited for.
+            whole = data.rfind(b"\n") + 1 or len(data) // READ_BYTES * READ_BYTES
             if whole:
                 self._offset += whole
                 lines = self._decoder.decode(data[:whole], now_micros())

@@ -5,13 +5,15 @@ pattern would stop every stream. Knows how to run a scan, not what a query or a 
 """
 
 import asyncio
+import os
 import signal
 import sys
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from actors.logs.errors import BadQuery, QueryTooCostly, StorageFailed
+from actors.logs.errors import BadQuery, LogError, QueryTooCostly, StorageFailed
 from actors.logs.filter import LineFilter
 from actors.logs.line import LogLine
 from actors.logs.reader import Scan, backward, forward
@@ -20,6 +22,8 @@ from actors.logs.stream import StreamView
 PIECE_SECONDS = 5
 """A worker dies when one piece (at most SCAN_BYTES stored bytes) takes longer than this."""
 _START_SECONDS = 20.0
+_END_SECONDS = 0.5
+"""A worker that is not in the middle of a match ends by itself as soon as its input does."""
 
 
 class Piece(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +77,9 @@ class Searcher:
             async with asyncio.timeout(PIECE_SECONDS + _START_SECONDS):
                 answer = await _ask(worker, piece)
         except (TimeoutError, asyncio.IncompleteReadError, ConnectionError) as error:
-            await _end(worker)
+            code = await _end(worker)
+            if code not in (-signal.SIGALRM, -signal.SIGKILL):
+                raise LogError(f"expected an answer of the search worker, found its end with code {code}") from error
             self.killed += 1
             raise QueryTooCostly(
                 f"the pattern {piece.filter.grep[:80]!r} ran for more than {PIECE_SECONDS} s on a piece of the stream;"
@@ -90,15 +96,28 @@ class Searcher:
 
 
 async def _start() -> asyncio.subprocess.Process:
+    # The worker must find this package whatever the working directory of an actor is.
+    path = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))))
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "actors.logs.search", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        sys.executable,
+        "-m",
+        "actors.logs.search",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path},
     )
 
 
-async def _end(worker: asyncio.subprocess.Process) -> None:
-    if worker.returncode is None:
+async def _end(worker: asyncio.subprocess.Process) -> int:
+    """End the worker; its exit code, negative for a signal."""
+    if worker.stdin is not None:
+        worker.stdin.close()
+    try:
+        async with asyncio.timeout(_END_SECONDS):
+            return await worker.wait()
+    except TimeoutError:
         worker.kill()
-    await worker.wait()
+        return await worker.wait()
 
 
 async def _ask(worker: asyncio.subprocess.Process, piece: Piece) -> _Answer:

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from actors.logs.line import LineRecord, OutputStream, Source
+from actors.logs.line import MAX_TEXT, LineRecord, OutputStream, Source
 
 _STREAMS: dict[bytes, OutputStream] = {b"o": "o", b"e": "e"}
 
@@ -28,7 +28,7 @@ class Decoder:
 
         Bytes that are not UTF-8 become U+FFFD. A record that is not in the format is kept as a line as it is.
         """
-        return [self._line(record, now) for record in records[:-1].split(b"\n")] if records else []
+        return [self._line(record, now) for record in records.removesuffix(b"\n").split(b"\n")] if records else []
 
     def _line(self, record: bytes, now: int) -> LineRecord:
         source, instance, release = self._origin
@@ -36,13 +36,13 @@ class Decoder:
         stream = _STREAMS.get(fields[1]) if len(fields) == 4 else None
         if stream is None or not fields[0].isdigit() or len(fields[0]) > 18:
             self.malformed += 1
-            text = record.decode("utf-8", "replace")
+            text = record.decode("utf-8", "replace")[:MAX_TEXT]
             return LineRecord(at=now, text=text, source=source, instance=instance, release=release)
         partial = fields[2] == b"P"
         text = self._text(fields[3], stream, partial) if partial or self._cut else fields[3].decode("utf-8", "replace")
         return LineRecord(
             at=int(fields[0]),
-            text=text,
+            text=text[:MAX_TEXT],
             stream=stream,
             source=source,
             instance=instance,

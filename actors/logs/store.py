@@ -8,6 +8,7 @@ Knows nothing of sockets and of what a query means.
 import asyncio
 import fcntl
 import hashlib
+import logging
 import os
 from collections import OrderedDict, deque
 from pathlib import Path
@@ -21,6 +22,8 @@ from actors.logs.line import Batch, check_stream_name
 from actors.logs.segment import Closed
 from actors.logs.stream import Appended, StoreLimits, StreamLog, StreamView
 
+_log = logging.getLogger(__name__)
+
 _COMMITTERS = 4
 """Streams whose fsyncs run side by side; the file system's journal merges them."""
 _COMMIT_BYTES = 4 * 1024 * 1024
@@ -29,6 +32,7 @@ _PENDING_BYTES = 64 * 1024 * 1024
 _OPEN_STREAMS = 2048
 """Streams kept in memory (a few KB each: index and source positions)."""
 _OPEN_HANDLES = 256
+_CLOSE_SECONDS = 10.0
 
 
 class StoreStats(msgspec.Struct, kw_only=True):
@@ -88,14 +92,21 @@ class LogStore:
 
     async def aclose(self) -> None:
         """Finish what is queued, then let go of the directory. Nobody may append any more."""
-        async with self._room:
-            await self._room.wait_for(lambda: self.stats.pending_bytes == 0)
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS), self._room:
+                await self._room.wait_for(lambda: self.stats.pending_bytes == 0)
+        except TimeoutError:
+            _log.warning("log store: closed with %d bytes not stored, nor acknowledged", self.stats.pending_bytes)
         await self._tasks.aclose()
         for entry in self._entries.values():
             entry.log.release()
         if self._lock_fd is not None:
             os.close(self._lock_fd)
             self._lock_fd = None
+
+    def check(self) -> None:
+        """Raise RuntimeError when a committer has died; the owner should end the process and start again."""
+        self._tasks.check()
 
     async def submit(self, stream: str, batch: Batch) -> "asyncio.Future[Appended]":
         """Queue `batch`, in the order of calls; the future is done once it is durable, or raises why not.
@@ -206,6 +217,10 @@ class LogStore:
         except StorageFailed as error:
             self.stats.storage_failures += 1
             answers = [error for _ in taken]
+        except BaseException as error:
+            for each in taken:
+                _settle(each.future, StorageFailed(f"the log store failed: {error!r}; it must be restarted"))
+            raise
         self._publish(entry)
         for each, answer in zip(taken, answers, strict=True):
             self._count(each.size, answer)

@@ -1,4 +1,4 @@
-"""What the access-log tail promises: each request's line once in its component's stream, through rotation and restart."""
+"""What the access-log tail promises: each request's line once in its component's stream, through rotation."""
 
 import json
 from collections.abc import Awaitable, Callable

@@ -229,8 +229,28 @@ async def test_kill_9_of_the_server_under_load_loses_and_repeats_nothing(tmp_pat
     await server.wait()
 
 
-async def start_server(tmp_path: Path) -> asyncio.subprocess.Process:
+@pytest.mark.servers
+@pytest.mark.parametrize("place", ["logs.before-fsync", "logs.after-fsync", "logs.segment-made"])
+async def test_a_server_that_dies_at_a_bad_moment_stores_each_line_once(tmp_path: Path, place: str) -> None:
+    instance = Instance(tmp_path)
+    for n in range(300):
+        instance.print(f"line {n}\n".encode())
+    instance.exit()
+    client = LogClient(tmp_path / "port", TOKEN)
+    first = await start_server(tmp_path, f"{place}=once-exit:{tmp_path / 'died'}")
+    collecting = asyncio.create_task(collect_all(client, tmp_path / "state", instance))
+    assert await first.wait() == 137
+    second = await start_server(tmp_path)
+    await collecting
+    assert [line.text for line in await stored(client)] == [f"line {n}" for n in range(300)]
+    await client.aclose()
+    second.kill()
+    await second.wait()
+
+
+async def start_server(tmp_path: Path, failpoints: str = "") -> asyncio.subprocess.Process:
     script = Path(__file__).with_name("log_server_process.py")
     arguments = (str(script), str(tmp_path / "logs"), str(tmp_path / "port"), TOKEN)
     root = str(Path(__file__).parents[3])
-    return await asyncio.create_subprocess_exec(sys.executable, *arguments, env={**os.environ, "PYTHONPATH": root})
+    environment = {**os.environ, "PYTHONPATH": root, "RAYFOLD_FAILPOINTS": failpoints}
+    return await asyncio.create_subprocess_exec(sys.executable, *arguments, env=environment)

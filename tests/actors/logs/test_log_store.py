@@ -1,6 +1,7 @@
 """What the store promises: contiguous numbers, each batch once, nothing acknowledged lost, and what is lost said."""
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from actors.logs.errors import (
     BadQuery,
     BadStreamName,
     QueryTooCostly,
+    StorageFailed,
     StoreInUse,
     StreamClosed,
     WrongPosition,
@@ -246,6 +248,21 @@ async def test_a_finite_stream_ends_once(store: LogStore) -> None:
         await store.append("build/b1", batch(2, 2))
     closed = (await store.view("build/b1")).closed
     assert closed is not None and closed.outcome == "failed"
+
+
+async def test_a_full_disk_refuses_and_the_same_batch_is_stored_later(store: LogStore) -> None:
+    await store.append(STREAM, batch(0, 10))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    noise = batch(10, 500, text=os.urandom(2_000).hex() + "{n}")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, hard))
+    try:
+        with pytest.raises(StorageFailed, match="sent again"):
+            await store.append(STREAM, noise)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (await store.append(STREAM, noise)).first == 11
+    assert [line.number for line in (await ask(store)).lines] == list(range(1, 511))
+    assert store.stats.storage_failures == 1 and store.stats.pending_bytes == 0
 
 
 async def test_a_directory_has_one_store(store: LogStore, tmp_path: Path) -> None:
