@@ -54,7 +54,7 @@ def deploy(
             out.say(how_to_follow(operation))
             return
         try:
-            story = watch(session, operation, progress, timeout)
+            story = watch(session, operation, progress, timeout, position=answer.text("position"))
         except CliError as error:
             if out.as_json:
                 out.json(answer)

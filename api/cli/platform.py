@@ -26,9 +26,9 @@ def up(
 ) -> None:
     """Start the platform on this machine, or what is missing of it. Running applications are adopted."""
     # Ray, SQLAlchemy and gRPC come in with it: no other command pays for them.
-    from api import up as starter
+    from api.up import run
 
-    code = starter.run(data=session.data_dir, api_port=api_port, gateway_port=gateway_port, detach=detach)
+    code = run(data=session.data_dir, api_port=api_port, gateway_port=gateway_port, detach=detach)
     if code:
         raise typer.Exit(code)
     if detach:
@@ -41,9 +41,9 @@ def down(
     keep_apps: Annotated[bool, typer.Option("--keep-apps", help="Leave the applications running.")] = False,
 ) -> None:
     """Stop the platform on this machine; with --keep-apps its applications go on until the next `up` adopts them."""
-    from api import up as starter
+    from api.up import down as stop
 
-    code = starter.down(data=session.data_dir, keep_apps=keep_apps)
+    code = stop(data=session.data_dir, keep_apps=keep_apps)
     if code:
         raise typer.Exit(code)
     if session.out.as_json:

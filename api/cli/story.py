@@ -72,6 +72,8 @@ class Story:
 
     def on(self, event: Document) -> list[Step]:
         """The steps that `event` finishes."""
+        if event.text("operation") not in ("", self.operation):
+            return []  # a child's: another component's story
         kind, body = event.text("type"), event.inner("body")
         at = moment(event.text("at"))
         now = at.timestamp() if at else self._last_at

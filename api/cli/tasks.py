@@ -40,7 +40,7 @@ def run(
         session.out.json(answer) if session.out.as_json else session.out.line(operation)
         session.out.say(how_to_follow(operation))
         return
-    task = _Task(session, operation, number)
+    task = _Task(session, answer, number)
     try:
         task.follow(time.monotonic() + timeout)
     except KeyboardInterrupt as error:
@@ -59,12 +59,13 @@ def run(
 class _Task:
     """One run: reads its events and its lines in turns until both are at their end."""
 
-    def __init__(self, session: Session, operation: str, number: int) -> None:
+    def __init__(self, session: Session, accepted: Document, number: int) -> None:
         self._session = session
-        self._operation = operation
+        self._operation = accepted.text("operation")
+        self._position = accepted.text("position")
         self._number = number
         self._seen = 0
-        self._story = Story(operation)
+        self._story = Story(self._operation)
         self.exit_code: int | None = None
         self.kept: list[str] = []
 
@@ -93,7 +94,8 @@ class _Task:
             raise typer.Exit(code if 0 < code < 256 else int(ExitCode.FAILED))
 
     def _read_events(self) -> None:
-        events = self._session.client.get(operation_path(self._operation, "events")).items()
+        query = {"min_position": self._position}
+        events = self._session.client.get(operation_path(self._operation, "events"), query).items()
         for event in events[self._seen :]:
             self._story.on(event)
             body = event.inner("body")

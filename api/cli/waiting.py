@@ -27,15 +27,18 @@ def how_to_follow(operation: str) -> str:
     return f"follow it: rayfold operations {operation} --follow\nstop it:   rayfold operations {operation} --cancel"
 
 
-def watch(session: Session, operation: str, progress: Progress, seconds: float = DEFAULT_SECONDS) -> Story:
-    """Follow `operation` until it ended, at most `seconds`.
+def watch(
+    session: Session, operation: str, progress: Progress, seconds: float = DEFAULT_SECONDS, *, position: str = ""
+) -> Story:
+    """Follow `operation` until it ended, at most `seconds`. `position` is where the log has its beginning, if known.
 
     Raises CliError with INTERRUPTED on Ctrl-C (the operation goes on) and with TIMED_OUT when the time is up.
     """
     story = Story(operation)
     deadline = time.monotonic() + seconds
     try:
-        for sent in Feed(session.client, operation_path(operation, "events"), deadline=deadline):
+        query = {"min_position": position}
+        for sent in Feed(session.client, operation_path(operation, "events"), query, deadline=deadline):
             event = sent.document()
             if not event.text("type"):
                 continue
@@ -110,7 +113,7 @@ def carry_out(
             out.say(f"{what}: nothing had to change")
         return None
     with Progress(out) as progress:
-        story = watch(session, operation, progress, seconds)
+        story = watch(session, operation, progress, seconds, position=accepted.text("position"))
     if out.as_json:
         out.json(session.client.get(operation_path(operation), {"min_position": story.position}))
     ending = expect_success(story, what)
