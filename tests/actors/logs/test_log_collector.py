@@ -199,7 +199,7 @@ async def test_many_instances_share_one_stream_in_their_own_orders(client: LogCl
 
 
 @pytest.mark.servers
-async def test_kill_9_of_the_server_under_load_loses_and_repeats_nothing(tmp_path: Path) -> None:
+async def test_kill_9_of_the_server_under_load_loses_and_repeats_nothing(tmp_path: Path, until: Until) -> None:
     instances = [Instance(tmp_path, f"i-{n}", segment_bytes=200_000) for n in range(3)]
     client = LogClient(tmp_path / "port", TOKEN)
     collector = Collector(client, tmp_path / "state")
@@ -212,6 +212,12 @@ async def test_kill_9_of_the_server_under_load_loses_and_repeats_nothing(tmp_pat
             instance.print(b"".join(b"line %d %s\n" % (n, b"x" * 50) for n in range(start, start + 200)))
         await asyncio.sleep(0.005)
         if start in (4_000, 8_000, 12_000, 16_000):
+            before = collector.stats.lines
+
+            async def is_storing(before: int = before) -> bool:
+                return collector.stats.lines > before
+
+            await until(is_storing)
             server.send_signal(signal.SIGKILL)
             await server.wait()
             server = await start_server(tmp_path)
