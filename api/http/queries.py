@@ -34,7 +34,7 @@ class Read(Query):
 
 
 class PageOf(Read):
-    limit: int = Field(default=50, ge=1, le=500)
+    limit: int = Field(default=50, ge=1, le=200)
     cursor: Cursor | None = None
 
 

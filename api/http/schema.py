@@ -220,6 +220,14 @@ class TokenIssued(View):
     position: str | None
 
 
+class Uploaded(View):
+    """`size_bytes` is null when it was here already."""
+
+    team: str
+    sha256: str
+    size_bytes: int | None
+
+
 class AppView(View):
     team: str
     app: str
@@ -292,8 +300,10 @@ class ReleaseView(View):
     component: str
     number: int
     current: bool
+    status: str
     operation: str
     artifact: str
+    detected: str
     commit: str
     command: str
     scale: int
@@ -354,10 +364,13 @@ class InstanceView(View):
     port: int
     pid: int
     exit_code: int | None
+    alive: bool
+    draining: bool
     reason: str
     lines: list[str]
-    started_at: datetime | None
+    starting_at: datetime | None
     ready_at: datetime | None
+    ended_at: datetime | None
     restart_at: datetime | None
 
 
@@ -412,18 +425,17 @@ class LogPage(View):
 
 
 class OperationStep(View):
-    """One event of an operation that says how far it is. `seconds` count from its beginning."""
+    """An operation entered `phase`; `seconds` count from its beginning."""
 
-    type: str
+    phase: str
     at: datetime
     seconds: float
-    position: str
 
 
 class OperationView(View):
     """`status`: running, succeeded, failed, cancelled, timed_out; `still_serving`: the release that serves (0: none).
 
-    `children` (operations of other process types) and `steps` are in `getOperation` only."""
+    `children` (operations of other process types) are in `getOperation` only."""
 
     team: str
     app: str
@@ -431,18 +443,24 @@ class OperationView(View):
     operation: str
     kind: str
     status: str
+    phase: str
     detail: str
+    result: str
     code: str
     reason: str
     lines: list[str]
     still_serving: int
+    release: int
+    build: str | None
     parent: str | None
     actor: str
+    message: str
     stream: str
+    position: str
     started_at: datetime | None
     ended_at: datetime | None
+    steps: list[OperationStep]
     children: list["OperationView"] = []
-    steps: list[OperationStep] = []
 
 
 class EventPage(View):

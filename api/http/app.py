@@ -1,0 +1,168 @@
+"""The HTTP application: joins the route table with its handlers and puts the door before them.
+
+Thin: what passes the door is decided in `call` and `identity`, what is answered in `handlers`. Holds no state.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import structlog
+from aiohttp import web
+
+from actors.logs.errors import LogError as LinesError
+from api.http.call import Call, check_names, parse_body, parse_query
+from api.http.context import Context
+from api.http.handlers.table import HANDLERS, Handler
+from api.http.identity import ADMIN, Principal, fresh_id
+from api.http.problems import HttpProblem, not_found, of_http, unavailable
+from api.http.routes import ROUTES, Route
+from api.http.services import Services
+from events.log.errors import BeyondTail, LogError
+from projections.errors import BadCursor, ProjectionsError
+
+log = structlog.get_logger("api")
+
+REQUEST_SECONDS = 60.0  # for an answer that is no stream and no upload
+MAX_LINE_BYTES = 64 * 1024  # so that a name of 10,000 characters gets a clear answer
+SHUTDOWN_SECONDS = 5.0
+
+CONTEXT = web.AppKey("context", Context)
+_Inner = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def create_app(services: Services) -> web.Application:
+    """The application over `services`. Run it with `serve`, or with aiohttp's own runners."""
+    app = web.Application(middlewares=[_door])
+    context = Context(services)
+    app[CONTEXT] = context
+    for route in ROUTES:
+        path = route.path.replace("{stream}", "{stream:.+}")
+        app.router.add_route(route.method, path, _serve_route(context, route, HANDLERS[route.id]), name=route.id)
+    app.cleanup_ctx.append(_live_feed)
+    app.on_shutdown.append(_end_streams)
+    return app
+
+
+async def serve(app: web.Application, host: str, port: int) -> tuple[web.AppRunner, int]:
+    """Listen; returns the runner (`await runner.cleanup()` ends it) and the port, chosen where `port` is 0."""
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        max_line_size=MAX_LINE_BYTES,
+        max_field_size=MAX_LINE_BYTES,
+        shutdown_timeout=SHUTDOWN_SECONDS,
+    )
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port, reuse_address=True)
+        await site.start()
+    except BaseException:
+        await runner.cleanup()
+        raise
+    return runner, int(runner.addresses[0][1])
+
+
+async def _live_feed(app: web.Application) -> AsyncIterator[None]:
+    task = asyncio.get_running_loop().create_task(app[CONTEXT].feed.run())
+    task.add_done_callback(_feed_ended)
+    yield
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def _feed_ended(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("the live feed ended: streams are fed by their own reading only", exc_info=task.exception())
+
+
+async def _end_streams(app: web.Application) -> None:
+    for task in list(app[CONTEXT].streams):
+        task.cancel()
+
+
+def _serve_route(context: Context, route: Route, handler: Handler) -> _Inner:
+    async def serve_one(request: web.Request) -> web.StreamResponse:
+        began = time.perf_counter()
+        request_id: str = request["request_id"]
+        status = 500
+        try:
+            call = await _enter(context, route, request, request_id)
+            if route.streams or route.raw:
+                response = await handler(call)
+            else:
+                async with asyncio.timeout(REQUEST_SECONDS):
+                    response = await handler(call)
+            status = response.status
+            return response
+        except Exception as error:
+            status = _problem_of(error, request_id).status
+            raise
+        finally:
+            context.metrics.requests.labels(operation=route.id, status=str(status)).inc()
+            if not route.streams:
+                context.metrics.seconds.labels(operation=route.id).observe(time.perf_counter() - began)
+
+    return serve_one
+
+
+async def _enter(context: Context, route: Route, request: web.Request, request_id: str) -> Call:
+    """Through the door: the token first, so that nobody without one learns what is valid or there."""
+    principal = ADMIN if route.reach == "public" else await _principal(context, request)
+    check_names(request)
+    team = request.match_info.get("team")
+    if (route.reach == "admin" and principal.team is not None) or (team is not None and not principal.reaches(team)):
+        raise not_found("there is no such thing for this token", hint="rayfold teams shows what it reaches")
+    query = parse_query(request, route.query)
+    body = await parse_body(request, route.body) if route.body is not None else None
+    return Call(
+        request=request,
+        context=context,
+        route=route,
+        principal=principal,
+        request_id=request_id,
+        query=query,
+        body=body,
+    )
+
+
+async def _principal(context: Context, request: web.Request) -> Principal:
+    return await context.gatekeeper.principal(request.headers.get("Authorization", ""))
+
+
+@web.middleware
+async def _door(request: web.Request, handler: _Inner) -> web.StreamResponse:
+    """Every request gets an id, and every failure becomes a problem that tells no more than it should."""
+    request_id = fresh_id()
+    request["request_id"] = request_id
+    try:
+        response = await handler(request)
+    except (ConnectionResetError, asyncio.CancelledError):
+        raise
+    except Exception as error:
+        problem = _problem_of(error, request_id)
+        if problem.status >= 500 and problem.code == "internal":
+            log.error("request failed", request_id=request_id, method=request.method, path=request.path[:200],
+                      exc_info=error)  # fmt: skip
+        response = problem.answer(request_id)
+    if not response.prepared:
+        response.headers["X-Request-Id"] = request_id
+    return response
+
+
+def _problem_of(error: Exception, request_id: str) -> HttpProblem:
+    if isinstance(error, HttpProblem):
+        return error
+    if isinstance(error, web.HTTPException):
+        return of_http(error)
+    if isinstance(error, BadCursor):
+        return HttpProblem(422, "invalid", str(error), hint="give a cursor as the page before gave it")
+    if isinstance(error, BeyondTail):
+        return HttpProblem(422, "invalid", str(error), hint="begin anew, without the cursor")
+    if isinstance(error, LogError | LinesError | ProjectionsError):
+        log.warning("a part did not answer", request_id=request_id, error=f"{type(error).__name__}: {error}")
+        return unavailable("a part of the platform did not answer", hint="try again; rayfold status shows which")
+    if isinstance(error, TimeoutError):
+        return unavailable(f"no answer within {REQUEST_SECONDS:.0f} s", hint="try again; rayfold status shows why")
+    hint = f"the platform's log has the cause under {request_id}"
+    return HttpProblem(500, "internal", "something went wrong here; it was not your request", hint=hint)

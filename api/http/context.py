@@ -1,0 +1,101 @@
+"""What every handler shares: the services, the live feed, the read models, the measures, and how a command is sent.
+
+One for each app; it knows nothing of routes or of HTTP's wire.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from api.http.call import Call
+from api.http.eventview import Owners, event_view
+from api.http.feed import Feed
+from api.http.identity import Gatekeeper
+from api.http.measures import Metrics
+from api.http.problems import of_error, of_refusal
+from api.http.reads import Reads
+from api.http.schema import Accepted, EventView
+from api.http.services import Services
+from events.log.records import partition_of
+from events.model.base import Command, Envelope, Refusal, Reply, partition_key
+from events.model.registry import encode_command
+
+MAX_EVENTS_BETWEEN = 100  # in a 412: the newest ones
+
+
+class Context:
+    """The state of one app: none that a restart would miss."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.feed = Feed(services.log)
+        self.reads = Reads(services.database, services.log)
+        self.owners = Owners(self.reads)
+        self.metrics = Metrics(lambda: self.feed.clients)
+        self.gatekeeper = Gatekeeper(services.admin_token, self.reads.token)
+        self.streams: set[asyncio.Task[object]] = set()
+
+    @property
+    def partitions(self) -> int:
+        return self.services.log.partitions
+
+    def partition(self, stream: str) -> int:
+        """The partition that `stream` is in."""
+        return partition_of(partition_key(stream), self.partitions)
+
+    async def submit(
+        self,
+        call: Call,
+        stream: str,
+        command: Command,
+        *,
+        reason: str = "",
+        suffix: str = "",
+        command_id: str = "",
+        expected_version: int | None = None,
+    ) -> Reply:
+        """Send one command and give its reply, refused or not. Raises HttpProblem when nothing is known of it.
+
+        The id is the call's (or `command_id`) with `suffix`, for a request that takes several commands.
+        """
+        envelope = Envelope(
+            stream=stream,
+            command=encode_command(command),
+            command_id=(command_id or call.command_id) + suffix,
+            actor=call.principal.name,
+            reason=reason,
+            traceparent=call.request.headers.get("traceparent", "")[:100],
+            expected_version=expected_version,
+        )
+        reply = (await self.services.commands.submit([envelope]))[0]
+        if reply.error:
+            self.metrics.commands.labels(outcome="error").inc()
+            raise of_error(reply)
+        self.metrics.commands.labels(outcome="refused" if reply.refusal else "accepted").inc()
+        return reply
+
+    async def accepted(self, reply: Reply, stream: str, expected_version: int | None = None) -> Reply:
+        """The reply, when it was accepted; else raises its refusal as an HttpProblem, a 412 with what is in between."""
+        if reply.refusal is not None:
+            raise of_refusal(reply.refusal, await self._between(reply.refusal, stream, expected_version))
+        return reply
+
+    async def _between(self, refusal: Refusal, stream: str, version: int | None) -> Sequence[EventView]:
+        if refusal.code != "version_mismatch" or version is None:
+            return []
+        newer = []
+        async for events in self.services.log.read(self.partition(stream), 0):
+            newer += [e for e in events if e.record.stream == stream and e.record.version > version]
+            newer = newer[-MAX_EVENTS_BETWEEN:]
+        return [event_view(e, await self.owners.of(e)) for e in newer]
+
+
+def accepted_view(reply: Reply, team: str, *, operation: str | None, service_id: str | None = None) -> Accepted:
+    """The answer to a write."""
+    return Accepted(
+        team=team,
+        operation=operation or None,
+        position=f"{reply.partition}:{reply.offset}" if reply.offset >= 0 else None,
+        stream=reply.stream,
+        version=reply.version,
+        service_id=service_id,
+    )

@@ -1,0 +1,147 @@
+"""The platform itself: health, readiness, measures, nodes, pools, read models, and this interface's own document."""
+
+import asyncio
+import json
+
+from aiohttp import web
+
+from api.http import openapi, shown
+from api.http import schema as s
+from api.http import schema_platform as p
+from api.http.answers import answer
+from api.http.call import Call
+from api.http.problems import HttpProblem, not_found
+from api.http.queries import PageOf
+from events.log.errors import LogError
+from projections import progress, queries
+from projections.errors import ProjectionsError
+
+CHECK_SECONDS = 3.0
+
+
+async def health(call: Call) -> web.Response:
+    return answer(p.HealthView(status="ok"))
+
+
+async def ready(call: Call) -> web.Response:
+    """503 until the log, the read models and the rest of the platform answer. Names no cause to strangers."""
+    checks = await _checks(call)
+    good = all(check.ok for check in checks)
+    plain = [p.CheckView(name=check.name, ok=check.ok, found="") for check in checks]
+    return answer(p.HealthView(status="ok" if good else "not ready", checks=plain), 200 if good else 503)
+
+
+async def _checks(call: Call) -> list[p.CheckView]:
+    own = await asyncio.gather(_check_log(call), _check_database(call))
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            others = list(await call.context.services.platform.checks())
+    except TimeoutError:
+        others = [p.CheckView(name="platform", ok=False, found="no answer", fix="rayfold status")]
+    return [*own, *others]
+
+
+async def _check_log(call: Call) -> p.CheckView:
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            tails = await call.context.feed.tails()
+    except (LogError, TimeoutError) as error:
+        return p.CheckView(name="event log", ok=False, found=type(error).__name__, fix="look at etcd: rayfold doctor")
+    return p.CheckView(name="event log", ok=True, found=f"{sum(tails.values())} events in {len(tails)} partitions")
+
+
+async def _check_database(call: Call) -> p.CheckView:
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            reached = await call.context.reads.ask(progress.reached)
+    except (ProjectionsError, TimeoutError) as error:
+        return p.CheckView(name="read models", ok=False, found=type(error).__name__, fix="rayfold doctor")
+    return p.CheckView(name="read models", ok=True, found=f"{sum(reached.values())} events folded")
+
+
+async def metrics(call: Call) -> web.Response:
+    text = await asyncio.to_thread(call.context.metrics.text)
+    return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+
+async def document(call: Call) -> web.Response:
+    body = json.dumps(openapi.document(call.context.services.version)).encode()
+    return web.Response(body=body, content_type="application/json")
+
+
+async def status(call: Call) -> web.Response:
+    """How it is, over what the token reaches; its parts are named to the administrator only."""
+    reads, team = call.context.reads, call.principal.team
+    checks = await _checks(call)
+    apps, components, running = await reads.counts(team)
+    view = p.StatusView(
+        version=call.context.services.version,
+        ready=all(check.ok for check in checks),
+        gateway_port=call.context.services.gateway_port(),
+        partitions=call.context.partitions,
+        apps=apps,
+        components=components,
+        running_operations=running,
+        checks=checks if team is None else [],
+    )
+    return answer(view)
+
+
+async def list_nodes(call: Call) -> web.Response:
+    reads, asked = call.context.reads, call.query_as(PageOf)
+    await reads.wait_for(call)
+    found = await reads.ask(queries.list_nodes, cursor=asked.cursor or "", limit=asked.limit)
+    return answer(shown.page(found, shown.node))
+
+
+async def list_pools(call: Call) -> web.Response:
+    return answer(s.Page(items=list(await call.context.services.platform.pools())))
+
+
+async def scale_pool(call: Call) -> web.Response:
+    name, size = call.name("pool"), call.body_as(s.ScalePool).size
+    try:
+        pool = await call.context.services.platform.scale_pool(name, size)
+    except ValueError as error:
+        raise HttpProblem(409, "conflict", str(error), hint="rayfold pool list") from None
+    if pool is None:
+        raise not_found(f"there is no pool {name}", hint="rayfold pool list")
+    return answer(pool, 202)
+
+
+async def list_projections(call: Call) -> web.Response:
+    tails = await call.context.feed.tails()
+    rows = await call.context.reads.ask(progress.checkpoints)
+    positions: dict[str, dict[str, int]] = {}
+    for row in rows:
+        positions.setdefault(row.projection, {})[str(row.partition)] = row.next
+    items = [
+        p.ProjectionView(
+            name=name,
+            positions=places,
+            behind=sum(max(0, tail - places.get(str(partition), 0)) for partition, tail in tails.items()),
+        )
+        for name, places in sorted(positions.items())
+    ]
+    return answer(s.Page(items=items))
+
+
+async def rebuild_projection(call: Call) -> web.Response:
+    name = call.name("projection")
+    if not await call.context.services.platform.rebuild_projection(name):
+        raise not_found(f"there is no projection {name}", hint="rayfold projections")
+    return answer(p.Rebuilt(name=name, accepted=True), 202)
+
+
+HANDLERS = {
+    "health": health,
+    "ready": ready,
+    "metrics": metrics,
+    "openapi": document,
+    "status": status,
+    "listNodes": list_nodes,
+    "listPools": list_pools,
+    "scalePool": scale_pool,
+    "listProjections": list_projections,
+    "rebuildProjection": rebuild_projection,
+}

@@ -1,0 +1,36 @@
+"""Which function serves which operation id. Knows the rooms of this package and nothing of what they do."""
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from api.http.call import Call
+from api.http.handlers import (
+    apps,
+    changes,
+    components,
+    deploys,
+    events,
+    logs,
+    operations,
+    past,
+    platform,
+    teams,
+    uploads,
+)
+
+Handler = Callable[[Call], Awaitable[web.StreamResponse]]
+
+HANDLERS: dict[str, Handler] = {
+    **platform.HANDLERS,
+    **teams.HANDLERS,
+    **uploads.HANDLERS,
+    **apps.HANDLERS,
+    **components.HANDLERS,
+    **changes.HANDLERS,
+    **deploys.HANDLERS,
+    **logs.HANDLERS,
+    **operations.HANDLERS,
+    **events.HANDLERS,
+    **past.HANDLERS,
+}

@@ -1,0 +1,70 @@
+"""What the HTTP interface stands on, handed to `create_app` by whoever starts the platform.
+
+Ports and values only; nothing here knows of HTTP.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from actors.logs.filter import LineFilter, Query, QueryResult
+from actors.logs.line import LogLine
+from actors.ports import CommandPort
+from api.http.schema_platform import CheckView, PoolView
+from events.log.port import EventLog
+from projections.database import Database
+
+MIB = 1024 * 1024
+DEFAULT_UPLOAD_BYTES = 512 * MIB
+
+
+class LogReads(Protocol):
+    """Log lines by stream: a component's service id, or `build/<build_id>`."""
+
+    async def query(self, query: Query) -> QueryResult:
+        """One answer. Raises actors.logs.errors.LogError."""
+        ...
+
+    def tail(
+        self, stream: str, from_number: int | None = None, flt: LineFilter | None = None
+    ) -> AsyncIterator[list[LogLine]]:
+        """Lines from that number on (None: from now on), for ever or until a finite stream has ended."""
+        ...
+
+
+class Platform(Protocol):
+    """What the API may ask of the running platform itself."""
+
+    async def checks(self) -> Sequence[CheckView]:
+        """What readiness depends on beyond the log and the database, and how it is."""
+        ...
+
+    async def pools(self) -> Sequence[PoolView]:
+        """Every pool of actors."""
+        ...
+
+    async def scale_pool(self, name: str, size: int) -> PoolView | None:
+        """Resize a pool; None when there is none of that name. Raises ValueError saying why not."""
+        ...
+
+    async def rebuild_projection(self, name: str) -> bool:
+        """Have a read model deleted and folded again; False when there is none of that name."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """Everything `create_app` needs. `gateway_port`: where this machine's browser reaches the gateway (0: not known
+    yet); `uploads`: the directory of sources, by sha256."""
+
+    commands: CommandPort
+    log: EventLog
+    database: Database
+    logs: LogReads
+    platform: Platform
+    uploads: Path
+    admin_token: str
+    gateway_port: Callable[[], int]
+    version: str
+    upload_bytes: int = DEFAULT_UPLOAD_BYTES
