@@ -185,15 +185,18 @@ class GatewayLinks:
         self._directory = directory
         self._registry = registry
 
-    async def wait_applied(self, partition: int, offset: int) -> tuple[str, ...]:
+    async def wait_applied(self, partition: int, offset: int, service_id: str) -> tuple[str, ...]:
         gateways = await self._registry.now()
-        await asyncio.gather(*(self._wait_one(gateway, partition, offset) for gateway in gateways))
+        await asyncio.gather(*(self._wait_one(gateway, partition, offset, service_id) for gateway in gateways))
         return gateways
 
-    async def _wait_one(self, gateway: str, partition: int, offset: int) -> None:
+    async def _wait_one(self, gateway: str, partition: int, offset: int, service_id: str) -> None:
         while True:
             try:
-                if await self._directory.call(gateway, "wait_applied", partition, offset, APPLY_SECONDS):
+                applied = await self._directory.call(
+                    gateway, "wait_applied", partition, offset, service_id, APPLY_SECONDS
+                )
+                if applied:
                     return
             except ActorUnreachable as error:
                 log.info("gateway is away, the rollout waits for it", gateway=gateway, error=str(error))

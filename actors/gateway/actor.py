@@ -3,6 +3,7 @@
 Routes and endpoints come from the log alone, so a gateway that starts anew comes to the same table.
 """
 
+import asyncio
 from collections.abc import Sequence
 from typing import cast
 
@@ -10,7 +11,7 @@ import structlog
 
 from actors.cluster.links import gateway_prefix
 from actors.cluster.shell import ActorShell
-from actors.gateway.errors import NotAppliedError
+from actors.gateway.errors import NotAppliedError, RejectedByEnvoyError
 from actors.gateway.gateway import Gateway, GatewaySettings
 from actors.gateway.table import ComponentRouting, EndpointSpec, RouteSpec
 from events.log.etcd_log import EtcdEventLog
@@ -101,12 +102,17 @@ class GatewayNode(ActorShell):
         health = await self._gateway.health()
         return f"{health.hosts} hosts, {health.components} components, envoy {health.envoy_pid}"
 
-    async def wait_applied(self, partition: int, offset: int, seconds: float) -> bool:
-        """Whether the proxy serves what the log said at that position, waiting up to `seconds`."""
+    async def wait_applied(self, partition: int, offset: int, service_id: str, seconds: float) -> bool:
+        """Whether the proxy serves what the log said at that position, waiting up to `seconds`. What the proxy refuses
+        is not applied: the old instances keep serving until the rollout's own deadline ends it."""
         await self.opened()
         try:
-            await self._gateway.wait_applied(Position(partition, offset), seconds)
+            await self._gateway.wait_applied(Position(partition, offset), seconds, service_id)
         except NotAppliedError:
+            return False
+        except RejectedByEnvoyError as error:
+            log.error("the proxy refused a component's routing", service_id=service_id, error=str(error))
+            await asyncio.sleep(seconds / 5)
             return False
         return True
 

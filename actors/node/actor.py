@@ -66,10 +66,13 @@ class NodeAgent(ActorShell):
         self._runtime = ProcessRuntime(node_root=root, run_dir=settings.run_dir / "node", host=settings.bind)
         users = UserBook(root / "uids.json")
         store = DirectoryArtifactStore(settings.data_dir / "artifacts")
+        unpacked = root / "unpacked"
+        unpacked.mkdir(parents=True, exist_ok=True)
+        unpacked.chmod(0o711)  # applications pass through it to what is theirs
         self._agent = Agent(
             name=settings.node,
             runtime=self._runtime,
-            artifacts=NodeArtifacts(store=store, root=root / "unpacked", users=users),
+            artifacts=NodeArtifacts(store=store, root=unpacked, users=users),
             commands=Router(event_log=event_log, directory=Directory()),
             orders=settings.data_dir / "orders",
         )

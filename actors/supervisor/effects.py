@@ -165,13 +165,14 @@ class Effects:
         await _tell(engine, entity.stream, component.ReportFreed(routes=surplus))
 
     async def _wait_applied(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
-        gateways = await self._gateways.wait_applied(engine.partition, entity.last_offset)
+        service_id = cast("ComponentState", entity.state).service_id
+        gateways = await self._gateways.wait_applied(engine.partition, entity.last_offset, service_id)
         await _tell(engine, entity.stream, component.ReportApplied(version=int(key), gateways=gateways))
 
     async def _wait_drained(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
         state = cast("ComponentState", entity.state)
         instances = key.split(",")
-        await self._gateways.wait_applied(engine.partition, entity.last_offset)
+        await self._gateways.wait_applied(engine.partition, entity.last_offset, state.service_id)
         timed_out = not await self._drained(state.service_id, instances, state.spec.drain_seconds)
         report = component.ReportDrained(instances=tuple(instances), timed_out=timed_out)
         await _tell(engine, entity.stream, report)

@@ -107,7 +107,7 @@ class BuilderPort(Protocol):
 class GatewayPort(Protocol):
     """Every live gateway at once."""
 
-    async def wait_applied(self, partition: int, offset: int) -> tuple[str, ...]:
+    async def wait_applied(self, partition: int, offset: int, service_id: str) -> tuple[str, ...]:
         """Wait until every live gateway's proxy serves what the log said at `offset`; returns the gateways' names."""
         ...
 
