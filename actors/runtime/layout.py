@@ -77,12 +77,14 @@ class NodeLayout:
 
     def _sweep(self) -> None:
         for path in list(self._instances.iterdir()):
-            # Without spec.json nothing was ever started there, and `start` begins anew.
-            if path.name.startswith(_GONE_PREFIX) or InstanceDirectory(path).setup() is None:
+            # Without spec.json nothing was ever started there, and `start` begins anew. One that cannot be read is
+            # left alone: something may run there.
+            if path.name.startswith(_GONE_PREFIX) or not (path / files.SPEC).exists():
                 delete_tree(path)
         for port, instance_id in self.ports.reservations().items():
-            setup = self.directory(instance_id).setup()
-            if setup is None or setup.port != port:
+            instance = self.directory(instance_id)
+            setup = instance.setup()
+            if not instance.path.exists() or (setup is not None and setup.port != port):
                 self.ports.release(port)
 
     def directory(self, instance_id: str) -> InstanceDirectory:

@@ -37,7 +37,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
-    """spec.json."""
+    """spec.json. Instances outlive platforms: a field added later needs a default, or older ones cannot be adopted."""
 
     spec: InstanceSpec
     host: str

@@ -36,10 +36,10 @@ async def spawn(directory: Path) -> None:
 
 
 def _run(directory: Path, environment: dict[str, str]) -> bytes:
-    """What the shim's first process prints.
+    """What the shim's first process prints, until it has let go of its output.
 
-    In a thread and by its words, not by asyncio and its exit code: a Ray worker ignores SIGCHLD, so uvloop never hears
-    of a child's exit there and no exit code is left to be read.
+    In a thread, not by asyncio: Ray runs actors on uvloop, whose subprocesses inherit the platform's open files, the
+    other end of this very pipe among them; the shim would hold it open for as long as the instance lives.
     """
     return subprocess.run(
         [sys.executable, "-I", "-S", str(_SHIM), str(directory)],

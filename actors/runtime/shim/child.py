@@ -18,7 +18,7 @@ _PR_SET_NO_NEW_PRIVS = 38
 _PR_SET_CHILD_SUBREAPER = 36
 _UMASK = 0o027
 _GIB = 1 << 30
-_DESCRIPTORS_MAX = 1 << 20
+DESCRIPTORS_MAX = 1 << 20
 _HIGH_DESCRIPTOR = 64  # above anything the shim has open, so that wiring 0, 1, 2 cannot hit it
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -71,7 +71,7 @@ def _wire(standard_in: int, out: int, err: int, keep: int) -> None:
     for source, target in ((standard_in, 0), (out, 1), (err, 2)):
         os.dup2(source, target, inheritable=True)
     os.closerange(3, keep)
-    os.closerange(keep + 1, _DESCRIPTORS_MAX)
+    os.closerange(keep + 1, DESCRIPTORS_MAX)
 
 
 def _reset_signals() -> None:

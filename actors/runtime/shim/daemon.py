@@ -16,7 +16,7 @@ import time
 from actors.runtime.shim import child, files, proc
 from actors.runtime.shim.crashing import failpoint
 from actors.runtime.shim.ending import Ending, Process, kill_members
-from actors.runtime.shim.segments import Pump, Segments
+from actors.runtime.shim.segments import Output
 from actors.runtime.shim.wire import Listener, answers
 
 _LOCK_SECONDS = 5.0
@@ -40,7 +40,6 @@ class Shim:
         self._boot = proc.boot_id()
         self._lock = -1
         self._adopted = False
-        self._pumps: list[Pump] = []
 
     def _path(self, name: str) -> str:
         return os.path.join(self._directory, name)
@@ -50,10 +49,11 @@ class Shim:
         alone = self._take_lock()
         failpoint("shim.locked")
         if alone and not os.path.exists(self._path(files.EXIT)):
-            self._open_pipes()
-            process = self._find_or_launch()
+            # Before anything can write to them: a pipe that nobody has open forgets what is in it.
+            output = self._open_pipes()
+            process = self._find_or_launch(output)
             if process is not None:
-                self._serve(process, ready)
+                self._serve(process, output, ready)
                 return
         os.write(ready, files.READY)
         os.close(ready)
@@ -76,7 +76,7 @@ class Shim:
                 return False
             time.sleep(0.005)
 
-    def _find_or_launch(self) -> "Process | None":
+    def _find_or_launch(self, output: Output) -> "Process | None":
         """The main process, found or started; None when it is over, which is then recorded."""
         state = files.read_json(self._path(files.STATE))
         pid, ticks = (int(str(state["pid"])), int(str(state["start_ticks"]))) if state else (0, 0)
@@ -88,7 +88,7 @@ class Shim:
         if state is not None and same_boot and proc.is_alive(pid, ticks, self._boot):
             self._adopted = True
             return Process(pid, ticks, int(str(state["started_at"])), adopted=True)
-        self._record_lost(pid, same_boot)
+        self._record_lost(pid, same_boot, output)
         return None
 
     def _end_waiting_child(self, pid: int, ticks: int) -> None:
@@ -98,11 +98,11 @@ class Shim:
             proc.send(pid, ticks, signal.SIGKILL)
             time.sleep(0.002)
 
-    def _record_lost(self, pid: int, same_boot: bool) -> None:
+    def _record_lost(self, pid: int, same_boot: bool, output: Output) -> None:
         """Nobody saw it end. What it left running goes too, and what is left in the pipes is kept."""
         group = pid if same_boot and proc.stat(pid) is None else proc.NOBODY
         kill_members(0, group, self._plan.uid, self._plan.mark())
-        self._empty_pipes()
+        output.finish()
         reason = "the process was gone and nobody was left to see how it ended (machine restarted, or shim killed too)"
         self._record_exit({"cause": "lost", "exit_code": None, "signal": None, "reason": reason})
 
@@ -118,8 +118,7 @@ class Shim:
                     raise
             time.sleep(_FULL_DISK_PAUSE_SECONDS)  # only this shim knows how it ended: it waits for room
 
-    def _open_pipes(self) -> None:
-        """Before anything can write to them: a pipe that nobody has open forgets what is in it."""
+    def _open_pipes(self) -> Output:
         os.makedirs(self._path(files.PIPES), 0o700, exist_ok=True)
         for name in ("out", "err"):
             path = os.path.join(self._path(files.PIPES), name)
@@ -128,14 +127,7 @@ class Shim:
             if os.getuid() == 0:
                 os.chown(path, 0, self._plan.gid)
             os.chmod(path, 0o620)  # programs reopen /dev/stdout, which asks for the pipe's own mode
-        self._segments = Segments(self._path(files.LOG))
-        for name, tag in (("out", b"o"), ("err", b"e")):
-            self._pumps.append(Pump(os.path.join(self._path(files.PIPES), name), tag, self._segments))
-
-    def _empty_pipes(self) -> None:
-        for pump in self._pumps:
-            pump.drain(final=True)
-        self._segments.close()
+        return Output(self._path(files.PIPES), self._path(files.LOG))
 
     def _launch(self) -> "Process | None":
         failpoint("shim.pipes")
@@ -172,7 +164,7 @@ class Shim:
         os.close(gate)
         return process
 
-    def _serve(self, process: Process, ready: int) -> None:
+    def _serve(self, process: Process, output: Output, ready: int) -> None:
         if not self._adopted:
             child.become_subreaper()
         ending = Ending(
@@ -184,17 +176,16 @@ class Shim:
         os.close(ready)
         poll = select.epoll()
         poll.register(process.pidfd, select.EPOLLIN | select.EPOLLET)
-        for pump in self._pumps:
-            poll.register(pump.descriptor, select.EPOLLIN | select.EPOLLET)
+        for descriptor in output.descriptors:
+            poll.register(descriptor, select.EPOLLIN | select.EPOLLET)
         listener.register(poll)
         more = True
         while not ending.over:
             poll.poll(0 if more else self._pause(ending))
-            for_later = [pump.drain() for pump in self._pumps]
-            more = any(for_later)
+            more = output.drain()
             listener.serve(ending)
             ending.look()
-        self._empty_pipes()
+        output.finish()
         self._record_exit(ending.how())
         listener.close()
 
@@ -207,7 +198,8 @@ class Shim:
 def _detach(directory: str) -> None:
     """A session of its own, nothing of the platform's open, and signals meant for the platform ignored."""
     os.setsid()
-    # A Ray worker ignores SIGCHLD and blocks signals, which exec hands down: nobody's exit could be waited for.
+    # What a parent ignores or blocks is handed down by exec (a Ray worker blocks SIGINT); were it SIGCHLD, there would
+    # be no exit status to wait for.
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE}:
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
@@ -227,6 +219,7 @@ def _detach(directory: str) -> None:
 def main(arguments: "list[str]") -> int:
     """`shim DIR`: prints READY and returns 0 once the detached shim is ready, else its complaint and 1."""
     directory = os.path.abspath(arguments[0])
+    os.closerange(3, child.DESCRIPTORS_MAX)  # whatever the platform had open is not the instance's to keep
     reader, writer = os.pipe()
     if os.fork() != 0:
         os.close(writer)

@@ -211,6 +211,28 @@ class Pump:
         _read_exactly(self.descriptor, count)
 
 
+class Output:
+    """Both streams of an instance, moved to the same segments."""
+
+    def __init__(self, pipes: str, log: str) -> None:
+        self._segments = Segments(log)
+        self._pumps = [
+            Pump(os.path.join(pipes, name), tag, self._segments) for name, tag in (("out", b"o"), ("err", b"e"))
+        ]
+        self.descriptors = [pump.descriptor for pump in self._pumps]
+
+    def drain(self) -> bool:
+        """Write what there is; True when more may wait."""
+        more = [pump.drain() for pump in self._pumps]
+        return any(more)
+
+    def finish(self) -> None:
+        """Write all that is left, unfinished lines included, and make it durable: nothing writes any more."""
+        for pump in self._pumps:
+            pump.drain(final=True)
+        self._segments.close()
+
+
 def _read_exactly(descriptor: int, count: int) -> bytes:
     parts: list[bytes] = []
     while count:
