@@ -29,6 +29,7 @@ class _Partition:
         self.epoch = 0
         self.owner: OwnerRecord | None = None
         self.tail_hint = 0
+        self.writer: BatchingWriter | None = None
 
 
 class MemoryStore:
@@ -128,6 +129,7 @@ class MemoryEventLog:
         self._writers.clear()
 
     async def claim(self, partition: int, owner: str, *, force: bool = False) -> BatchingWriter:
+        self._check(partition)
         kept = self._store.partitions[partition]
         if kept.owner is not None and kept.owner.owner != owner and not force:
             raise PartitionOwned(f"partition {partition}: expected no owner, found {kept.owner.owner}")
@@ -143,20 +145,32 @@ class MemoryEventLog:
         recovered = await recover(self._store, partition, self._ledger_window)
         slots = _MemorySlots(self._store, partition, epoch)
         writer = BatchingWriter(partition=partition, epoch=epoch, recovered=recovered, slots=slots, limits=self._limits)
+        if kept.writer is not None:
+            kept.writer.notice_fence(Fenced(f"partition {partition}: {owner} claimed it with epoch {epoch}; stop"))
+        kept.writer = writer
         self._writers.append(writer)
         return writer
 
     def read(self, partition: int, from_offset: int) -> AsyncIterator[list[StoredEvent]]:
+        self._check(partition)
         return self._reader.read(partition, from_offset)
 
     def follow(self, partition: int, from_offset: int) -> AsyncIterator[list[StoredEvent]]:
-        return self._reader.follow_all({partition: from_offset})
+        return self.follow_all({partition: from_offset})
 
     def follow_all(self, from_offsets: Mapping[int, int]) -> AsyncIterator[list[StoredEvent]]:
+        for partition in from_offsets:
+            self._check(partition)
         return self._reader.follow_all(from_offsets)
 
     async def tail(self, partition: int) -> int:
+        self._check(partition)
         return (await recover(self._store, partition, window=0)).next_offset
 
     async def owner_of(self, partition: int) -> OwnerRecord | None:
+        self._check(partition)
         return self._store.partitions[partition].owner
+
+    def _check(self, partition: int) -> None:
+        if not 0 <= partition < self._partitions:
+            raise ValueError(f"expected a partition from 0 to {self._partitions - 1}, found {partition}")

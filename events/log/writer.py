@@ -120,14 +120,15 @@ class BatchingWriter:
 
     async def append(self, command_id: str, events: Sequence[EventRecord]) -> Committed:
         waiter = self.submit(command_id, events)
-        # asyncio.wait cancels nothing on timeout or when we are cancelled: the command is on its way regardless.
-        await asyncio.wait((waiter,), timeout=self._limits.append_deadline_s)
-        if not waiter.done():
+        try:
+            # The waiter is this call's own: that a time-out cancels it takes nothing back, the command is on its way.
+            async with asyncio.timeout(self._limits.append_deadline_s):
+                return await waiter
+        except TimeoutError as error:
             raise LogUnavailable(
                 f"partition {self._partition}: expected an answer about command {command_id!r} within "
                 f"{self._limits.append_deadline_s:g} s, found none; its outcome is unknown: repeat the same command id"
-            )
-        return waiter.result()
+            ) from error
 
     def committed(self, command_id: str) -> Committed | None:
         return self._ledger.find(command_id)

@@ -161,8 +161,8 @@ class EventLogContract:
         old = await log.claim(0, "a")
         await old.append("c1", [event("s/1", 1)])
         new = await other_log.claim(0, "b", force=True)
-        futures = [old.submit(f"late{n}", [event("s/1", n)]) for n in range(2, 12)]
-        results = await asyncio.gather(*futures, return_exceptions=True)
+        late = (old.append(f"late{n}", [event("s/1", n)]) for n in range(2, 12))
+        results = await asyncio.gather(*late, return_exceptions=True)
         assert all(isinstance(result, Fenced) for result in results)
         with pytest.raises(Fenced):
             await old.append("later", [event("s/1", 12)])
@@ -173,6 +173,20 @@ class EventLogContract:
         assert owner is not None and owner.owner == "b", "a fenced writer's release leaves the successor's record"
         await new.append("c2", [event("s/1", 2)])
         assert [e.record.event_id for e in await read_all(log, 0)] == ["s/1#1", "s/1#2"]
+
+    async def test_an_idle_writer_learns_that_it_was_fenced(self, log: EventLog, other_log: EventLog) -> None:
+        writer = await log.claim(0, "a")
+        await other_log.claim(0, "b", force=True)
+        async with asyncio.timeout(20):
+            with pytest.raises(Fenced):
+                await writer.wait_closed()
+
+    async def test_a_partition_that_does_not_exist_is_refused(self, log: EventLog) -> None:
+        for partition in (-1, log.partitions):
+            with pytest.raises(ValueError, match="partition"):
+                await log.claim(partition, "a")
+            with pytest.raises(ValueError, match="partition"):
+                log.follow(partition, 0)
 
     async def test_two_writers_racing_interleave_nothing(self, log: EventLog, other_log: EventLog) -> None:
         acked: list[str] = []

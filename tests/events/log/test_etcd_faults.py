@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from events.log.embedded import EmbeddedEtcd
-from events.log.errors import Fenced, LogUnavailable
+from events.log.errors import LogUnavailable
 from events.log.etcd_connection import EtcdSettings
 from events.log.etcd_log import EtcdEventLog
 from events.log.etcd_wire import TxnResult
@@ -145,15 +145,6 @@ async def test_a_follower_that_hears_nothing_pages(
         for n in range(1, 11):
             await writer.append(f"c{n}", [event("s/1", n)])
         assert offsets(await following) == list(range(10))
-
-
-async def test_an_idle_writer_learns_that_it_was_fenced(etcd_settings: EtcdSettings) -> None:
-    async with opened(etcd_settings) as log, opened(etcd_settings) as other:
-        writer = await log.claim(0, "a")
-        await other.claim(0, "b", force=True)
-        async with asyncio.timeout(20):
-            with pytest.raises(Fenced):
-                await writer.wait_closed()
 
 
 async def test_a_lapsed_lease_without_successor_does_not_stop_the_writer(etcd_settings: EtcdSettings) -> None:
