@@ -20,7 +20,7 @@ from actors.builder.archive import pack_tree
 from actors.builder.errors import ArtifactDamagedError, ArtifactError, ArtifactMissingError
 from events.failpoints import failpoint
 
-_SHA256 = re.compile(r"^[0-9a-f]{64}$")
+_SHA256 = re.compile(r"^[0-9a-f]{64}\Z")
 _READ_BYTES = 1024 * 1024
 _LEVEL = 3
 _HALF_WRITTEN_SECONDS = 3600

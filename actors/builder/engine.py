@@ -23,7 +23,7 @@ from actors.builder.log import BuildLog, LogSink, Mask, read_log
 from actors.builder.model import BuildOutcome, BuildRequest, BuildState, BuildStatus, LogLine
 from actors.builder.tools import IndexSettings
 
-_BUILD_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
+_BUILD_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 _LOCK_FILE = "owner.lock"
 
 SinkFor = Callable[[BuildRequest], LogSink]

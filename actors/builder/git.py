@@ -15,10 +15,10 @@ from actors.builder.model import BuildLimits
 from actors.builder.sandbox import LineSink, run_command
 
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
-_SCP_LIKE = re.compile(r"^[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:[^:].*$")
-_REF = re.compile(r"^(?!.*(\.\.|//|@\{|\.lock$|/$|\.$))[A-Za-z0-9_][A-Za-z0-9._/+@#-]{0,249}$")
-_COMMIT = re.compile(r"^[0-9a-f]{7,64}$")
-_FULL_COMMIT = re.compile(r"^(?:[0-9a-f]{40}|[0-9a-f]{64})$")
+_SCP_LIKE = re.compile(r"^[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:[^:].*\Z")
+_REF = re.compile(r"^(?!.*(\.\.|//|@\{|\.lock$|/$|\.$))[A-Za-z0-9_][A-Za-z0-9._/+@#-]{0,249}\Z")
+_COMMIT = re.compile(r"^[0-9a-f]{7,64}\Z")
+_FULL_COMMIT = re.compile(r"^(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")
 _SCHEMES = ("https", "http", "ssh", "file")
 _SHOWN_REFS = 8
 _PASSED_ON = ("PATH", "HOME", "SSH_AUTH_SOCK", "GIT_SSL_CAINFO", "SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE")

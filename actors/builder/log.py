@@ -60,9 +60,8 @@ class BuildLog:
     async def close(self) -> None:
         """Say how many lines were left out, and close the file."""
         if self._dropped:
-            self._room += 200
             dropped, self._dropped = self._dropped, 0
-            await self.write([f" !     {dropped} more lines were left out: the log limit is reached"])
+            await self.problem(f"{dropped} more lines of output were left out: the log limit is reached")
         if self._fd is not None:
             fd, self._fd = self._fd, None
             await asyncio.to_thread(os.close, fd)
@@ -73,10 +72,6 @@ class BuildLog:
         for text in texts:
             masked = self._mask(text)
             self._recent.append(masked)
-            self._room -= len(masked) + 1
-            if self._room < 0:
-                self._dropped += 1
-                continue
             self.count += 1
             lines.append(LogLine(number=self.count, at=time.time_ns() // 1000, text=masked))
         if not lines:
@@ -100,14 +95,27 @@ class BuildLog:
         await self.write(f" !     {line}" for line in text.splitlines())
 
     async def output(self, lines: list[str]) -> None:
-        """What a command wrote, indented as a detail."""
-        await self.write(f"       {line}" for line in lines)
+        """What a command wrote, indented as a detail; only this is limited, never the builder's own words."""
+        kept = []
+        for line in lines:
+            self._room -= len(line) + 1
+            if self._room >= 0:
+                kept.append(f"       {line}")
+        self._dropped += len(lines) - len(kept)
+        await self.write(kept)
+        if len(kept) < len(lines):
+            self._recent.extend(self._mask(line) for line in lines[len(kept) :])
 
     def lines_that_matter(self) -> tuple[str, ...]:
-        """The lines of the current step that look like the cause of its failure, else its last lines."""
-        texts = [line.strip() for line in self._recent if line.strip() and not line.startswith("----->")]
-        telling = [line for line in texts if _TELLING.search(line)]
-        return tuple(telling[-_LINES_THAT_MATTER:] or texts[-_LINES_THAT_MATTER:])
+        """The lines of the current step that look like the cause of its failure, else its last lines.
+
+        Compilers and npm name the cause first and explain at length; tracebacks and pip name it last: both ends.
+        """
+        texts = [line.strip() for line in self._recent if not line.startswith("----->")]
+        texts = [line for line in texts if line not in ("", "npm error")]
+        telling = [line for line in dict.fromkeys(texts) if _TELLING.search(line)] or texts[-_LINES_THAT_MATTER:]
+        half = _LINES_THAT_MATTER // 2
+        return tuple(telling if len(telling) <= _LINES_THAT_MATTER else telling[:half] + telling[-half:])
 
 
 def _append(fd: int, lines: list[LogLine]) -> None:

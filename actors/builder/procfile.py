@@ -10,8 +10,8 @@ import msgspec
 from actors.builder.errors import ProcfileError
 
 RELEASE = "release"
-_LINE = re.compile(r"^(?P<name>[A-Za-z0-9_-]+)\s*:\s*(?P<command>.+?)\s*$")
-_COMPONENT = re.compile(r"^[a-z](?:[a-z0-9]|-(?=[a-z0-9])){0,39}$")
+_LINE = re.compile(r"^(?P<name>[A-Za-z0-9_-]+)\s*:\s*(?P<command>.+?)\s*\Z")
+_COMPONENT = re.compile(r"^[a-z](?:[a-z0-9]|-(?=[a-z0-9])){0,39}\Z")
 
 
 class Procfile(msgspec.Struct, frozen=True, kw_only=True):

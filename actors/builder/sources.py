@@ -21,7 +21,7 @@ from actors.builder.git import GitSource
 from actors.builder.model import BuildLimits, SourceSpec
 from actors.builder.pack import pack_directory
 
-_SHA256 = re.compile(r"^[0-9a-f]{64}$")
+_SHA256 = re.compile(r"^[0-9a-f]{64}\Z")
 _GZIP = b"\x1f\x8b"
 _READ_BYTES = 1024 * 1024
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from actors.builder.archive import remove_tree
-from actors.builder.errors import DetectionError, ToolMissingError
+from actors.builder.errors import DetectionError, StepFailedError, ToolMissingError
 from actors.builder.interpreters import Interpreter, find_interpreter, find_program
 from actors.builder.languages.plan import LanguagePlan, LayerPlan, Workbench
 from actors.builder.tools import IndexSettings, npm_command
@@ -211,4 +211,14 @@ class _NodeBuild:
         quiet = {"npm_config_audit": "false", "npm_config_fund": "false", "npm_config_update_notifier": "false"}
         cache = {"npm_config_cache": str(self._bench.work / "home" / ".npm")}
         env = self._bench.environment({**settings, **quiet, **cache}, path=[self._node.path.parent, program.parent])
-        await self._bench.run([*npm, *arguments], cwd=cwd, env=env, code=code, failed=failed)
+        try:
+            await self._bench.run([*npm, *arguments], cwd=cwd, env=env, code=code, failed=failed)
+        except StepFailedError as error:
+            if any("in sync" in line for line in error.lines):
+                raise StepFailedError(
+                    "package.json and its lock file say different things; expected one to follow from the other. Run "
+                    "`npm install` and commit package-lock.json.",
+                    code="lock_out_of_step",
+                    lines=error.lines,
+                ) from error
+            raise
