@@ -18,7 +18,6 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from events.failpoints import failpoint
 from projections.errors import AmbiguousCommit, DatabaseUnavailable
 
 T = TypeVar("T")
@@ -103,13 +102,11 @@ class Database:
                 transaction.rollback()
                 raise
             try:
-                failpoint("projections.commit")
                 transaction.commit()
             except DBAPIError as error:
                 if _sqlstate(error) in _AMBIGUOUS or error.connection_invalidated:
                     raise AmbiguousCommit(f"lost while committing: {_first_line(error)}") from error
                 raise
-            failpoint("projections.committed")
             return result
 
     def migrate(self) -> None:

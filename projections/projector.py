@@ -14,6 +14,7 @@ from typing import TypeVar
 import structlog
 from sqlalchemy import Connection
 
+from events.failpoints import failpoint
 from events.log.port import EventLog
 from events.log.records import StoredEvent
 from projections.catalogue import ALL
@@ -213,6 +214,7 @@ class Projector:
                 except HandlerFailed as failed:
                     self._judge(failed)
                 else:
+                    failpoint("projections.committed")
                     self._committed(batch)
 
     def _batch(self, gathered: Gathered, one_by_one: bool) -> Batch:

@@ -4,10 +4,10 @@ Must not know what a row is about. Each row is addressed by its table and primar
 """
 
 import functools
-from typing import cast
 
 from sqlalchemy import Connection, Delete, Insert, Table, bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import RowMapping
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from events.log.records import StoredEvent
@@ -32,7 +32,7 @@ class Rows:
         if key not in known:
             query = select(table).where(*(c == v for c, v in zip(table.primary_key.columns, key, strict=True)))
             found = self._connection.execute(query).mappings().one_or_none()
-            known[key] = None if found is None else cast("Row", dict(found))
+            known[key] = None if found is None else _row(table, found)
         return known[key]
 
     def put(self, table: Table, row: Row) -> None:
@@ -69,7 +69,7 @@ class Rows:
             self._flush_table(table)
             query = select(table).where(*(table.c[name] == value for name, value in equal.items()))
             for found in self._connection.execute(query).mappings():
-                row = cast("Row", dict(found))
+                row = _row(table, found)
                 known.setdefault(_key(table, row), row)
             # From now on memory has them all: a row that is not here was no part of the group, and nobody else writes.
             self._groups.add(group)
@@ -127,6 +127,11 @@ def _refuses_values(error: DBAPIError) -> bool:
     if state:
         return state[:2] in ("22", "23", "54")  # data exception, constraint violation, limit exceeded
     return isinstance(error, DataError | IntegrityError)
+
+
+def _row(table: Table, found: RowMapping) -> Row:
+    # By key: a result names its columns as SQL does.
+    return {c.key: found[c] for c in table.c}
 
 
 def _key(table: Table, row: Row) -> Key:
