@@ -10,16 +10,22 @@ import structlog
 import xxhash
 
 from actors.cluster.directory import ActorUnreachable, Directory
+from actors.cluster.links import Router
 from actors.cluster.pools import Pool, actor_names, ensure_actor
 from actors.cluster.shell import ActorShell, Health
 from events.log.errors import LogError
 from events.log.etcd_client import EtcdClient
+from events.log.etcd_log import EtcdEventLog
+from events.model.base import Envelope
+from events.model.registry import encode_command
+from events.model.team import CreateTeam
 
 log = structlog.get_logger("reconciler")
 
 ROUND_SECONDS = 1.0
 HEALTH_SECONDS = 15.0
 HEARTBEAT_TTL_SECONDS = 10
+DEFAULT_TEAM = "default"
 
 
 def heartbeat_key(namespace: str) -> str:
@@ -52,19 +58,21 @@ class Reconciler(ActorShell):
         self._directory = Directory()
         self._seen: dict[str, Health] = {}
         self._served: set[int] = set()
+        self._has_team = False
 
     async def open(self) -> None:
         """Begin the rounds."""
-        client = EtcdClient(self.settings.etcd)
-        await client.open()
+        event_log = EtcdEventLog(self.settings.etcd, partitions=self.settings.partitions)
+        await event_log.open()
+        self._commands = Router(event_log=event_log, directory=self._directory)
         self.keep(self._rounds(), "rounds")
-        self.keep(self._heartbeat(client), "heartbeat")
+        self.keep(self._heartbeat(event_log.client), "heartbeat")
 
     async def ready(self) -> bool:
         """Whether every actor answered in the last round and every partition is served."""
         await self.opened()
         names = {name for pool in self._pools for name in actor_names(pool, self.settings)}
-        return names <= self._seen.keys() and len(self._served) == self.settings.partitions
+        return names <= self._seen.keys() and len(self._served) == self.settings.partitions and self._has_team
 
     async def report(self) -> list[Health]:
         """How every actor was when last asked; one that did not answer is not ready."""
@@ -79,6 +87,8 @@ class Reconciler(ActorShell):
             await asyncio.gather(*(self._see_to(pool, name) for pool, name in names))
             await self._assign()
             settled = len(self._served) == self.settings.partitions
+            if settled and not self._has_team:
+                self._has_team = await self._ensure_default_team()
             await asyncio.sleep(ROUND_SECONDS if settled else ROUND_SECONDS / 10)
 
     async def _see_to(self, pool: Pool, name: str) -> None:
@@ -106,6 +116,17 @@ class Reconciler(ActorShell):
             log.warning("supervisor is away", actor=name, error=str(error))
             return []
         return served
+
+    async def _ensure_default_team(self) -> bool:
+        """The first team is there from the start, so that the first deploy needs nothing else."""
+        create = Envelope(
+            stream=f"team/{DEFAULT_TEAM}",
+            command=encode_command(CreateTeam(name=DEFAULT_TEAM)),
+            command_id=f"{DEFAULT_TEAM}.team",
+            reason="there from the start",
+        )
+        [reply] = await self._commands.submit([create])
+        return not reply.error
 
     async def _heartbeat(self, client: EtcdClient) -> None:
         key = heartbeat_key(self.settings.etcd.namespace)

@@ -1,8 +1,12 @@
 """EventlogPartition: the Ray actor around the log store and its TCP server. Lines never pass through Ray."""
 
+import asyncio
+
 from actors.cluster.shell import ActorShell
 from actors.logs.server import EventlogServer
 from actors.logs.store import LogStore
+
+CHECK_SECONDS = 1.0
 
 
 class EventlogPartition(ActorShell):
@@ -21,6 +25,14 @@ class EventlogPartition(ActorShell):
             port_file=settings.eventlog_address_file,
         )
         await self._server.start()
+        self.keep(self._check(store), "check")
+
+    @staticmethod
+    async def _check(store: LogStore) -> None:
+        """A store that can commit no more must not go on taking lines."""
+        while True:
+            store.check()
+            await asyncio.sleep(CHECK_SECONDS)
 
     async def detail(self) -> str:
         stats = self._server.stats
