@@ -5,6 +5,7 @@ Knows the order of the steps and what each leaves; it must not know how many bui
 
 import asyncio
 import os
+import platform
 from pathlib import Path
 
 import msgspec
@@ -140,7 +141,7 @@ class BuildJob:
         return processes
 
     async def _dependencies(self, layer: LayerPlan, *, needed: bool) -> _Dependencies:
-        key = cache_key(self._request.team, *layer.key_parts)
+        key = cache_key(self._request.team, platform.machine(), *layer.key_parts)
         if not self._request.fresh:
             looked = await self._cache.get(key)
             if looked.problem is not None:

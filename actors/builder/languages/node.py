@@ -164,8 +164,9 @@ class _NodeBuild:
         if "build" in self._package.scripts:
             await bench.log.step(f"Running the build script: {self._package.scripts['build']}")
             await self._npm(["run", "build"], bench.root, "build_script_failed", "`npm run build` failed")
-        if layer is not None and (bench.root / _MODULES).is_symlink():
-            (bench.root / _MODULES).unlink()
+        if layer is not None:
+            # Also when the script made a directory of the link: where it runs, the layer goes there.
+            await asyncio.to_thread(remove_tree, bench.root / _MODULES)
 
     async def start(self) -> str:
         """`scripts.start` itself (npm between would not pass SIGTERM on), else `main`, else a file of a usual name."""
