@@ -22,10 +22,14 @@ One = Annotated[str, typer.Argument(metavar="[COMPONENT]", help="The component; 
 
 @ps.callback(invoke_without_command=True)
 @takes_session
-def list_instances(session: Session) -> None:
-    """Instances of every component, or of --component."""
+def list_instances(
+    session: Session,
+    every: Annotated[bool, typer.Option("--all", help="Those that ended as well.")] = False,
+) -> None:
+    """Instances of every component, or of --component: what runs, and what crashed and waits to be started again."""
     names = [session.component] if session.component else _components(session)
     found = [item for name in names for item in session.client.items(session.app_path("components", name, "instances"))]
+    found = found if every else current(found)
     if session.out.as_json:
         session.out.json(found)
         return
@@ -36,6 +40,18 @@ def list_instances(session: Session) -> None:
         if item.text("status") in ("crashed", "unready"):
             for line in item.words("lines")[-5:]:
                 session.out.say(f"  {_name(item)}: {line}")
+
+
+def current(found: list[Document]) -> list[Document]:
+    """What lives; and of a place where nothing lives, the newest that crashed. `found` is newest first."""
+    alive = [item for item in found if item.flag("alive")]
+    taken = {(item.text("component"), item.whole("slot")) for item in alive if item.text("kind") == "service"}
+    for item in found:
+        place = (item.text("component"), item.whole("slot"))
+        if item.text("status") == "crashed" and item.text("restart_at") and place not in taken:
+            taken.add(place)
+            alive.append(item)
+    return sorted(alive, key=lambda item: (item.text("component"), item.text("kind"), item.whole("slot")))
 
 
 def _components(session: Session) -> list[str]:
@@ -56,8 +72,8 @@ def _row(item: Document) -> list[str]:
         item.text("node"),
         str(item.whole("port") or "-"),
         str(item.whole("pid") or "-"),
-        ago(item.text("ready_at", "started_at")),
-        item.text("reason"),
+        ago(item.text("ended_at", "ready_at", "starting_at")),
+        "draining" if item.flag("draining") else item.text("reason"),
     ]
 
 

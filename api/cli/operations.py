@@ -64,7 +64,7 @@ def _list(session: Session, limit: int) -> None:
             ago(o.text("started_at")),
             _took(o),
             o.text("actor"),
-            o.text("reason", "detail"),
+            o.text("reason", "result", "detail"),
         ]
         for o in found
     ]
@@ -83,7 +83,12 @@ def _one(session: Session, found: Document) -> None:
             ("of", "/".join(part for part in (found.text("team"), found.text("app"), found.text("component")) if part)),
             ("kind", found.text("kind")),
             ("status", found.text("status")),
-            ("reason", found.text("reason", "detail")),
+            ("asked", found.text("detail")),
+            ("why", found.text("message")),
+            ("phase", found.text("phase") if found.text("status") == "running" else ""),
+            ("came to", found.text("reason", "result")),
+            ("release", f"v{found.whole('release')}" if found.whole("release") else ""),
+            ("build", found.text("build")),
             ("still serving", f"v{serving}" if serving else ""),
             ("by", found.text("actor")),
             ("started", clock(found.text("started_at"))),
@@ -94,10 +99,10 @@ def _one(session: Session, found: Document) -> None:
     )
     for line in found.words("lines"):
         out.facts([("output", line)])
-    steps = [[duration(s.number("seconds")), s.text("type"), s.text("position")] for s in found.items("steps")]
+    steps = [[duration(s.number("seconds")), s.text("phase")] for s in found.items("steps")]
     if steps:
         print()
-        out.table(["after", "event", "position"], steps)
+        out.table(["after", "phase"], steps)
     children = [
         [c.text("operation"), c.text("component"), c.text("status"), c.text("reason")] for c in found.items("children")
     ]

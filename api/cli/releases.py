@@ -29,6 +29,7 @@ def list_releases(session: Session, limit: Limit = 20) -> None:
     rows = [
         [
             f"v{r.whole('number')}" + (" *" if r.flag("current") else ""),
+            r.text("status"),
             ago(r.text("created_at")),
             r.text("created_by"),
             r.text("artifact").removeprefix("sha256:")[:12],
@@ -37,7 +38,7 @@ def list_releases(session: Session, limit: Limit = 20) -> None:
         ]
         for r in found
     ]
-    headings = ["release", "created", "by", "artifact", "commit", "why"]
+    headings = ["release", "status", "created", "by", "artifact", "commit", "why"]
     session.out.table(headings, rows, "nothing is released yet: rayfold deploy")
 
 
@@ -53,9 +54,11 @@ def release_info(session: Session, number: Annotated[str, typer.Argument(metavar
         [
             ("release", f"v{release.whole('number')}{' (current)' if release.flag('current') else ''}"),
             ("created", f"{ago(release.text('created_at'))} by {release.text('created_by')}"),
+            ("status", release.text("status")),
             ("why", release.text("reason")),
             ("repeats", f"v{release.whole('rollback_of')}" if release.whole("rollback_of") else ""),
             ("artifact", release.text("artifact")),
+            ("detected", release.text("detected")),
             ("commit", release.text("commit")),
             ("command", release.text("command")),
             ("scale", str(release.whole("scale"))),

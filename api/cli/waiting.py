@@ -70,7 +70,7 @@ def watch(
 def _ending_of(view: Document) -> Ending:
     return Ending(
         status=view.text("status"),
-        detail=view.text("reason", "detail"),
+        detail=view.text("reason", "result", "detail"),
         code=view.text("code"),
         lines=view.words("lines"),
         still_serving=view.whole("still_serving"),
