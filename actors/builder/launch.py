@@ -68,7 +68,7 @@ def _become(spec: Spec) -> NoReturn:
     os.chdir(spec["cwd"])
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
-    os.closerange(3, 256)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # whoever started this may have handed down the platform's own files
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     os.execvpe(spec["argv"][0], spec["argv"], spec["env"])  # noqa: S606 - an argument list, no shell
 

@@ -64,6 +64,7 @@ class PartitionEngine:
         self._inflight: dict[str, asyncio.Future[Reply]] = {}
         self._appends: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._guard: asyncio.Task[None] | None = None
 
     @property
     def closed(self) -> bool:
@@ -81,13 +82,24 @@ class PartitionEngine:
                 self._apply(entity, [stored.record])
                 entity.last_offset = stored.position.offset
                 count += 1
+        self._guard = asyncio.get_running_loop().create_task(self._watch_ownership())
         for entity in list(self.entities.values()):
             self._settle(entity)
         return count
 
+    async def _watch_ownership(self) -> None:
+        """An engine that owns nothing any more must stop its effects even when it has nothing to append."""
+        try:
+            await self._writer.wait_closed()
+        except _DEAD as error:
+            log.warning("the partition is served by another owner", partition=self.partition, error=str(error))
+        self._closed = True
+
     async def close(self) -> None:
         """Stop every effect and give the partition up; what is in flight is written out first."""
         self._closed = True
+        if self._guard is not None:
+            self._guard.cancel()
         tasks = [task for entity in self.entities.values() for task in entity.tasks.values()]
         for task in tasks:
             task.cancel()
@@ -114,7 +126,7 @@ class PartitionEngine:
             command = decode_command(envelope.stream, envelope.command)
         except KeyError as error:
             return _refused(envelope, Refusal(code="invalid", message=str(error.args[0])))
-        except msgspec.ValidationError as error:
+        except msgspec.DecodeError as error:
             return _refused(envelope, Refusal(code="invalid", message=f"not a command of this stream: {error}"))
         expected = envelope.expected_version
         if expected is not None and expected != entity.version:
@@ -150,6 +162,7 @@ class PartitionEngine:
         except Overloaded as error:
             return Reply(command_id=envelope.command_id, error="overloaded", error_message=str(error))
         except _DEAD as error:
+            self._closed = True
             return Reply(command_id=envelope.command_id, error="not_owner", error_message=str(error))
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._inflight[envelope.command_id] = future

@@ -1,0 +1,57 @@
+# Everything a person or a machine does with this project. `make demo` is the place to begin.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help install demo test test-fast test-all faults lint format bench docs lock clean
+
+help:
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+install: $(STAMP) ## set up .venv from the hash-locked requirements
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: $(STAMP) ## start the platform, deploy an example, change it, roll it back, replay it
+	$(BIN)/python -m api.cli.demo $(ARGS)
+
+test: $(STAMP) ## everything that shows the project works
+	$(PYTEST) tests -m "not long" $(ARGS)
+
+test-fast: $(STAMP) ## the tests that start no server
+	$(PYTEST) tests -m "not servers and not system and not long" $(ARGS)
+
+test-all: $(STAMP) ## the long ones as well
+	$(PYTEST) tests $(ARGS)
+
+faults: $(STAMP) ## kill, pause and cut what can be killed, paused and cut
+	$(PYTEST) tests -m "system or servers" $(ARGS)
+
+lint: $(STAMP) ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## let ruff lay out the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP) ## every benchmark, one JSON line each
+	for name in $$($(BIN)/python -m benchmarks); do $(BIN)/python -m benchmarks.$$name --json $(ARGS) || exit 1; done
+
+docs: $(STAMP) ## check that the documents' links lead somewhere
+	$(PYTEST) tests/docs $(ARGS)
+
+lock: ## write the hash-locked requirements anew (needs uv)
+	uv pip compile --quiet --generate-hashes --no-emit-index-url --python-version 3.11 --upgrade \
+	  --custom-compile-command "make lock" requirements/dev.in -o requirements/dev.txt
+
+clean: ## remove what the tools left behind
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
