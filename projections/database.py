@@ -15,7 +15,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from projections.errors import AmbiguousCommit, DatabaseUnavailable
@@ -29,6 +29,8 @@ SQLITE_BUSY_MS = 30_000
 CONNECT_TIMEOUT_S = 5
 
 _SERIALIZATION = ("40001", "40P01")  # serialization failure, deadlock: the transaction is rolled back, run it again
+# unique violation, duplicate table, duplicate object, tuple concurrently updated
+_CREATED_MEANWHILE = ("23505", "42P07", "42710", "XX000")
 _AMBIGUOUS = ("40003",)  # statement completion unknown: CockroachDB lost sight of its own commit
 
 
@@ -89,7 +91,7 @@ class Database:
                 if attempt == ATTEMPTS:
                     message = f"gave up after {ATTEMPTS} attempts: {_first_line(error)}"
                     raise DatabaseUnavailable(message) from error
-            time.sleep(random.uniform(0.5, 1.0) * min(RETRY_MOST_S, RETRY_FIRST_S * 2**attempt))  # noqa: S311
+            _pause(attempt)
         raise AssertionError("unreachable")
 
     def _once(self, work: Callable[[Connection], T]) -> T:
@@ -109,16 +111,24 @@ class Database:
                 raise
             return result
 
+    def _create_lock(self) -> None:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return self.transact(_insert_lock)
+            except DBAPIError as error:
+                # PostgreSQL's IF NOT EXISTS does not see a table that is being created just now, and fails on it.
+                if _sqlstate(error) not in _CREATED_MEANWHILE or attempt == ATTEMPTS:
+                    raise
+            _pause(attempt)
+        return None
+
     def migrate(self) -> None:
         """Bring the schema to the newest version. Two starters may both call it: the second waits and finds it done."""
         if self.is_sqlite:
             with self.engine.connect().execution_options(writes=True) as connection, connection.begin():
                 _upgrade(connection)
             return
-        try:
-            self.transact(_create_lock)
-        except IntegrityError:  # PostgreSQL's IF NOT EXISTS does not see a table that is being created just now
-            self.transact(_create_lock)
+        self._create_lock()
         # A locked row and not an advisory lock: CockroachDB accepts those and locks nothing. The lock has a connection
         # of its own, because CockroachDB wants schema changes outside of long transactions.
         with self.engine.begin() as lock, self.engine.connect() as connection:
@@ -127,9 +137,13 @@ class Database:
             connection.commit()
 
 
-def _create_lock(connection: Connection) -> None:
+def _insert_lock(connection: Connection) -> None:
     connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS migration_lock (id BIGINT PRIMARY KEY)")
     connection.exec_driver_sql("INSERT INTO migration_lock (id) VALUES (1) ON CONFLICT DO NOTHING")
+
+
+def _pause(attempt: int) -> None:
+    time.sleep(random.uniform(0.5, 1.0) * min(RETRY_MOST_S, RETRY_FIRST_S * 2**attempt))  # noqa: S311
 
 
 def _upgrade(connection: Connection) -> None:

@@ -24,7 +24,7 @@ def test_migrations_make_what_the_models_declare(database: Database) -> None:
 
 
 def test_several_starters_migrate_once(empty_url: str) -> None:
-    starters = [Database(empty_url) for _ in range(3)]
+    starters = [Database(empty_url) for _ in range(5)]
     errors: list[BaseException] = []
 
     def start(database: Database) -> None:
@@ -75,7 +75,7 @@ def test_a_serialization_conflict_runs_the_whole_function_again(fresh_postgres: 
     database = Database(fresh_postgres)
     database.migrate()
     database.transact(lambda c: _checkpoint(c, "x"))
-    tries = []
+    tries: list[int] = []
 
     def interfered(connection: Connection) -> None:
         """Reads x and writes it back one higher; the first time somebody else does so in between."""

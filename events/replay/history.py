@@ -1,0 +1,237 @@
+"""Any past state of anything: the events of a stream, its state at a moment, and how it came to be, step by step.
+
+Works on the log's port and the aggregates' pure `apply` alone; must not know SQL, HTTP or how anything is shown.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+
+import msgspec
+
+from events.log.port import EventLog
+from events.log.records import EventRecord, Position, StoredEvent, partition_of
+from events.model.base import partition_key
+from events.model.registry import aggregate_of, apply_record, decode_event, initial_state, kind_of
+from events.replay.diffing import Change, Plain, diff, to_plain
+from events.replay.errors import NoSuchMoment, NoSuchStream
+
+
+class EventView(msgspec.Struct, frozen=True, kw_only=True):
+    """An event as it is shown: its envelope, its place and its decoded body. `at`: microseconds UTC."""
+
+    event_id: str
+    stream: str
+    version: int
+    type: str
+    schema_version: int
+    partition: int
+    offset: int
+    revision: int
+    at: int
+    actor: str
+    reason: str
+    command_id: str
+    correlation_id: str
+    causation_id: str
+    traceparent: str
+    body: Plain
+
+
+class Replayed(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of a stream after `version` events. `at`: the time of the last of them; 0 events: the initial state."""
+
+    stream: str
+    kind: str
+    version: int
+    position: Position | None
+    at: int
+    last_event: EventView | None
+    state: msgspec.Struct
+
+    def plain(self) -> dict[str, Plain]:
+        """As JSON has it."""
+        shown = to_plain(msgspec.structs.asdict(self))
+        return dict(shown) if isinstance(shown, dict) else {}
+
+
+class Cause(msgspec.Struct, frozen=True, kw_only=True):
+    """Who and why. `event`: the event of the same stream that led here, if it is one; `command_id`: what was asked."""
+
+    actor: str
+    reason: str
+    command_id: str
+    correlation_id: str
+    causation_id: str
+    event: EventView | None = None
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One event, and what it did to the state. `changes` is what differs between `before` and `after`."""
+
+    event: EventView
+    before: msgspec.Struct
+    after: msgspec.Struct
+    changes: Sequence[Change]
+    cause: Cause
+
+    def plain(self) -> dict[str, Plain]:
+        """As JSON has it, without the two states, which the changes tell apart."""
+        shown = to_plain({"event": self.event, "changes": self.changes, "cause": self.cause})
+        return dict(shown) if isinstance(shown, dict) else {}
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """Two moments of one stream, and what differs."""
+
+    stream: str
+    before: Replayed
+    after: Replayed
+    changes: Sequence[Change]
+
+    def plain(self) -> dict[str, Plain]:
+        """As JSON has it, without the two states, which the changes tell apart."""
+        sides = {
+            name: {"version": side.version, "position": side.position, "at": side.at}
+            for name, side in (("before", self.before), ("after", self.after))
+        }
+        shown = to_plain({"stream": self.stream, **sides, "changes": self.changes})
+        return dict(shown) if isinstance(shown, dict) else {}
+
+
+def place_of(log: EventLog, stream: str) -> int:
+    """The partition that holds `stream`; raises NoSuchStream for a kind that there is not."""
+    try:
+        kind_of(stream)
+    except KeyError as error:
+        raise NoSuchStream(str(error.args[0])) from None
+    return partition_of(partition_key(stream), log.partitions)
+
+
+def to_event_view(stored: StoredEvent) -> EventView:
+    """An event with its body decoded, upcast to the present schema. Raises UnknownEventError."""
+    record = stored.record
+    return EventView(
+        event_id=record.event_id,
+        stream=record.stream,
+        version=record.version,
+        type=record.type,
+        schema_version=record.schema_version,
+        partition=stored.position.partition,
+        offset=stored.position.offset,
+        revision=stored.revision,
+        at=record.at,
+        actor=record.actor,
+        reason=record.reason,
+        command_id=record.command_id,
+        correlation_id=record.correlation_id,
+        causation_id=record.causation_id,
+        traceparent=record.traceparent,
+        body=to_plain(decode_event(record)),
+    )
+
+
+async def history(log: EventLog, stream: str) -> list[StoredEvent]:
+    """Every event of `stream`, in order. Raises NoSuchStream when there is none, and what the log's reading raises."""
+    events = [stored async for stored in _read(log, stream)]
+    if not events:
+        raise NoSuchStream(f"expected events of {stream}, found none; list streams with: rayfold events")
+    return events
+
+
+async def _read(log: EventLog, stream: str) -> AsyncIterator[StoredEvent]:
+    async for part in log.read(place_of(log, stream), 0):
+        for stored in part:
+            if stored.record.stream == stream:
+                yield stored
+
+
+async def state_at(
+    log: EventLog, stream: str, *, at: int | None = None, offset: int | None = None, version: int | None = None
+) -> Replayed:
+    """The state of `stream` as it was: at a time (microseconds UTC, that instant included), after a partition offset
+    (included), or after so many of its events; now, when none of them is given.
+
+    Raises NoSuchStream, and NoSuchMoment for more than one of them or a version that the stream has not reached.
+    """
+    return state_of(stream, await history(log, stream), at=at, offset=offset, version=version)
+
+
+def state_of(
+    stream: str,
+    events: Sequence[StoredEvent],
+    *,
+    at: int | None = None,
+    offset: int | None = None,
+    version: int | None = None,
+) -> Replayed:
+    """`state_at`, over a stream's events that were read before."""
+    if sum(given is not None for given in (at, offset, version)) > 1:
+        raise NoSuchMoment("expected one of a time, an offset or a version, found several; give one")
+    if version is not None and not 0 <= version <= len(events):
+        raise NoSuchMoment(f"expected a version from 0 to {len(events)} of {stream}, found {version}")
+    until = _count(events, at, offset) if version is None else version
+    state = initial_state(stream)
+    for stored in events[:until]:
+        state = apply_record(state, stored.record)
+    last = events[until - 1] if until else None
+    return Replayed(
+        stream=stream,
+        kind=aggregate_of(stream).kind,
+        version=until,
+        position=last.position if last else None,
+        at=last.record.at if last else 0,
+        last_event=to_event_view(last) if last else None,
+        state=state,
+    )
+
+
+def _count(events: Sequence[StoredEvent], at: int | None, offset: int | None) -> int:
+    """How many events lie before the moment. By the log's order: a clock that went back hides no event before it."""
+    if at is not None:
+        return max((i for i, stored in enumerate(events, 1) if stored.record.at <= at), default=0)
+    if offset is not None:
+        return sum(stored.position.offset <= offset for stored in events)
+    return len(events)
+
+
+def compare(before: Replayed, after: Replayed) -> Difference:
+    """What differs between two moments of one stream."""
+    return Difference(stream=after.stream, before=before, after=after, changes=diff(before.state, after.state))
+
+
+class Stepper:
+    """Goes through a stream's events one by one: an iterator that holds no more than two states at a time."""
+
+    def __init__(self, stream: str, events: Sequence[StoredEvent]) -> None:
+        self._events = events
+        self._state = initial_state(stream)
+        self._at = 0
+        self._by_id = {stored.record.event_id: stored for stored in events}
+
+    def __iter__(self) -> "Stepper":
+        return self
+
+    def __next__(self) -> Step:
+        if self._at >= len(self._events):
+            raise StopIteration
+        stored = self._events[self._at]
+        before = self._state
+        after = apply_record(before, stored.record)
+        self._at, self._state = self._at + 1, after
+        return Step(
+            event=to_event_view(stored),
+            before=before,
+            after=after,
+            changes=tuple(diff(before, after)),
+            cause=self._cause(stored.record),
+        )
+
+    def _cause(self, record: EventRecord) -> Cause:
+        led_here = self._by_id.get(record.causation_id)
+        return Cause(
+            actor=record.actor,
+            reason=record.reason,
+            command_id=record.command_id,
+            correlation_id=record.correlation_id,
+            causation_id=record.causation_id,
+            event=to_event_view(led_here) if led_here else None,
+        )

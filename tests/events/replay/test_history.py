@@ -1,0 +1,117 @@
+"""Any past state of anything can be shown, compared and explained."""
+
+import msgspec
+import pytest
+
+from events.log.memory import MemoryEventLog
+from events.model.component_parts import ComponentState
+from events.replay.diffing import Change, diff
+from events.replay.errors import NoSuchMoment, NoSuchStream
+from events.replay.history import Stepper, compare, history, state_at, state_of, to_event_view
+from tests.projections.recorder import WEB, Recorder, log_of, tell_component
+
+STREAM = f"component/{WEB}"
+
+
+async def told() -> tuple[MemoryEventLog, ComponentState]:
+    recorder = Recorder()
+    world = tell_component(recorder)
+    tell_component(recorder, "theirs", team="other")
+    return await log_of(recorder.records, partitions=2), world.state
+
+
+async def test_the_present_state_is_what_the_story_ended_with() -> None:
+    log, state = await told()
+    now = await state_at(log, STREAM)
+    assert now.state == state
+    assert (now.kind, now.version) == ("component", state.version)
+    assert now.last_event is not None
+    assert now.last_event.type == "OperationSucceeded"
+    assert now.plain()["state"]["current"] == state.current  # type: ignore[index,call-overload]
+
+
+async def test_a_moment_may_be_a_time_an_offset_or_a_version() -> None:
+    log, _ = await told()
+    events = await history(log, STREAM)
+    third = events[2]
+    by_version = await state_at(log, STREAM, version=3)
+    assert by_version.at == third.record.at
+    assert by_version.position == third.position
+    assert await state_at(log, STREAM, offset=third.position.offset) == by_version
+    last_of_that_time = max(e.record.version for e in events if e.record.at <= third.record.at)
+    assert (await state_at(log, STREAM, at=third.record.at)).version == last_of_that_time
+    before = await state_at(log, STREAM, at=events[0].record.at - 1)
+    assert (before.version, before.state, before.last_event) == (0, ComponentState(), None)
+
+
+async def test_every_version_is_the_fold_of_what_came_before() -> None:
+    log, _ = await told()
+    events = await history(log, STREAM)
+    for step in Stepper(STREAM, events):
+        assert state_of(STREAM, events, version=step.event.version).state == step.after
+        assert state_of(STREAM, events, version=step.event.version - 1).state == step.before
+
+
+async def test_a_moment_that_never_was_is_refused() -> None:
+    log, _ = await told()
+    with pytest.raises(NoSuchMoment, match="expected a version from 0 to"):
+        await state_at(log, STREAM, version=10_000)
+    with pytest.raises(NoSuchMoment, match="give one"):
+        await state_at(log, STREAM, version=1, at=1)
+    with pytest.raises(NoSuchStream, match="found none"):
+        await state_at(log, "team/nobody")
+    with pytest.raises(NoSuchStream, match="expected a stream like"):
+        await state_at(log, "planet/mars")
+
+
+async def test_a_difference_names_what_changed_between_two_moments() -> None:
+    log, _ = await told()
+    events = await history(log, STREAM)
+    numbers = [e.record.version for e in events if e.record.type == "RolloutSucceeded"]
+    scaled, configured = (state_of(STREAM, events, version=v) for v in numbers[1:3])
+    difference = compare(scaled, configured)
+    changes = {c.path: c for c in difference.changes}
+    assert changes["spec.config.KEY"] == Change(path="spec.config.KEY", kind="added", after="value")
+    assert (changes["current"].before, changes["current"].after) == (2, 3)
+    assert "spec.scale" not in changes
+    assert difference.plain()["before"] == {
+        "version": scaled.version, "position": list(scaled.position or ()), "at": scaled.at,
+    }  # fmt: skip
+    assert compare(scaled, scaled).changes == []
+
+
+async def test_each_step_says_what_it_did_and_who_asked() -> None:
+    log, _ = await told()
+    events = await history(log, STREAM)
+    rollback = next(s for s in Stepper(STREAM, events) if s.event.type == "OperationStarted" and s.event.reason)
+    assert rollback.cause.reason == "first"
+    assert rollback.cause.actor == "tester"
+    changed = {c.path for c in rollback.changes}
+    assert {"operation", "version"} <= changed
+    assert set(rollback.plain()) == {"event", "changes", "cause"}
+    msgspec.json.encode(rollback.plain())
+
+
+async def test_a_cause_is_found_by_its_event_id() -> None:
+    recorder = Recorder()
+    tell_component(recorder)
+    recorder.records[1] = msgspec.structs.replace(recorder.records[1], causation_id=recorder.records[0].event_id)
+    events = await history(await log_of(recorder.records), STREAM)
+    step = list(Stepper(STREAM, events))[1]
+    assert step.cause.event == to_event_view(events[0])
+
+
+def test_a_difference_is_stable_and_counts_numbers_as_numbers() -> None:
+    before = {"b": 1, "a": {"9": 1, "10": 1}, "list": [1, 2, 3], "x.y": 1, "same": [1]}
+    after = {"a": {"10": 2, "9": 2}, "list": [1, 5], "x.y": 2, "same": [1], "z": None}
+    assert [(c.path, c.kind) for c in diff(before, after)] == [
+        ("a.9", "changed"),
+        ("a.10", "changed"),
+        ("b", "removed"),
+        ("list.1", "changed"),
+        ("list.2", "removed"),
+        ('"x.y"', "changed"),
+        ("z", "added"),
+    ]
+    assert diff(before, before) == []
+    assert diff({"a": 1}, {"a": True}) == [Change(path="a", kind="changed", before=1, after=True)]
