@@ -7,6 +7,7 @@ import argparse
 import http.client
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -53,7 +54,7 @@ class Demo:
 
     def rayfold(self, *arguments: str) -> Document:
         """Run a command with --json; its answer. Raises Surprise when it fails."""
-        print(f"  {styled('$ rayfold ' + ' '.join(arguments), 'bold')}", flush=True)
+        print(f"  {styled('$ rayfold ' + shlex.join(arguments), 'bold')}", flush=True)
         command = [sys.executable, "-m", "api.cli", *arguments, "--data", str(self.data), "--json"]
         environment = {key: value for key, value in os.environ.items() if not key.startswith("RAYFOLD_")}
         try:

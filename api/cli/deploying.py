@@ -144,4 +144,5 @@ def _report(session: Session, story: Story) -> None:
         for url in component.words("urls"):
             out.line(url)
     app = f" --app {session.app_name}"
-    out.say(f"next: rayfold logs -f{app}\n      rayfold ps{app}\n      rayfold rollback{app}")
+    third = "rollback" if story.release > 1 else "config set KEY=VALUE"
+    out.say(f"next: rayfold logs -f{app}\n      rayfold ps{app}\n      rayfold {third}{app}")
