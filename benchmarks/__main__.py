@@ -1,0 +1,9 @@
+"""Lists the benchmarks, one name a line, for `make bench`. Each is run as `python -m benchmarks.NAME`."""
+
+from pathlib import Path
+
+NOT_BENCHMARKS = {"__init__", "__main__", "harness", "platform_run"}
+
+for _file in sorted(Path(__file__).parent.glob("*.py")):
+    if _file.stem not in NOT_BENCHMARKS:
+        print(_file.stem)
