@@ -16,6 +16,7 @@ from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from projections.errors import AmbiguousCommit, DatabaseUnavailable
@@ -71,7 +72,7 @@ class Database:
         try:
             with self.engine.connect() as connection:
                 return work(connection)
-        except OperationalError as error:
+        except (OperationalError, PoolTimeout) as error:
             raise DatabaseUnavailable(f"cannot read the read models: {_first_line(error)}") from error
 
     def transact(self, work: Callable[[Connection], T]) -> T:
@@ -181,5 +182,6 @@ def _may_retry(error: DBAPIError) -> bool:
     return _sqlstate(error) in _SERIALIZATION or busy or broken
 
 
-def _first_line(error: DBAPIError) -> str:
-    return (str(error.orig).strip().splitlines() or [type(error).__name__])[0]
+def _first_line(error: DBAPIError | PoolTimeout) -> str:
+    text = error.orig if isinstance(error, DBAPIError) else error
+    return (str(text).strip().splitlines() or [type(error).__name__])[0]
