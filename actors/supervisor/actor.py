@@ -5,7 +5,10 @@ from collections.abc import Sequence
 from actors.cluster.directory import Directory
 from actors.cluster.links import BuilderLinks, GatewayLinks, NodeLinks, Registry, Router, gateway_prefix, node_prefix
 from actors.cluster.shell import ActorShell
+from actors.logs.appender import LogAppender
+from actors.logs.client import LogClient
 from actors.supervisor.effects import Effects
+from actors.supervisor.narrate import narrate
 from actors.supervisor.supervisor import Supervisor
 from events.log.etcd_log import EtcdEventLog
 from events.model.base import Envelope, Reply
@@ -25,7 +28,15 @@ class LifecycleSupervisor(ActorShell):
         nodes = Registry(event_log.client, node_prefix(settings.etcd.namespace))
         gateways = Registry(event_log.client, gateway_prefix(settings.etcd.namespace))
         node_links = NodeLinks(directory=directory, registry=nodes)
-        self._supervisor = Supervisor(name=self.name, event_log=event_log, nodes=node_links)
+        log_token = settings.log_token_file.read_text().strip()
+        lines = LogAppender(LogClient(settings.eventlog_address_file, log_token, node=settings.node), self.name)
+        lines.start()
+        self._supervisor = Supervisor(
+            name=self.name,
+            event_log=event_log,
+            nodes=node_links,
+            told=lambda records: narrate(records, lambda stream, text: _emit(lines, stream, text)),
+        )
         effects = Effects(
             commands=Router(event_log=event_log, directory=directory),
             nodes=node_links,
@@ -48,3 +59,8 @@ class LifecycleSupervisor(ActorShell):
         """Decide commands; one reply each, in order."""
         await self.opened()
         return await self._supervisor.submit(envelopes)
+
+
+def _emit(lines: LogAppender, stream: str, text: str) -> None:
+    """Never waits: what the log service cannot take is counted there as a gap."""
+    lines.emit(stream, text)

@@ -53,6 +53,7 @@ class PartitionEngine:
         runner: EffectRunner,
         nodes: Callable[[], Sequence[str]],
         clock: Callable[[], int] = now_micros,
+        told: Callable[[Sequence[EventRecord]], None] = lambda records: None,
     ) -> None:
         self.partition = writer.partition
         self.entities: dict[str, Entity] = {}
@@ -61,6 +62,7 @@ class PartitionEngine:
         self._runner = runner
         self._nodes = nodes
         self._clock = clock
+        self._told = told
         self._inflight: dict[str, asyncio.Future[Reply]] = {}
         self._appends: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -156,7 +158,6 @@ class PartitionEngine:
             operation = _operation_of(entity, events) or envelope.command_id
             envelope = msgspec.structs.replace(envelope, correlation_id=operation)
         records = entity.records(events, envelope, at)
-        version = records[-1].version
         try:
             committed = self._submit(entity, envelope.command_id, records)
         except Overloaded as error:
@@ -166,7 +167,7 @@ class PartitionEngine:
             return Reply(command_id=envelope.command_id, error="not_owner", error_message=str(error))
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._inflight[envelope.command_id] = future
-        self._watch_append(entity, committed, envelope, version)
+        self._watch_append(entity, committed, envelope, records)
         self._settle(entity)
         try:
             return await asyncio.wait_for(asyncio.shield(future), REPLY_SECONDS)
@@ -183,14 +184,14 @@ class PartitionEngine:
         return future
 
     def _watch_append(
-        self, entity: Entity, committed: "asyncio.Future[Committed]", envelope: Envelope, version: int
+        self, entity: Entity, committed: "asyncio.Future[Committed]", envelope: Envelope, records: list[EventRecord]
     ) -> None:
-        task = asyncio.get_running_loop().create_task(self._after_append(entity, committed, envelope, version))
+        task = asyncio.get_running_loop().create_task(self._after_append(entity, committed, envelope, records))
         self._appends.add(task)
         task.add_done_callback(self._appends.discard)
 
     async def _after_append(
-        self, entity: Entity, committed: "asyncio.Future[Committed]", envelope: Envelope, version: int
+        self, entity: Entity, committed: "asyncio.Future[Committed]", envelope: Envelope, records: list[EventRecord]
     ) -> None:
         reply: Reply
         try:
@@ -205,7 +206,8 @@ class PartitionEngine:
             failpoint("supervisor.after-commit")
             entity.pending -= 1
             entity.last_offset = max(entity.last_offset, result.last.offset)
-            reply = self._reply(envelope, version, result.last.offset)
+            reply = self._reply(envelope, records[-1].version, result.last.offset)
+            self._told(records)
             entity.notify()
             self._reconcile(entity)
         future = self._inflight.pop(envelope.command_id, None)
@@ -262,7 +264,7 @@ class PartitionEngine:
             except _DEAD:
                 self._closed = True
                 return
-            self._watch_append(entity, committed, envelope, records[-1].version)
+            self._watch_append(entity, committed, envelope, records)
         else:
             raise AssertionError(f"{entity.stream}: progress did not come to rest in {PROGRESS_ROUNDS} rounds")
         self._set_timer(entity)

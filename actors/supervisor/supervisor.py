@@ -14,7 +14,7 @@ from actors.supervisor.engine import EffectRunner, PartitionEngine
 from actors.supervisor.orders import NodePort
 from events.log.errors import LogError, PartitionOwned
 from events.log.port import EventLog
-from events.log.records import partition_of
+from events.log.records import EventRecord, partition_of
 from events.model.base import Envelope, Reply, partition_key
 from events.model.component import ReportExited
 from events.model.component_parts import ComponentState
@@ -29,11 +29,19 @@ SWEEP_SECONDS = 5.0
 class Supervisor:
     """Holds the engines of the partitions it is assigned. `tend` keeps it so; call it as one long task."""
 
-    def __init__(self, *, name: str, event_log: EventLog, nodes: NodePort) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        event_log: EventLog,
+        nodes: NodePort,
+        told: Callable[[Sequence[EventRecord]], None] = lambda records: None,
+    ) -> None:
         self.name = name
         self.engines: dict[int, PartitionEngine] = {}
         self._log = event_log
         self._nodes = nodes
+        self._told = told
         self._runner: EffectRunner | None = None
         self._assigned: frozenset[int] = frozenset()
         self._claiming = asyncio.Lock()
@@ -97,7 +105,7 @@ class Supervisor:
         try:
             writer = await self._log.claim(partition, self.name)
             engine = PartitionEngine(
-                event_log=self._log, writer=writer, runner=self._runner, nodes=self._nodes.nodes
+                event_log=self._log, writer=writer, runner=self._runner, nodes=self._nodes.nodes, told=self._told
             )  # fmt: skip
             count = await engine.recover()
         except PartitionOwned:

@@ -1,0 +1,53 @@
+"""Says in an application's own log what the platform did with it: `platform` lines beside the application's.
+
+A line is a courtesy: it may be missing after a crash, and nothing depends on it. The events are the truth.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from events.log.records import EventRecord
+from events.model import component
+from events.model.base import Event
+from events.model.component_parts import InstanceKind
+from events.model.operation import OperationCancelled, OperationFailed, OperationStarted, OperationTimedOut
+from events.model.registry import decode_event
+
+Emit = Callable[[str, str], None]
+"""Takes a service id and a line of text."""
+
+_TOLD: dict[type[Event], Callable[[Any], str]] = {
+    OperationStarted: lambda e: f"{e.kind} {e.detail}".strip() + f" has begun (operation {e.operation})",
+    OperationFailed: lambda e: f"operation {e.operation} failed: {e.reason}",
+    OperationCancelled: lambda e: f"operation {e.operation} was cancelled: {e.reason}",
+    OperationTimedOut: lambda e: f"operation {e.operation} timed out: {e.reason}",
+    component.ReleaseCreated: lambda e: (
+        f"release v{e.release.number} created by {e.release.created_by}"
+        + (f", content of v{e.release.rollback_of}" if e.release.rollback_of else "")
+    ),
+    component.RolloutSucceeded: lambda e: f"release v{e.release} is live",
+    component.RolloutFailed: lambda e: f"rollout of v{e.release} failed: {e.reason}",
+    component.InstanceStarting: lambda e: f"{_place(e)} of v{e.release} starts on {e.node}",
+    component.InstanceReady: lambda e: f"instance {e.instance} is ready",
+    component.InstanceUnready: lambda e: f"instance {e.instance} is not ready: {e.reason}",
+    component.InstanceExited: lambda e: (
+        f"instance {e.instance} " + (f"crashed: {e.reason}" if e.crashed else f"ended: {e.reason}")
+    ),
+    component.InstanceStopping: lambda e: f"instance {e.instance} stops: {e.reason}",
+}
+TOLD_TYPES = frozenset(cls.__name__ for cls in _TOLD)
+
+
+def narrate(records: Sequence[EventRecord], emit: Emit) -> None:
+    """Emit a line for each event of a component that its owner would want to read of."""
+    for record in records:
+        kind, _, service_id = record.stream.partition("/")
+        if kind == "component" and record.type in TOLD_TYPES:
+            event = decode_event(record)
+            emit(service_id, _TOLD[type(event)](event))
+
+
+def _place(event: "component.InstanceStarting") -> str:
+    if event.kind is InstanceKind.SERVICE:
+        return f"instance {event.instance} (slot {event.slot})"
+    return f"{event.kind.value.replace('_', ' ')} `{event.command}`"

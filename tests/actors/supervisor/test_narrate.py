@@ -1,0 +1,42 @@
+"""Platform lines: what the owner of an application reads of it, and that every told event has words."""
+
+import msgspec
+
+from actors.supervisor.narrate import TOLD_TYPES, narrate
+from events.log.records import EventRecord
+from events.model.base import Event
+from events.model.component import InstanceExited, InstanceReady, RoutingApplied
+from events.model.registry import EVENT_TYPES, encode_event
+
+
+def record(event: Event, stream: str = "component/0123456789abcdef") -> EventRecord:
+    return EventRecord(
+        stream=stream, version=1, type=type(event).__name__, schema_version=1, event_id="e", at=0, command_id="c",
+        correlation_id="c", causation_id="c", actor="a", reason="", traceparent="", body=encode_event(event),
+    )  # fmt: skip
+
+
+def told(*events: Event) -> list[tuple[str, str]]:
+    lines: list[tuple[str, str]] = []
+    narrate([record(e) for e in events], lambda stream, text: lines.append((stream, text)))
+    return lines
+
+
+def test_a_crash_is_told_with_its_reason_and_inner_events_are_not() -> None:
+    crash = InstanceExited(instance="i-1", exit_code=3, reason="exit code 3")
+    lines = told(InstanceReady(instance="i-1"), RoutingApplied(version=1, gateways=()), crash)
+    assert lines == [
+        ("0123456789abcdef", "instance i-1 is ready"),
+        ("0123456789abcdef", "instance i-1 crashed: exit code 3"),
+    ]
+
+
+def test_every_told_type_is_an_event_that_exists() -> None:
+    assert TOLD_TYPES <= EVENT_TYPES.keys()
+
+
+def test_streams_that_are_no_component_say_nothing() -> None:
+    lines: list[str] = []
+    build = msgspec.structs.replace(record(InstanceReady(instance="i")), stream="build/0123456789abcdef-x")
+    narrate([build], lambda stream, text: lines.append(text))
+    assert lines == []
