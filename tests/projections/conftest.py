@@ -1,6 +1,7 @@
 """The databases that the read models are tested on: SQLite in a file, and a real PostgreSQL."""
 
 import itertools
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ def postgres() -> Iterator[str]:
         yield server.get_uri(driver="psycopg2")
     finally:
         server.cleanup()
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture
