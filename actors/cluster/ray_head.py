@@ -18,6 +18,7 @@ import psutil
 START_SECONDS = 60.0
 OBJECT_STORE_BYTES = 100 * 1000 * 1000  # nothing here uses the object store; Ray wants at least 75 MB
 KILL_SECONDS = 5.0
+_CLIENT_SERVER = "ray.util.client.server"
 
 
 class RayNotStarted(Exception):
@@ -109,7 +110,18 @@ class RayHead:
         if done.returncode != 0:
             raise RayNotStarted(f"expected `ray start` to succeed, found exit code {done.returncode}:\n"
                                 f"{(done.stdout + done.stderr)[-2000:]}")  # fmt: skip
-        return self._remember(port).address
+        state = self._remember(port)
+        self._end_client_server()
+        return state.address
+
+    def _end_client_server(self) -> None:
+        """Ray starts a server for remote drivers with every head and has no option against it; nothing here uses it."""
+        for process in self._processes():
+            try:
+                if _CLIENT_SERVER in process.cmdline():
+                    process.kill()
+            except psutil.NoSuchProcess:
+                continue
 
     def _remember(self, port: int) -> _State:
         found = {name: p for p in self._processes() for name in ("gcs_server", "raylet") if _is(p, name)}
@@ -139,7 +151,7 @@ class RayHead:
                 if process.status() == psutil.STATUS_ZOMBIE:
                     continue
                 line = process.cmdline()
-                ray_made = any("/ray/" in part or part.startswith("ray::") for part in line)
+                ray_made = any("/ray/" in part or part.startswith(("ray::", "ray.")) for part in line)
                 if any(mark in part for part in line) or (
                     ray_made and process.environ().get("RAY_AUTH_TOKEN_PATH") == token
                 ):
