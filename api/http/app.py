@@ -28,6 +28,7 @@ MAX_LINE_BYTES = 64 * 1024  # so that a name of 10,000 characters gets a clear a
 SHUTDOWN_SECONDS = 5.0
 
 CONTEXT = web.AppKey("context", Context)
+REQUEST_ID = web.RequestKey("request_id", str)
 _Inner = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -84,7 +85,7 @@ async def _end_streams(app: web.Application) -> None:
 def _serve_route(context: Context, route: Route, handler: Handler) -> _Inner:
     async def serve_one(request: web.Request) -> web.StreamResponse:
         began = time.perf_counter()
-        request_id: str = request["request_id"]
+        request_id = request[REQUEST_ID]
         status = 500
         try:
             call = await _enter(context, route, request, request_id)
@@ -134,7 +135,7 @@ async def _principal(context: Context, request: web.Request) -> Principal:
 async def _door(request: web.Request, handler: _Inner) -> web.StreamResponse:
     """Every request gets an id, and every failure becomes a problem that tells no more than it should."""
     request_id = fresh_id()
-    request["request_id"] = request_id
+    request[REQUEST_ID] = request_id
     try:
         response = await handler(request)
     except (ConnectionResetError, asyncio.CancelledError):

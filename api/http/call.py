@@ -4,6 +4,7 @@ Knows how to read a request safely; nothing of what any route does with it.
 """
 
 import asyncio
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
@@ -18,6 +19,8 @@ from api.http.problems import HttpProblem, invalid, malformed, of_validation, to
 from api.http.routes import Route
 from events.log.records import Position
 from events.model.base import name_problem
+from events.replay.errors import BadTime
+from events.replay.moments import parse_time
 
 if TYPE_CHECKING:
     from api.http.context import Context
@@ -173,16 +176,12 @@ def _clean_json(value: JsonValue) -> bool:
     return True
 
 
-def parse_time(text: str) -> int | None:
-    """Microseconds UTC of an ISO-8601 time (UTC where it names no zone); None when it is none."""
-    if not text[:1].isdecimal() or "-" not in text:
-        return None
+def read_time(what: str, text: str) -> int:
+    """Microseconds UTC of an ISO-8601 time, or of "10m" (ago). Raises HttpProblem 422."""
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return (moment - _EPOCH) // timedelta(microseconds=1)
+        return parse_time(text, now=time.time_ns() // 1000)
+    except (BadTime, OverflowError) as error:
+        raise invalid(f"{what}: {error}") from None
 
 
 def at_time(micros: int) -> datetime:

@@ -18,6 +18,7 @@ from api.http.services import Services
 from events.log.records import partition_of
 from events.model.base import Command, Envelope, Refusal, Reply, partition_key
 from events.model.registry import encode_command
+from events.replay.history import history
 
 MAX_EVENTS_BETWEEN = 100  # in a 412: the newest ones
 
@@ -82,10 +83,8 @@ class Context:
     async def _between(self, refusal: Refusal, stream: str, version: int | None) -> Sequence[EventView]:
         if refusal.code != "version_mismatch" or version is None:
             return []
-        newer = []
-        async for events in self.services.log.read(self.partition(stream), 0):
-            newer += [e for e in events if e.record.stream == stream and e.record.version > version]
-            newer = newer[-MAX_EVENTS_BETWEEN:]
+        events = await history(self.services.log, stream)
+        newer = [event for event in events if event.record.version > version][-MAX_EVENTS_BETWEEN:]
         return [event_view(e, await self.owners.of(e)) for e in newer]
 
 

@@ -5,7 +5,7 @@ Knows events, owners and cursors; nothing of how they are sent.
 
 from dataclasses import dataclass
 
-from api.http.call import Call, parse_time
+from api.http.call import Call, read_time
 from api.http.context import Context
 from api.http.eventview import Owner
 from api.http.feed import Cursor, parse_cursor
@@ -71,14 +71,10 @@ async def begin(call: Call, since: str | None, partitions: set[int], live: bool)
     if text.count(".") == context.partitions - 1 and text.replace(".", "").isdecimal():
         cursor = parse_cursor(text, context.partitions)
         return {p: _within(cursor[p], p, tails) for p in partitions}, 0, -1
-    if (at := parse_time(text)) is not None:
-        return {p: await context.feed.offset_at(p, at) for p in partitions}, at, -1
-    try:
-        position = Position.parse(text)
-    except ValueError:
-        expected = "a position (3:120), a time (2026-01-31T12:00:00Z) or a cursor that an answer gave"
-        raise invalid(f"expected since to be {expected}, found {text[:80]!r}") from None
-    return await _from_position(context, position, partitions, tails)
+    if text.replace(":", "", 1).isdecimal() and ":" in text:
+        return await _from_position(context, Position.parse(text), partitions, tails)
+    at = read_time("since (a time, a position like 3:120, or a cursor that an answer gave)", text)
+    return {p: await context.feed.offset_at(p, at) for p in partitions}, at, -1
 
 
 def _within(offset: int, partition: int, tails: Cursor) -> int:

@@ -123,6 +123,9 @@ async def follow_operation(call: Call) -> web.StreamResponse:
     partitions = set(range(call.context.partitions))
     if wants_stream(call) and call.request.headers.get("Last-Event-ID"):
         cursor, _, _ = await begin(call, None, partitions, live=True)
+        # The end may lie before this cursor and not be folded yet: then it must be seen here, for it comes no more.
+        await call.context.reads.catch_up([row.stream])
+        row = await call.context.reads.operation(call.principal, row.id)
     else:
         cursor = {p: await call.context.feed.offset_at(p, row.started_at) for p in partitions}
     if not wants_stream(call):

@@ -11,7 +11,7 @@ from actors.logs.errors import BadQuery, BadStreamName, LogError, QueryTooCostly
 from actors.logs.filter import LineFilter, Query, QueryResult
 from actors.logs.line import LogLine
 from api.http.answers import answer
-from api.http.call import Call, at_time, parse_time
+from api.http.call import Call, at_time, read_time
 from api.http.feed import SILENCE_SECONDS
 from api.http.problems import invalid, malformed
 from api.http.queries import Logs, Output
@@ -28,30 +28,22 @@ class _Closable(Protocol):
 async def get_logs(call: Call) -> web.StreamResponse:
     row = await call.context.reads.component(call)
     asked = call.query_as(Logs)
-    flt = LineFilter(since=_since(asked.since), sources=(asked.source,) if asked.source else (), grep=asked.grep or "")
-    flt_checked = await _checked(flt)
-    query = _query(row.service_id, asked.n, asked.from_, flt_checked)
+    since = 0 if asked.since is None else read_time("since", asked.since)
+    sources = (asked.source,) if asked.source else ()
+    flt = LineFilter(since=since, sources=sources, grep=asked.grep or "")
+    await _check(flt)
+    query = _query(row.service_id, asked.n, asked.from_, flt)
     if wants_stream(call):
         return await _stream(call, query)
     return await _page(call, query)
 
 
-def _since(text: str | None) -> int:
-    if text is None:
-        return 0
-    at = parse_time(text)
-    if at is None:
-        raise invalid(f"expected since as a time like 2026-01-31T12:00:00Z, found {text[:60]!r}")
-    return at
-
-
-async def _checked(flt: LineFilter) -> LineFilter:
+async def _check(flt: LineFilter) -> None:
     try:
         # Compiling a hostile pattern may take a while: not on the loop.
         await asyncio.to_thread(flt.predicate)
     except BadQuery as error:
         raise invalid(str(error), hint="quote special characters, or search for plain text") from None
-    return flt
 
 
 def _query(stream: str, n: int, from_: int | None, flt: LineFilter) -> Query:

@@ -1,66 +1,54 @@
-"""The past of one stream: its state at a moment, and what changed between two moments, folded from the log."""
+"""The past of one stream over HTTP: its state at a moment, and what changed between two. `events.replay` folds."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import asyncio
+from typing import TypedDict
 
-import msgspec
 from aiohttp import web
-from pydantic import JsonValue
+from pydantic import JsonValue, TypeAdapter
 
 from api.http.answers import answer
-from api.http.call import Call, at_time, parse_time
+from api.http.call import Call, at_time, read_time
 from api.http.problems import invalid, not_found
 from api.http.queries import Diff, Replay
 from api.http.schema import Change
 from api.http.schema_platform import DiffView, StateView
 from events.log.records import Position, StoredEvent
-from events.model.registry import apply_record, initial_state, kind_of
+from events.replay.diffing import to_plain
+from events.replay.errors import NoSuchMoment, NoSuchStream
+from events.replay.history import Replayed, compare, history, state_of
+from events.replay.moments import resolve_stream
 
-Within = Callable[[StoredEvent], bool]
+_STATE = TypeAdapter(dict[str, JsonValue])
+_VALUE: TypeAdapter[JsonValue] = TypeAdapter(JsonValue)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Moment:
-    """A stream folded up to some event; `last` None: before its first."""
+class Moment(TypedDict, total=False):
+    """How `state_of` is told the moment: one of these, or none for now."""
 
-    state: msgspec.Struct
-    last: StoredEvent | None
-
-    @property
-    def version(self) -> int:
-        return 0 if self.last is None else self.last.record.version
-
-    def plain(self) -> dict[str, JsonValue]:
-        """The state as JSON values."""
-        found: dict[str, JsonValue] = msgspec.to_builtins(self.state, str_keys=True)
-        return found
+    at: int
+    offset: int
+    version: int
 
 
 async def replay(call: Call) -> web.Response:
     asked = call.query_as(Replay)
-    stream, team = await _stream(call)
-    given = [value for value in (asked.at, asked.offset, asked.version) if value is not None]
-    if len(given) > 1:
-        raise invalid("expected one of at, offset and version, found more")
+    moment = Moment()
     if asked.at is not None:
-        within = _until(asked.at)
-    elif asked.offset is not None:
-        offset = asked.offset
-        within = lambda stored: stored.position.offset <= offset  # noqa: E731
-    elif asked.version is not None:
-        version = asked.version
-        within = lambda stored: stored.record.version <= version  # noqa: E731
-    else:
-        within = _all
-    (moment,) = await _fold(call, stream, [within])
-    last = moment.last
+        moment["at"] = read_time("at", asked.at)
+    if asked.offset is not None:
+        moment["offset"] = asked.offset
+    if asked.version is not None:
+        moment["version"] = asked.version
+    stream, team = await _stream(call)
+    events = await _history(call, stream)
+    found = await _state(stream, events, moment)
     view = StateView(
         team=team,
         stream=stream,
-        version=moment.version,
-        position=None if last is None else str(last.position),
-        at=None if last is None else at_time(last.record.at),
-        state=moment.plain(),
+        version=found.version,
+        position=None if found.position is None else str(found.position),
+        at=None if found.position is None else at_time(found.at),
+        state=_STATE.validate_python(to_plain(found.state)),
     )
     return answer(view)
 
@@ -68,85 +56,57 @@ async def replay(call: Call) -> web.Response:
 async def diff(call: Call) -> web.Response:
     asked = call.query_as(Diff)
     stream, team = await _stream(call)
-    to = _all if asked.to is None else _moment(call, stream, asked.to)
-    before, after = await _fold(call, stream, [_moment(call, stream, asked.from_), to])
-    view = DiffView(
-        team=team,
-        stream=stream,
-        from_version=before.version,
-        to_version=after.version,
-        changes=list(_differences("", before.plain(), after.plain())),
-    )
+    partition = call.context.partition(stream)
+    begin = _moment(asked.from_, partition)
+    end = Moment() if asked.to is None else _moment(asked.to, partition)
+    events = await _history(call, stream)
+    before, after = await _state(stream, events, begin), await _state(stream, events, end)
+    difference = await asyncio.to_thread(compare, before, after)
+    changes = [
+        Change(path=c.path, before=_VALUE.validate_python(c.before), after=_VALUE.validate_python(c.after))
+        for c in difference.changes
+    ]
+    view = DiffView(team=team, stream=stream, from_version=before.version, to_version=after.version, changes=changes)
     return answer(view)
 
 
 async def _stream(call: Call) -> tuple[str, str | None]:
-    stream = call.name("stream")
+    """The stream that the path names, `component/ID` or `app/component`, and its team, within reach."""
     try:
-        kind_of(stream)
-    except KeyError as error:
-        raise invalid(str(error.args[0]), hint="rayfold components shows a component's stream") from None
+        stream = resolve_stream(call.name("stream"), team=call.principal.team or "default")
+    except NoSuchStream as error:
+        raise not_found(str(error), hint="rayfold events shows the streams there are") from None
     owner = await call.context.owners.of_stream(stream)
     if not call.principal.reaches(owner.team):
         raise not_found(f"there is no stream {stream[:200]}", hint="rayfold components")
     return stream, owner.team
 
 
-def _all(stored: StoredEvent) -> bool:
-    return True
+async def _history(call: Call, stream: str) -> list[StoredEvent]:
+    try:
+        return await history(call.context.services.log, stream)
+    except NoSuchStream as error:
+        raise not_found(str(error), hint="rayfold events shows the streams there are") from None
 
 
-def _until(text: str) -> Within:
-    at = parse_time(text)
-    if at is None:
-        raise invalid(f"expected a time like 2026-01-31T12:00:00Z, found {text[:60]!r}")
-    return lambda stored: stored.record.at <= at
+async def _state(stream: str, events: list[StoredEvent], moment: Moment) -> Replayed:
+    try:
+        # A long history takes a while to fold: not on the loop.
+        return await asyncio.to_thread(state_of, stream, events, **moment)
+    except NoSuchMoment as error:
+        raise invalid(str(error)) from None
 
 
-def _moment(call: Call, stream: str, text: str) -> Within:
+def _moment(text: str, partition: int) -> Moment:
     digits = text.removeprefix("v")
-    if digits.isascii() and digits.isdecimal() and len(digits) < 16:
-        version = int(digits)
-        return lambda stored: stored.record.version <= version
-    if ":" in text and "-" not in text:
-        try:
-            position = Position.parse(text)
-        except ValueError as error:
-            raise invalid(str(error)) from None
-        if position.partition != call.context.partition(stream):
-            raise invalid(f"{stream} is in partition {call.context.partition(stream)}, found {position}")
-        return lambda stored: stored.position.offset <= position.offset
-    return _until(text)
-
-
-async def _fold(call: Call, stream: str, moments: list[Within]) -> list[Moment]:
-    """The stream at each of the moments, in one reading. Raises HttpProblem 404 when it has no events at all."""
-    states = [Moment(state=initial_state(stream), last=None) for _ in moments]
-    seen = False
-    async for events in call.context.services.log.read(call.context.partition(stream), 0):
-        for stored in events:
-            if stored.record.stream != stream:
-                continue
-            seen = True
-            for index, within in enumerate(moments):
-                if within(stored):
-                    state = apply_record(states[index].state, stored.record)
-                    states[index] = Moment(state=state, last=stored)
-    if not seen:
-        raise not_found(f"there is no stream {stream[:200]}", hint="rayfold events shows the streams there are")
-    return states
-
-
-def _differences(path: str, before: JsonValue, after: JsonValue) -> list[Change]:
-    """Every leaf that differs, by its path like `spec.config.COLOUR`; lists are compared whole."""
-    if before == after:
-        return []
-    if isinstance(before, dict) and isinstance(after, dict):
-        found: list[Change] = []
-        for key in sorted(before.keys() | after.keys()):
-            found += _differences(f"{path}.{key}" if path else key, before.get(key), after.get(key))
-        return found
-    return [Change(path=path, before=before, after=after)]
+    if digits.isascii() and digits.isdecimal() and len(digits) < (16 if text != digits else 9):
+        return Moment(version=int(digits))
+    if text.replace(":", "", 1).isdecimal() and ":" in text:
+        position = Position.parse(text)
+        if position.partition != partition:
+            raise invalid(f"expected a position in partition {partition}, where the stream is, found {position}")
+        return Moment(offset=position.offset)
+    return Moment(at=read_time("moment", text))
 
 
 HANDLERS = {"replay": replay, "diff": diff}

@@ -1,0 +1,104 @@
+"""The platform's own answers, and that the OpenAPI document says what is served, whatever is asked."""
+
+import asyncio
+import warnings
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, settings
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from api.http.openapi import document
+from api.http.routes import ROUTES
+from tests.api.http.conftest import ADMIN, House
+
+SKIPPED = {"followOperation", "listEvents", "listComponentEvents", "getLogs", "getBuildOutput"}  # may stream for ever
+
+
+async def test_health_readiness_status_and_measures(house: House) -> None:
+    assert (await house.get("/healthz", token=None)).json["status"] == "ok"
+    assert (await house.get("/readyz", token=None)).status == 200
+    house.parts.ok = False
+    away = await house.session.get(house.url + "/readyz")
+    assert away.status == 503
+    assert "away" not in await away.text()
+    status = (await house.get("/v1/status")).json
+    assert (status["ready"], status["gateway_port"]) == (False, 8080)
+    assert {check["name"]: check["ok"] for check in status["checks"]}["event log"] is True
+    text = (await house.get("/metrics")).text
+    assert 'rayfold_api_requests_total{operation="createTeam",status="201"} 1.0' in text
+
+
+async def test_pools_and_projections(house: House) -> None:
+    assert (await house.get("/v1/pools")).json["items"] == [{"name": "builder", "size": 1, "running": 1}]
+    assert (await house.call("PATCH", "/v1/pools/builder", {"size": 3})).json["size"] == 3
+    assert (await house.call("PATCH", "/v1/pools/nothing", {"size": 3})).status == 404
+    found = (await house.get("/v1/projections")).json["items"]
+    assert {p["name"] for p in found} >= {"teams", "operations"}
+    assert (await house.post("/v1/projections/teams/rebuild")).status == 202
+    assert (await house.post("/v1/projections/nothing/rebuild")).status == 404
+    assert house.parts.rebuilt == ["teams", "nothing"]
+
+
+async def test_the_document_names_every_route(house: House) -> None:
+    served = (await house.get("/openapi.json", token=None)).json
+    assert served["openapi"] == "3.1.0"
+    named = {o["operationId"] for path in served["paths"].values() for o in path.values()}
+    assert named == {route.id for route in ROUTES}
+    assert len(named) == len(ROUTES)
+
+
+def _checked(house: House, operation: Any) -> None:
+    """Bounded examples, good and bad, for one operation: the answers must be the document's, and never a 500."""
+    headers = {"Authorization": f"Bearer {ADMIN}"}
+
+    @settings(
+        max_examples=12,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @schemathesis_given(operation)
+    def check(case: Any) -> None:
+        response = case.call(base_url=house.url, headers=headers, timeout=20)
+        assert response.status_code in (503, *range(200, 500)), response.text
+        case.validate_response(
+            response,
+            checks=[status_code_conformance, content_type_conformance, response_schema_conformance],
+        )
+
+    check()
+
+
+def schemathesis_given(operation: Any) -> Any:
+    """Cases of an operation, those that the schema allows and those that it does not."""
+    from hypothesis import given
+    from hypothesis import strategies as st
+
+    positive = operation.as_strategy(generation_mode=schemathesis.GenerationMode.POSITIVE)
+    negative = operation.as_strategy(generation_mode=schemathesis.GenerationMode.NEGATIVE)
+    return given(case=st.one_of(positive, negative))
+
+
+@pytest.mark.timeout(240)
+async def test_whatever_is_asked_the_answer_is_the_documents(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.http.reads.WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("api.http.reads.FRESH_SECONDS", 0.05)
+    source = {"kind": "git", "url": "https://example.com/shop.git"}
+    made = await house.post("/v1/teams/default/apps/shop/components/web/deploys", {"source": source})
+    await house.ended(made.json["operation"])
+    loaded = schemathesis.openapi.from_dict(dict(document("0.1.0")))
+    for found in loaded.get_all_operations():
+        operation = found.ok()
+        if operation.definition.raw["operationId"] in SKIPPED:
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            await asyncio.to_thread(_checked, house, operation)
