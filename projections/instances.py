@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from events.log.records import StoredEvent
 from events.model.base import Event
-from events.model.component import (
+from events.model.component_events import (
     EndpointsChanged,
     InstanceExited,
     InstanceReady,

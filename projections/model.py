@@ -10,7 +10,7 @@ from sqlalchemy import Table
 
 from events.log.records import StoredEvent
 from events.model.base import Event
-from events.model.component import ComponentCreated
+from events.model.component_events import ComponentCreated
 from projections.rows import Rows
 from projections.schema import COMPONENT_NAMES, Row
 

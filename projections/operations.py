@@ -9,7 +9,7 @@ import msgspec
 from events.log.records import StoredEvent
 from events.model.app import AppDestroyRequested
 from events.model.base import Event
-from events.model.component import (
+from events.model.component_events import (
     CancelRequested,
     DeployRequested,
     InstanceStarting,

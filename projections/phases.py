@@ -4,7 +4,7 @@ Must not know any table of SQL.
 """
 
 from events.model.base import Event
-from events.model.component import (
+from events.model.component_events import (
     DeployRequested,
     ReleaseCreated,
     RolloutFailed,

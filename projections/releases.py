@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from events.log.records import StoredEvent
 from events.model.base import Event
-from events.model.component import ComponentDestroyed, ReleaseCreated, RolloutFailed, RolloutSucceeded
+from events.model.component_events import ComponentDestroyed, ReleaseCreated, RolloutFailed, RolloutSucceeded
 from projections.model import Projection, ident_of, names_of, to_json
 from projections.rows import Rows
 from projections.schema import SqlValue, index, json_text, model_table, number, text

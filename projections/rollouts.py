@@ -5,7 +5,7 @@ Must not know instances nor gateways.
 
 from events.log.records import StoredEvent
 from events.model.base import Event
-from events.model.component import (
+from events.model.component_events import (
     ReleaseCreated,
     RolloutFailed,
     RolloutStarted,

@@ -6,7 +6,7 @@ yet. Must not know how a gateway is configured.
 
 from events.log.records import StoredEvent
 from events.model.base import Event
-from events.model.component import EndpointsChanged, RoutingApplied
+from events.model.component_events import EndpointsChanged, RoutingApplied
 from events.model.route import RouteClaimed, RouteReleased
 from projections.model import Projection, ident_of, names_of
 from projections.rows import Rows

@@ -16,7 +16,7 @@ from actors.gateway.gateway import Gateway, GatewaySettings
 from actors.gateway.table import ComponentRouting, EndpointSpec, RouteSpec
 from events.log.etcd_log import EtcdEventLog
 from events.log.records import Position, StoredEvent
-from events.model.component import ComponentCreated, EndpointsChanged
+from events.model.component_events import ComponentCreated, EndpointsChanged
 from events.model.registry import decode_event
 
 log = structlog.get_logger("gateway")

@@ -27,7 +27,7 @@ from actors.runtime.port import (
 from actors.runtime.probe import AliveProbe, HttpProbe, Probe, TcpProbe, check, wait_ready
 from actors.supervisor.orders import Ended, Started, StartOrder
 from events.failpoints import failpoint
-from events.model import component
+from events.model import component_commands
 from events.model.base import Command, Envelope
 from events.model.registry import encode_command
 
@@ -186,7 +186,7 @@ class Agent:
                 await asyncio.gather(watching, return_exceptions=True)
         status = await self._runtime.status(order.instance)
         lines = await self._runtime.last_lines(order.instance, LINES_THAT_MATTER)
-        report = component.ReportExited(
+        report = component_commands.ReportExited(
             instance=order.instance,
             exit_code=_exit_code(status),
             signal=status.signal or 0,
@@ -220,12 +220,12 @@ class Agent:
     async def _report_health(self, order: StartOrder, ready: bool, detail: str) -> None:
         if ready:
             status = await self._runtime.status(order.instance)
-            report: Command = component.ReportReady(
+            report: Command = component_commands.ReportReady(
                 instance=order.instance, host=status.host, port=status.port or 0, pid=status.pid or 0
             )
         else:
             lines = await self._runtime.last_lines(order.instance, LINES_THAT_MATTER)
-            report = component.ReportUnready(instance=order.instance, reason=detail, lines=tuple(lines))
+            report = component_commands.ReportUnready(instance=order.instance, reason=detail, lines=tuple(lines))
         await self._report(order, report, command_id=f"{order.instance}.health.{secrets.token_hex(6)}")
 
     async def _report(self, order: StartOrder, report: Command, *, command_id: str) -> None:

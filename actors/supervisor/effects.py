@@ -15,7 +15,7 @@ from actors.supervisor.engine import PartitionEngine
 from actors.supervisor.entity import Entity
 from actors.supervisor.orders import BuilderPort, BuildOrder, GatewayPort, NodePort, StartOrder
 from events.failpoints import failpoint
-from events.model import app, build, component, route
+from events.model import app, build, component_commands, route
 from events.model.base import Command, Envelope, Reply, service_id_of
 from events.model.build import BuildState, BuildStatus
 from events.model.component_parts import ComponentState, Instance, InstanceStatus, RouteSpec, Spec
@@ -67,7 +67,7 @@ class Effects:
         failpoint("effects.before-start")
         started = await self._nodes.start(instance.node, start_order(state, instance))
         failpoint("effects.after-start")
-        report = component.ReportStarted(instance=key, host=started.host, port=started.port, pid=started.pid)
+        report = component_commands.ReportStarted(instance=key, host=started.host, port=started.port, pid=started.pid)
         await _tell(engine, entity.stream, report)
 
     async def _stop(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
@@ -77,7 +77,7 @@ class Effects:
         failpoint("effects.before-stop")
         ended = await self._nodes.stop(instance.node, key, spec.grace_seconds)
         failpoint("effects.after-stop")
-        report = component.ReportExited(instance=key, exit_code=ended.exit_code, signal=ended.signal)
+        report = component_commands.ReportExited(instance=key, exit_code=ended.exit_code, signal=ended.signal)
         await _tell(engine, entity.stream, report)
 
     # --- builds -------------------------------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ class Effects:
         stream = f"build/{key}"
         await _tell(engine, stream, request, command_id=f"{key}.request", operation=operation.id)
         ended = cast("BuildState", await engine.until(stream, lambda s: cast("BuildState", s).ended))
-        finish = component.FinishDeployBuild(
+        finish = component_commands.FinishDeployBuild(
             build_id=key,
             artifact=ended.artifact,
             status=ended.status.value,
@@ -155,26 +155,26 @@ class Effects:
                 refused = reply.refusal.message
                 break
             claimed.append(wanted)
-        await _tell(engine, entity.stream, component.ReportClaims(routes=tuple(claimed), refused=refused))
+        await _tell(engine, entity.stream, component_commands.ReportClaims(routes=tuple(claimed), refused=refused))
 
     async def _free(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
         state = cast("ComponentState", entity.state)
         surplus = surplus_claims(state)
         for one in surplus:
             await self._send(route.route_stream(one.host, one.path), route.ReleaseRoute(service_id=state.service_id))
-        await _tell(engine, entity.stream, component.ReportFreed(routes=surplus))
+        await _tell(engine, entity.stream, component_commands.ReportFreed(routes=surplus))
 
     async def _wait_applied(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
         service_id = cast("ComponentState", entity.state).service_id
         gateways = await self._gateways.wait_applied(engine.partition, entity.last_offset, service_id)
-        await _tell(engine, entity.stream, component.ReportApplied(version=int(key), gateways=gateways))
+        await _tell(engine, entity.stream, component_commands.ReportApplied(version=int(key), gateways=gateways))
 
     async def _wait_drained(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
         state = cast("ComponentState", entity.state)
         instances = key.split(",")
         await self._gateways.wait_applied(engine.partition, entity.last_offset, state.service_id)
         timed_out = not await self._drained(state.service_id, instances, state.spec.drain_seconds)
-        report = component.ReportDrained(instances=tuple(instances), timed_out=timed_out)
+        report = component_commands.ReportDrained(instances=tuple(instances), timed_out=timed_out)
         await _tell(engine, entity.stream, report)
 
     async def _drained(self, service_id: str, instances: Sequence[str], seconds: float) -> bool:
@@ -198,10 +198,10 @@ class Effects:
         service_id = service_id_of(state.team, state.app, key)
         stream, sibling = f"component/{service_id}", f"{operation.id}-{key}"
         register = app.RegisterComponent(name=key, service_id=service_id)
-        create = component.CreateComponent(
+        create = component_commands.CreateComponent(
             service_id=service_id, team=state.team, app=state.app, name=key, process=key, spec=Spec()
         )
-        deploy = component.DeployArtifact(artifact=artifact, parent=operation.id, parent_stream=entity.stream)
+        deploy = component_commands.DeployArtifact(artifact=artifact, parent=operation.id, parent_stream=entity.stream)
         for target, command, ident in (
             (f"app/{state.team}.{state.app}", register, f"{sibling}.reg"),
             (stream, create, f"{sibling}.create"),
@@ -210,7 +210,7 @@ class Effects:
             reply = await self._send(target, command, command_id=ident, operation=sibling)
             if reply.refusal is not None:
                 reason = reply.refusal.message
-                report = component.ReportSibling(process=key, succeeded=False, reason=reason)
+                report = component_commands.ReportSibling(process=key, succeeded=False, reason=reason)
                 await _tell(engine, entity.stream, report)
                 return
         # The sibling tells us itself when it has ended (`tell-parent`); asking again is answered from the ledger.
@@ -218,18 +218,20 @@ class Effects:
     async def _tell_parent(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
         state = cast("ComponentState", entity.state)
         ending = state.reports[key]
-        report = component.ReportSibling(process=state.process, succeeded=ending.succeeded, reason=ending.reason)
+        report = component_commands.ReportSibling(
+            process=state.process, succeeded=ending.succeeded, reason=ending.reason
+        )
         await self._send(ending.stream, report, command_id=f"{key}.ended")
-        await _tell(engine, entity.stream, component.ReportParentTold(operation=key), operation=key)
+        await _tell(engine, entity.stream, component_commands.ReportParentTold(operation=key), operation=key)
 
     async def _deregister(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
         state = cast("ComponentState", entity.state)
         await self._send(f"app/{state.team}.{state.app}", app.DeregisterComponent(name=state.name))
-        await _tell(engine, entity.stream, component.ReportDeregistered())
+        await _tell(engine, entity.stream, component_commands.ReportDeregistered())
 
     async def _destroy_component(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
         state = cast("app.AppState", entity.state)
-        reply = await self._send(f"component/{state.components[key]}", component.DestroyComponent())
+        reply = await self._send(f"component/{state.components[key]}", component_commands.DestroyComponent())
         if reply.refusal is not None and reply.refusal.code == "not_found":
             await _tell(engine, entity.stream, app.DeregisterComponent(name=key))
 

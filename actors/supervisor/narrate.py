@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from events.log.records import EventRecord
-from events.model import component
+from events.model import component_events
 from events.model.base import Event
 from events.model.component_parts import InstanceKind
 from events.model.operation import OperationCancelled, OperationFailed, OperationStarted, OperationTimedOut
@@ -21,19 +21,19 @@ _TOLD: dict[type[Event], Callable[[Any], str]] = {
     OperationFailed: lambda e: f"operation {e.operation} failed: {e.reason}",
     OperationCancelled: lambda e: f"operation {e.operation} was cancelled: {e.reason}",
     OperationTimedOut: lambda e: f"operation {e.operation} timed out: {e.reason}",
-    component.ReleaseCreated: lambda e: (
+    component_events.ReleaseCreated: lambda e: (
         f"release v{e.release.number} created by {e.release.created_by}"
         + (f", content of v{e.release.rollback_of}" if e.release.rollback_of else "")
     ),
-    component.RolloutSucceeded: lambda e: f"release v{e.release} is live",
-    component.RolloutFailed: lambda e: f"rollout of v{e.release} failed: {e.reason}",
-    component.InstanceStarting: lambda e: f"{_place(e)} of v{e.release} starts on {e.node}",
-    component.InstanceReady: lambda e: f"instance {e.instance} is ready",
-    component.InstanceUnready: lambda e: f"instance {e.instance} is not ready: {e.reason}",
-    component.InstanceExited: lambda e: (
+    component_events.RolloutSucceeded: lambda e: f"release v{e.release} is live",
+    component_events.RolloutFailed: lambda e: f"rollout of v{e.release} failed: {e.reason}",
+    component_events.InstanceStarting: lambda e: f"{_place(e)} of v{e.release} starts on {e.node}",
+    component_events.InstanceReady: lambda e: f"instance {e.instance} is ready",
+    component_events.InstanceUnready: lambda e: f"instance {e.instance} is not ready: {e.reason}",
+    component_events.InstanceExited: lambda e: (
         f"instance {e.instance} " + (f"crashed: {e.reason}" if e.crashed else f"ended: {e.reason}")
     ),
-    component.InstanceStopping: lambda e: f"instance {e.instance} stops: {e.reason}",
+    component_events.InstanceStopping: lambda e: f"instance {e.instance} stops: {e.reason}",
 }
 TOLD_TYPES = frozenset(cls.__name__ for cls in _TOLD)
 
@@ -47,7 +47,7 @@ def narrate(records: Sequence[EventRecord], emit: Emit) -> None:
             emit(service_id, _TOLD[type(event)](event))
 
 
-def _place(event: "component.InstanceStarting") -> str:
+def _place(event: "component_events.InstanceStarting") -> str:
     if event.kind is InstanceKind.SERVICE:
         return f"instance {event.instance} (slot {event.slot})"
     return f"{event.kind.value.replace('_', ' ')} `{event.command}`"

@@ -16,7 +16,7 @@ from events.log.errors import LogError, PartitionOwned
 from events.log.port import EventLog
 from events.log.records import EventRecord, partition_of
 from events.model.base import Envelope, Reply, partition_key
-from events.model.component import ReportExited
+from events.model.component_commands import ReportExited
 from events.model.component_parts import ComponentState
 from events.model.registry import encode_command
 

@@ -1,7 +1,8 @@
 """Component: one running thing of an app: its configuration, releases, rollout and instances, told as events.
 
-Whoever reads this file knows what may happen to a component and in which states; what follows by itself is in
-`component_progress`, the words for its parts in `component_parts`. Pure: no clock, no randomness, no I/O.
+Here is what may happen to a component in which state. Its events are in `component_events`, what can be asked of it in
+`component_commands`, the state after an event in `component_fold`, what follows by itself in `component_progress`, the
+words for its parts in `component_parts`. Pure: no clock, no randomness, no I/O.
 """
 
 from collections.abc import Callable
@@ -10,29 +11,69 @@ from typing import Any, cast
 import msgspec
 
 from events.model.base import Command, Decision, Event, Meta, Refusal, host_problem, name_problem
-from events.model.build import Artifact, Source
+from events.model.build import Artifact
+from events.model.component_commands import (
+    CancelOperation,
+    ChangeSpec,
+    ComponentCommand,
+    CreateComponent,
+    Deploy,
+    DeployArtifact,
+    DestroyComponent,
+    FinishDeployBuild,
+    ReportApplied,
+    ReportClaims,
+    ReportDeregistered,
+    ReportDrained,
+    ReportExited,
+    ReportFreed,
+    ReportParentTold,
+    ReportReady,
+    ReportSibling,
+    ReportStarted,
+    ReportUnready,
+    Restart,
+    Rollback,
+    RunTask,
+)
+from events.model.component_events import (
+    CancelRequested,
+    ComponentCreated,
+    ComponentDestroyed,
+    ComponentDestroyRequested,
+    DeployRequested,
+    EndpointsDrained,
+    InstanceExited,
+    InstanceReady,
+    InstanceStarted,
+    InstanceStopped,
+    InstanceUnready,
+    ParentTold,
+    ReleaseCreated,
+    RolloutFailed,
+    RoutesClaimed,
+    RoutesFreed,
+    RoutingApplied,
+    SiblingEnded,
+    SpecChanged,
+    TaskRequested,
+)
 from events.model.component_parts import (
     ALIVE,
     BACKOFF_FREE_RESTARTS,
     MAX_SCALE,
+    SECOND,
+    STABLE_SECONDS,
     ComponentState,
     ComponentStatus,
-    Endpoint,
-    Instance,
     InstanceKind,
     InstanceStatus,
-    Operation,
-    ParentReport,
     Phase,
     Release,
-    RouteSpec,
-    Sibling,
     Slot,
     Spec,
-    Task,
     backoff_seconds,
     config_problem,
-    fingerprint,
 )
 from events.model.operation import (
     OperationCancelled,
@@ -43,669 +84,10 @@ from events.model.operation import (
 )
 from events.model.route import path_problem
 
-SECOND = 1_000_000  # microseconds
-STABLE_SECONDS = 60  # an instance that was ready this long starts its crash count anew
-OPERATION_SECONDS = 300  # beyond build and start time-outs: what an operation may take before it ends as timed out
-
 _replace = msgspec.structs.replace
 
 
-# --- events -----------------------------------------------------------------------------------------------------------
-
-
-class ComponentCreated(Event, frozen=True):
-    service_id: str
-    team: str
-    app: str
-    name: str
-    process: str
-    spec: Spec
-
-
-class SpecChanged(Event, frozen=True):
-    """The configuration changed while nothing was released yet; from then on it changes by releases only."""
-
-    spec: Spec
-
-
-class DeployRequested(Event, frozen=True):
-    operation: str
-    build_id: str
-    source: Source
-
-
-class ReleaseCreated(Event, frozen=True):
-    """The whole desired state of the component, immutable. `rollback_of`: the release whose content it repeats."""
-
-    operation: str
-    release: Release
-
-
-class RoutesClaimed(Event, frozen=True):
-    routes: tuple[RouteSpec, ...]
-
-
-class RoutesFreed(Event, frozen=True):
-    routes: tuple[RouteSpec, ...]
-
-
-class RolloutStarted(Event, frozen=True):
-    operation: str
-    release: int
-    deadline_at: int
-
-
-class InstanceStarting(Event, frozen=True):
-    """The intent to start an instance, durable before any process exists."""
-
-    instance: str
-    release: int
-    node: str
-    slot: int
-    kind: InstanceKind = InstanceKind.SERVICE
-    command: str = ""
-    task: str = ""
-
-
-class InstanceStarted(Event, frozen=True):
-    instance: str
-    host: str
-    port: int
-    pid: int
-
-
-class InstanceReady(Event, frozen=True):
-    instance: str
-
-
-class InstanceUnready(Event, frozen=True):
-    instance: str
-    reason: str
-    lines: tuple[str, ...] = ()
-
-
-class InstanceExited(Event, frozen=True):
-    """It ended without having been asked to. `crashed` is false only for a task. `restart_at`: when its slot is
-    filled again (microseconds UTC); `exit_code` is -1 where it is not known."""
-
-    instance: str
-    exit_code: int
-    signal: int = 0
-    reason: str = ""
-    lines: tuple[str, ...] = ()
-    crashed: bool = True
-    restart_at: int = 0
-
-
-class InstanceStopping(Event, frozen=True):
-    """The intent to stop an instance; only after it serves no more."""
-
-    instance: str
-    reason: str
-
-
-class InstanceStopped(Event, frozen=True):
-    instance: str
-    exit_code: int = 0
-    signal: int = 0
-
-
-class EndpointsChanged(Event, frozen=True):
-    """Everything a gateway must know of this component. `available`: some endpoint may take requests."""
-
-    release: int
-    routes: tuple[RouteSpec, ...]
-    endpoints: tuple[Endpoint, ...]
-
-
-class RoutingApplied(Event, frozen=True):
-    """Every live gateway has applied the log up to `offset` of this partition, the last EndpointsChanged included."""
-
-    version: int
-    gateways: tuple[str, ...]
-
-
-class EndpointsDrained(Event, frozen=True):
-    """These draining instances have no request left. `timed_out`: they had, but the time was up."""
-
-    instances: tuple[str, ...]
-    timed_out: bool = False
-
-
-class SiblingsRequested(Event, frozen=True):
-    """The other process types of the artifact: each becomes, or updates, a component of its own."""
-
-    siblings: tuple[Sibling, ...]
-
-
-class SiblingEnded(Event, frozen=True):
-    process: str
-    succeeded: bool
-    reason: str = ""
-
-
-class CancelRequested(Event, frozen=True):
-    operation: str
-    reason: str
-
-
-class RolloutSwitched(Event, frozen=True):
-    """Every new instance is ready: from here on the new release takes the traffic."""
-
-    operation: str
-    release: int
-
-
-class RolloutSucceeded(Event, frozen=True):
-    operation: str
-    release: int
-
-
-class RolloutFailed(Event, frozen=True):
-    operation: str
-    release: int
-    reason: str
-
-
-class ParentTold(Event, frozen=True):
-    """The stream that waited for `operation` knows how it ended."""
-
-    operation: str
-
-
-class TaskRequested(Event, frozen=True):
-    operation: str
-    command: str
-
-
-class ComponentDestroyRequested(Event, frozen=True):
-    operation: str
-
-
-class ComponentDestroyed(Event, frozen=True):
-    pass
-
-
-ComponentEvent = (
-    ComponentCreated
-    | SpecChanged
-    | DeployRequested
-    | ReleaseCreated
-    | RoutesClaimed
-    | RoutesFreed
-    | RolloutStarted
-    | InstanceStarting
-    | InstanceStarted
-    | InstanceReady
-    | InstanceUnready
-    | InstanceExited
-    | InstanceStopping
-    | InstanceStopped
-    | EndpointsChanged
-    | RoutingApplied
-    | EndpointsDrained
-    | SiblingsRequested
-    | SiblingEnded
-    | CancelRequested
-    | RolloutSwitched
-    | RolloutSucceeded
-    | RolloutFailed
-    | ParentTold
-    | TaskRequested
-    | ComponentDestroyRequested
-    | ComponentDestroyed
-    | OperationStarted
-    | OperationSucceeded
-    | OperationFailed
-    | OperationCancelled
-    | OperationTimedOut
-)
-
-
-# --- commands: what users ask -----------------------------------------------------------------------------------------
-
-
-class CreateComponent(Command, frozen=True):
-    service_id: str
-    team: str
-    app: str
-    name: str
-    process: str
-    spec: Spec
-
-
-class Deploy(Command, frozen=True):
-    source: Source
-
-
-class DeployArtifact(Command, frozen=True):
-    """Release an artifact that another component's deploy has built (one build, several process types)."""
-
-    artifact: Artifact
-    parent: str
-    parent_stream: str
-
-
-class ChangeSpec(Command, frozen=True):
-    """Set what is given, leave the rest. `config_unset` wins over `config_set`."""
-
-    config_set: dict[str, str] = {}
-    config_unset: tuple[str, ...] = ()
-    scale: int | None = None
-    stopped: bool | None = None
-    routes_add: tuple[RouteSpec, ...] = ()
-    routes_remove: tuple[RouteSpec, ...] = ()
-    settings: dict[str, str] = {}
-
-
-class Restart(Command, frozen=True):
-    pass
-
-
-class Rollback(Command, frozen=True):
-    """Back to release `to`, or to the one before the current when 0."""
-
-    to: int = 0
-
-
-class RunTask(Command, frozen=True):
-    command: str
-
-
-class CancelOperation(Command, frozen=True):
-    operation: str
-
-
-class DestroyComponent(Command, frozen=True):
-    pass
-
-
-# --- commands: what the platform observed ----------------------------------------------------------------------------
-
-
-class FinishDeployBuild(Command, frozen=True):
-    build_id: str
-    artifact: Artifact | None = None
-    status: str = ""
-    code: str = ""
-    reason: str = ""
-    lines: tuple[str, ...] = ()
-
-
-class ReportClaims(Command, frozen=True):
-    """`refused` names the first route that somebody else holds, with the reason."""
-
-    routes: tuple[RouteSpec, ...]
-    refused: str = ""
-
-
-class ReportFreed(Command, frozen=True):
-    routes: tuple[RouteSpec, ...]
-
-
-class ReportStarted(Command, frozen=True):
-    instance: str
-    host: str
-    port: int
-    pid: int
-
-
-class ReportReady(Command, frozen=True):
-    """`host`, `port` and `pid` as in ReportStarted, which may still be on its way."""
-
-    instance: str
-    host: str = ""
-    port: int = 0
-    pid: int = 0
-
-
-class ReportUnready(Command, frozen=True):
-    instance: str
-    reason: str
-    lines: tuple[str, ...] = ()
-
-
-class ReportExited(Command, frozen=True):
-    """`exit_code` -1: not known."""
-
-    instance: str
-    exit_code: int
-    signal: int = 0
-    reason: str = ""
-    lines: tuple[str, ...] = ()
-
-
-class ReportApplied(Command, frozen=True):
-    version: int
-    gateways: tuple[str, ...]
-
-
-class ReportDrained(Command, frozen=True):
-    instances: tuple[str, ...]
-    timed_out: bool = False
-
-
-class ReportParentTold(Command, frozen=True):
-    operation: str
-
-
-class ReportDeregistered(Command, frozen=True):
-    """The app no longer lists the component."""
-
-
-class ReportSibling(Command, frozen=True):
-    process: str
-    succeeded: bool
-    reason: str = ""
-
-
-ComponentCommand = (
-    CreateComponent
-    | Deploy
-    | DeployArtifact
-    | ChangeSpec
-    | Restart
-    | Rollback
-    | RunTask
-    | CancelOperation
-    | DestroyComponent
-    | FinishDeployBuild
-    | ReportClaims
-    | ReportFreed
-    | ReportStarted
-    | ReportReady
-    | ReportUnready
-    | ReportExited
-    | ReportApplied
-    | ReportDrained
-    | ReportSibling
-    | ReportDeregistered
-    | ReportParentTold
-)
-
-
-# --- apply ------------------------------------------------------------------------------------------------------------
-
-
-def apply(state: ComponentState, event: ComponentEvent, at: int) -> ComponentState:
-    """The state after `event`. Every event counts one version."""
-    state = _replace(state, version=state.version + 1)
-    handler = _APPLY.get(type(event))
-    if handler is None:
-        raise TypeError(f"not a component event: {type(event).__name__}")
-    return handler(state, event, at)
-
-
-def _on_created(state: ComponentState, event: ComponentCreated, at: int) -> ComponentState:
-    return _replace(
-        ComponentState(
-            service_id=event.service_id,
-            team=event.team,
-            app=event.app,
-            name=event.name,
-            process=event.process,
-            spec=event.spec,
-        ),
-        status=ComponentStatus.ACTIVE,
-        version=state.version,
-        releases=state.releases,  # release numbers go on where an earlier life of the name left off
-        born_after=max(state.releases, default=0),
-        started_instances=state.started_instances,
-        claims=state.claims,
-        applied_version=state.applied_version,
-        routing_version=state.routing_version,
-    )
-
-
-def _on_spec_changed(state: ComponentState, event: SpecChanged, at: int) -> ComponentState:
-    return _replace(state, spec=event.spec)
-
-
-def _on_operation_started(state: ComponentState, event: OperationStarted, at: int) -> ComponentState:
-    if event.kind == "run":
-        return state
-    operation = Operation(
-        id=event.operation, kind=event.kind, phase=Phase.ACCEPTED, started_at=at, deadline_at=event.deadline_at,
-        parent=event.parent,
-        parent_stream=event.parent_stream,
-    )  # fmt: skip
-    return _replace(state, operation=operation)
-
-
-def _on_operation_ended(
-    state: ComponentState,
-    event: OperationSucceeded | OperationFailed | OperationCancelled | OperationTimedOut,
-    at: int,
-) -> ComponentState:
-    if event.operation in state.tasks:
-        return _replace(state, tasks={k: v for k, v in state.tasks.items() if k != event.operation})
-    operation = state.operation
-    if operation is not None and operation.parent_stream:
-        succeeded = isinstance(event, OperationSucceeded)
-        reason = "" if isinstance(event, OperationSucceeded) else event.reason
-        report = ParentReport(stream=operation.parent_stream, succeeded=succeeded, reason=reason)
-        state = _replace(state, reports={**state.reports, operation.id: report})
-    return _replace(state, operation=None)
-
-
-def _on_parent_told(state: ComponentState, event: ParentTold, at: int) -> ComponentState:
-    return _replace(state, reports={k: v for k, v in state.reports.items() if k != event.operation})
-
-
-def _in_operation(state: ComponentState, **changes: Any) -> ComponentState:
-    if state.operation is None:
-        return state
-    return _replace(state, operation=_replace(state.operation, **changes))
-
-
-def _on_deploy_requested(state: ComponentState, event: DeployRequested, at: int) -> ComponentState:
-    return _in_operation(state, phase=Phase.BUILDING, build_id=event.build_id, source=event.source)
-
-
-def _on_release_created(state: ComponentState, event: ReleaseCreated, at: int) -> ComponentState:
-    release = event.release
-    state = _replace(state, releases={**state.releases, release.number: release})
-    return _in_operation(state, phase=Phase.CLAIMING, release=release.number)
-
-
-def _on_routes_claimed(state: ComponentState, event: RoutesClaimed, at: int) -> ComponentState:
-    return _replace(state, claims=tuple(sorted({*state.claims, *event.routes})))
-
-
-def _on_routes_freed(state: ComponentState, event: RoutesFreed, at: int) -> ComponentState:
-    return _replace(state, claims=tuple(sorted({*state.claims} - {*event.routes})))
-
-
-def _on_rollout_started(state: ComponentState, event: RolloutStarted, at: int) -> ComponentState:
-    new = fingerprint(state.releases[event.release])
-    live = state.releases.get(state.current)
-    if live is None or fingerprint(live) != new:  # what an earlier, failed rollout of the same content left behind
-        state = _replace(state, slots={k: v for k, v in state.slots.items() if not k.startswith(f"{new}:")})
-    return _in_operation(state, phase=Phase.STARTING, rollout_deadline_at=event.deadline_at)
-
-
-def _on_instance_starting(state: ComponentState, event: InstanceStarting, at: int) -> ComponentState:
-    release = state.releases[event.release]
-    instance = Instance(
-        id=event.instance,
-        release=event.release,
-        fingerprint=fingerprint(release),
-        node=event.node,
-        slot=event.slot,
-        kind=event.kind,
-        command=event.command,
-        status=InstanceStatus.STARTING,
-        starting_at=at,
-    )
-    state = _replace(
-        state,
-        instances={**state.instances, event.instance: instance},
-        started_instances=state.started_instances + 1,
-    )
-    if event.kind is InstanceKind.RELEASE_STEP:
-        return _in_operation(state, release_step=event.instance)
-    if event.kind is InstanceKind.TASK:
-        task = _replace(state.tasks[event.task], instance=event.instance)
-        return _replace(state, tasks={**state.tasks, event.task: task})
-    return state
-
-
-def _change_instance(state: ComponentState, instance: str, **changes: Any) -> ComponentState:
-    known = state.instances.get(instance)
-    if known is None:
-        return state
-    return _replace(state, instances={**state.instances, instance: _replace(known, **changes)})
-
-
-def _on_instance_started(state: ComponentState, event: InstanceStarted, at: int) -> ComponentState:
-    return _change_instance(
-        state, event.instance, status=InstanceStatus.STARTED, host=event.host, port=event.port, pid=event.pid
-    )
-
-
-def _on_instance_ready(state: ComponentState, event: InstanceReady, at: int) -> ComponentState:
-    return _change_instance(state, event.instance, status=InstanceStatus.READY, ready_at=at)
-
-
-def _on_instance_unready(state: ComponentState, event: InstanceUnready, at: int) -> ComponentState:
-    return _change_instance(
-        state, event.instance, status=InstanceStatus.UNREADY, reason=event.reason, lines=event.lines
-    )
-
-
-def _on_instance_exited(state: ComponentState, event: InstanceExited, at: int) -> ComponentState:
-    instance = state.instances.get(event.instance)
-    if instance is None:
-        return state
-    instances = {k: v for k, v in state.instances.items() if k != event.instance}
-    state = _replace(state, instances=instances)
-    if instance.kind is not InstanceKind.SERVICE:
-        ended = _replace(
-            instance, status=InstanceStatus.EXITED, exit_code=event.exit_code, reason=event.reason, lines=event.lines
-        )
-        return _replace(state, ended_tasks={**state.ended_tasks, instance.id: ended})
-    key = f"{instance.fingerprint}:{instance.slot}"
-    slot = state.slots.get(key, Slot())
-    stable = instance.ready_at > 0 and at - instance.ready_at >= STABLE_SECONDS * SECOND
-    slot = Slot(
-        failures=1 if stable else slot.failures + 1,
-        restart_at=event.restart_at,
-        exit_code=event.exit_code,
-        reason=event.reason,
-        lines=event.lines,
-        was_ready=instance.ready_at > 0,
-    )
-    return _replace(state, slots={**state.slots, key: slot})
-
-
-def _on_instance_stopping(state: ComponentState, event: InstanceStopping, at: int) -> ComponentState:
-    return _change_instance(state, event.instance, status=InstanceStatus.STOPPING, reason=event.reason)
-
-
-def _on_instance_stopped(state: ComponentState, event: InstanceStopped, at: int) -> ComponentState:
-    return _replace(state, instances={k: v for k, v in state.instances.items() if k != event.instance})
-
-
-def _on_endpoints_changed(state: ComponentState, event: EndpointsChanged, at: int) -> ComponentState:
-    drained = tuple(i for i in state.drained if any(e.instance == i for e in event.endpoints))
-    return _replace(
-        state, endpoints=event.endpoints, routes=event.routes, routing_version=state.version, drained=drained
-    )
-
-
-def _on_routing_applied(state: ComponentState, event: RoutingApplied, at: int) -> ComponentState:
-    return _replace(state, applied_version=max(state.applied_version, event.version))
-
-
-def _on_endpoints_drained(state: ComponentState, event: EndpointsDrained, at: int) -> ComponentState:
-    return _replace(state, drained=tuple(sorted({*state.drained, *event.instances})))
-
-
-def _on_siblings_requested(state: ComponentState, event: SiblingsRequested, at: int) -> ComponentState:
-    return _in_operation(state, phase=Phase.SIBLINGS, siblings=event.siblings)
-
-
-def _on_sibling_ended(state: ComponentState, event: SiblingEnded, at: int) -> ComponentState:
-    if state.operation is None:
-        return state
-    siblings = tuple(
-        _replace(s, ended=True, succeeded=event.succeeded, reason=event.reason) if s.process == event.process else s
-        for s in state.operation.siblings
-    )
-    return _in_operation(state, siblings=siblings)
-
-
-def _on_cancel_requested(state: ComponentState, event: CancelRequested, at: int) -> ComponentState:
-    return _in_operation(state, cancel_reason=event.reason or "cancelled by user")
-
-
-def _on_rollout_switched(state: ComponentState, event: RolloutSwitched, at: int) -> ComponentState:
-    return _in_operation(state, phase=Phase.SWITCHED)
-
-
-def _on_rollout_succeeded(state: ComponentState, event: RolloutSucceeded, at: int) -> ComponentState:
-    spec = state.releases[event.release].spec
-    fp = fingerprint(state.releases[event.release])
-    slots = {k: v for k, v in state.slots.items() if k.startswith(f"{fp}:")}
-    succeeded = (*state.succeeded, event.release)
-    state = _replace(state, current=event.release, spec=spec, slots=slots, succeeded=succeeded)
-    return _in_operation(state, phase=Phase.DONE)
-
-
-def _on_rollout_failed(state: ComponentState, event: RolloutFailed, at: int) -> ComponentState:
-    return _in_operation(state, phase=Phase.FAILED)
-
-
-def _on_task_requested(state: ComponentState, event: TaskRequested, at: int) -> ComponentState:
-    return _replace(state, tasks={**state.tasks, event.operation: Task(command=event.command)})
-
-
-def _on_destroy_requested(state: ComponentState, event: ComponentDestroyRequested, at: int) -> ComponentState:
-    return _replace(state, status=ComponentStatus.DESTROYING)
-
-
-def _on_destroyed(state: ComponentState, event: ComponentDestroyed, at: int) -> ComponentState:
-    return _replace(state, status=ComponentStatus.DESTROYED, current=0, slots={}, ended_tasks={})
-
-
-_Handler = Callable[[ComponentState, Any, int], ComponentState]
-_APPLY: dict[type[Event], _Handler] = {
-    ComponentCreated: _on_created,
-    SpecChanged: _on_spec_changed,
-    DeployRequested: _on_deploy_requested,
-    ReleaseCreated: _on_release_created,
-    RoutesClaimed: _on_routes_claimed,
-    RoutesFreed: _on_routes_freed,
-    RolloutStarted: _on_rollout_started,
-    InstanceStarting: _on_instance_starting,
-    InstanceStarted: _on_instance_started,
-    InstanceReady: _on_instance_ready,
-    InstanceUnready: _on_instance_unready,
-    InstanceExited: _on_instance_exited,
-    InstanceStopping: _on_instance_stopping,
-    InstanceStopped: _on_instance_stopped,
-    EndpointsChanged: _on_endpoints_changed,
-    RoutingApplied: _on_routing_applied,
-    EndpointsDrained: _on_endpoints_drained,
-    SiblingsRequested: _on_siblings_requested,
-    SiblingEnded: _on_sibling_ended,
-    CancelRequested: _on_cancel_requested,
-    RolloutSwitched: _on_rollout_switched,
-    RolloutSucceeded: _on_rollout_succeeded,
-    RolloutFailed: _on_rollout_failed,
-    ParentTold: _on_parent_told,
-    TaskRequested: _on_task_requested,
-    ComponentDestroyRequested: _on_destroy_requested,
-    ComponentDestroyed: _on_destroyed,
-    OperationStarted: _on_operation_started,
-    OperationSucceeded: _on_operation_ended,
-    OperationFailed: _on_operation_ended,
-    OperationCancelled: _on_operation_ended,
-    OperationTimedOut: _on_operation_ended,
-}
-
-
-# --- decide -----------------------------------------------------------------------------------------------------------
+OPERATION_SECONDS = 300  # beyond build and start time-outs: what an operation may take before it ends as timed out
 
 
 def decide(state: ComponentState, command: ComponentCommand, meta: Meta) -> Decision:
@@ -1020,6 +402,8 @@ def _report_parent_told(state: ComponentState, command: ReportParentTold, meta: 
 
 
 _Decider = Callable[[ComponentState, Any, Meta], Decision]
+
+
 _ASKED = cast(
     "dict[type[Command], _Decider]",
     {
@@ -1031,6 +415,8 @@ _ASKED = cast(
         DestroyComponent: _destroy,
     },
 )
+
+
 _OBSERVED = cast(
     "dict[type[Command], _Decider]",
     {

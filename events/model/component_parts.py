@@ -12,6 +12,8 @@ import msgspec
 from events.model.base import Refusal
 from events.model.build import Artifact, Source
 
+SECOND = 1_000_000  # microseconds
+STABLE_SECONDS = 60  # an instance that was ready this long starts its crash count anew
 MAX_SCALE = 100
 MAX_CONFIG_VALUE = 64 * 1024  # characters
 BACKOFF_FREE_RESTARTS = 3  # restarts at once, before the back-off begins

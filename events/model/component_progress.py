@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import msgspec
 
 from events.model.base import Event
-from events.model.component import (
+from events.model.component_events import (
     EndpointsChanged,
     InstanceStarting,
     InstanceStopping,

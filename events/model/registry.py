@@ -9,7 +9,19 @@ from typing import Any, get_args
 import msgspec
 
 from events.log.records import EventRecord
-from events.model import app, build, component, component_parts, component_progress, node, route, team
+from events.model import (
+    app,
+    build,
+    component,
+    component_commands,
+    component_events,
+    component_fold,
+    component_parts,
+    component_progress,
+    node,
+    route,
+    team,
+)
 from events.model.base import Command, Decision, Event, Meta
 
 State = msgspec.Struct
@@ -76,9 +88,9 @@ AGGREGATES: dict[str, Aggregate] = {
         Aggregate(
             kind="component",
             state=component_parts.ComponentState,
-            events=get_args(component.ComponentEvent),
-            command=component.ComponentCommand,
-            apply=component.apply,
+            events=get_args(component_events.ComponentEvent),
+            command=component_commands.ComponentCommand,
+            apply=component_fold.apply,
             decide=component.decide,
             progress=component_progress.progress,
             effects=component_progress.effects,

@@ -9,7 +9,7 @@ from events.model.app import AppCreated, AppState, AppStatus, ComponentRegistere
 from events.model.app import decide as decide_app
 from events.model.base import Event, Meta, Refusal, partition_key, service_id_of
 from events.model.build import Artifact, BuildFailed, BuildRequested, BuildStarted, BuildSucceeded, Source
-from events.model.component import (
+from events.model.component_commands import (
     CancelOperation,
     ChangeSpec,
     CreateComponent,

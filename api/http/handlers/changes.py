@@ -9,7 +9,7 @@ from api.http.context import accepted_view
 from api.http.problems import invalid
 from api.http.queries import Destroy, RemoveRoute
 from events.model.base import Command, service_id_of
-from events.model.component import ChangeSpec, DestroyComponent, Restart, Rollback, RunTask
+from events.model.component_commands import ChangeSpec, DestroyComponent, Restart, Rollback, RunTask
 from events.model.component_parts import RouteSpec
 
 

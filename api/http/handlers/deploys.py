@@ -19,7 +19,7 @@ from api.http.uploads import Uploads
 from events.model.app import CreateApp, RegisterComponent
 from events.model.base import Reply, ServiceId, service_id_of
 from events.model.build import CancelBuild, Source
-from events.model.component import CreateComponent, Deploy
+from events.model.component_commands import CreateComponent, Deploy
 from events.model.component_parts import Spec
 
 DEFAULT_TEAM = "default"

@@ -9,7 +9,7 @@ from api.http.call import Call
 from api.http.context import accepted_view
 from api.http.problems import HttpProblem, not_found
 from api.http.queries import Builds, Operations, PageOf
-from events.model.component import CancelOperation
+from events.model.component_commands import CancelOperation
 from projections import queries
 
 

@@ -13,7 +13,7 @@ from events.log.memory import MemoryEventLog, MemoryStore
 from events.log.records import partition_of
 from events.model.base import Envelope, Reply, partition_key, service_id_of
 from events.model.build import Source
-from events.model.component import ChangeSpec, CreateComponent, Deploy
+from events.model.component_commands import ChangeSpec, CreateComponent, Deploy
 from events.model.component_parts import ComponentState, Spec
 from events.model.component_progress import Effect
 from events.model.registry import encode_command

@@ -6,16 +6,14 @@ import pytest
 
 from events.model.base import Event, Meta, Refusal, service_id_of
 from events.model.build import Artifact, Source
-from events.model.component import (
+from events.model.component import decide
+from events.model.component_commands import (
     CancelOperation,
     ChangeSpec,
     CreateComponent,
     Deploy,
     DestroyComponent,
-    EndpointsChanged,
     FinishDeployBuild,
-    InstanceExited,
-    InstanceStopping,
     ReportApplied,
     ReportClaims,
     ReportDeregistered,
@@ -28,12 +26,16 @@ from events.model.component import (
     ReportUnready,
     Restart,
     Rollback,
+)
+from events.model.component_events import (
+    EndpointsChanged,
+    InstanceExited,
+    InstanceStopping,
     RolloutSucceeded,
     RolloutSwitched,
     RoutingApplied,
-    apply,
-    decide,
 )
+from events.model.component_fold import apply
 from events.model.component_parts import ComponentState, ComponentStatus, InstanceKind, InstanceStatus, RouteSpec, Spec
 from events.model.component_progress import (
     Effect,

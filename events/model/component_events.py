@@ -1,0 +1,224 @@
+"""What may happen to a component: every event of its stream.
+
+Shapes only; what they mean for the state is in `component_fold`, which states allow them in `component`.
+"""
+
+from events.model.base import Event
+from events.model.build import Source
+from events.model.component_parts import Endpoint, InstanceKind, Release, RouteSpec, Sibling, Spec
+from events.model.operation import (
+    OperationCancelled,
+    OperationFailed,
+    OperationStarted,
+    OperationSucceeded,
+    OperationTimedOut,
+)
+
+
+class ComponentCreated(Event, frozen=True):
+    service_id: str
+    team: str
+    app: str
+    name: str
+    process: str
+    spec: Spec
+
+
+class SpecChanged(Event, frozen=True):
+    """The configuration changed while nothing was released yet; from then on it changes by releases only."""
+
+    spec: Spec
+
+
+class DeployRequested(Event, frozen=True):
+    operation: str
+    build_id: str
+    source: Source
+
+
+class ReleaseCreated(Event, frozen=True):
+    """The whole desired state of the component, immutable. `rollback_of`: the release whose content it repeats."""
+
+    operation: str
+    release: Release
+
+
+class RoutesClaimed(Event, frozen=True):
+    routes: tuple[RouteSpec, ...]
+
+
+class RoutesFreed(Event, frozen=True):
+    routes: tuple[RouteSpec, ...]
+
+
+class RolloutStarted(Event, frozen=True):
+    operation: str
+    release: int
+    deadline_at: int
+
+
+class InstanceStarting(Event, frozen=True):
+    """The intent to start an instance, durable before any process exists."""
+
+    instance: str
+    release: int
+    node: str
+    slot: int
+    kind: InstanceKind = InstanceKind.SERVICE
+    command: str = ""
+    task: str = ""
+
+
+class InstanceStarted(Event, frozen=True):
+    instance: str
+    host: str
+    port: int
+    pid: int
+
+
+class InstanceReady(Event, frozen=True):
+    instance: str
+
+
+class InstanceUnready(Event, frozen=True):
+    instance: str
+    reason: str
+    lines: tuple[str, ...] = ()
+
+
+class InstanceExited(Event, frozen=True):
+    """It ended without having been asked to. `crashed` is false only for a task. `restart_at`: when its slot is
+    filled again (microseconds UTC); `exit_code` is -1 where it is not known."""
+
+    instance: str
+    exit_code: int
+    signal: int = 0
+    reason: str = ""
+    lines: tuple[str, ...] = ()
+    crashed: bool = True
+    restart_at: int = 0
+
+
+class InstanceStopping(Event, frozen=True):
+    """The intent to stop an instance; only after it serves no more."""
+
+    instance: str
+    reason: str
+
+
+class InstanceStopped(Event, frozen=True):
+    instance: str
+    exit_code: int = 0
+    signal: int = 0
+
+
+class EndpointsChanged(Event, frozen=True):
+    """Everything a gateway must know of this component. `available`: some endpoint may take requests."""
+
+    release: int
+    routes: tuple[RouteSpec, ...]
+    endpoints: tuple[Endpoint, ...]
+
+
+class RoutingApplied(Event, frozen=True):
+    """Every live gateway has applied the log up to `offset` of this partition, the last EndpointsChanged included."""
+
+    version: int
+    gateways: tuple[str, ...]
+
+
+class EndpointsDrained(Event, frozen=True):
+    """These draining instances have no request left. `timed_out`: they had, but the time was up."""
+
+    instances: tuple[str, ...]
+    timed_out: bool = False
+
+
+class SiblingsRequested(Event, frozen=True):
+    """The other process types of the artifact: each becomes, or updates, a component of its own."""
+
+    siblings: tuple[Sibling, ...]
+
+
+class SiblingEnded(Event, frozen=True):
+    process: str
+    succeeded: bool
+    reason: str = ""
+
+
+class CancelRequested(Event, frozen=True):
+    operation: str
+    reason: str
+
+
+class RolloutSwitched(Event, frozen=True):
+    """Every new instance is ready: from here on the new release takes the traffic."""
+
+    operation: str
+    release: int
+
+
+class RolloutSucceeded(Event, frozen=True):
+    operation: str
+    release: int
+
+
+class RolloutFailed(Event, frozen=True):
+    operation: str
+    release: int
+    reason: str
+
+
+class ParentTold(Event, frozen=True):
+    """The stream that waited for `operation` knows how it ended."""
+
+    operation: str
+
+
+class TaskRequested(Event, frozen=True):
+    operation: str
+    command: str
+
+
+class ComponentDestroyRequested(Event, frozen=True):
+    operation: str
+
+
+class ComponentDestroyed(Event, frozen=True):
+    pass
+
+
+ComponentEvent = (
+    ComponentCreated
+    | SpecChanged
+    | DeployRequested
+    | ReleaseCreated
+    | RoutesClaimed
+    | RoutesFreed
+    | RolloutStarted
+    | InstanceStarting
+    | InstanceStarted
+    | InstanceReady
+    | InstanceUnready
+    | InstanceExited
+    | InstanceStopping
+    | InstanceStopped
+    | EndpointsChanged
+    | RoutingApplied
+    | EndpointsDrained
+    | SiblingsRequested
+    | SiblingEnded
+    | CancelRequested
+    | RolloutSwitched
+    | RolloutSucceeded
+    | RolloutFailed
+    | ParentTold
+    | TaskRequested
+    | ComponentDestroyRequested
+    | ComponentDestroyed
+    | OperationStarted
+    | OperationSucceeded
+    | OperationFailed
+    | OperationCancelled
+    | OperationTimedOut
+)
