@@ -35,7 +35,7 @@ class Ending:
         return self.status == "succeeded"
 
 
-_ENDINGS = {
+ENDINGS = {
     "OperationSucceeded": "succeeded",
     "OperationFailed": "failed",
     "OperationCancelled": "cancelled",
@@ -54,7 +54,6 @@ class Story:
         self.detected = ""
         self.build = ""
         self.position = ""
-        self.instance = ""
         self.ending: Ending | None = None
         self._last = 0.0
         self._started = 0.0
@@ -81,7 +80,7 @@ class Story:
         self._last = self._last or now
         self._last_at = max(now, self._last_at)
         self.position = event.text("position") or self.position
-        if kind in _ENDINGS and body.text("operation") == self.operation:
+        if kind in ENDINGS and body.text("operation") == self.operation:
             self._end(kind, body)
             return []
         told = _HANDLERS.get(kind)
@@ -94,7 +93,7 @@ class Story:
 
     def _end(self, kind: str, body: Document) -> None:
         self.ending = Ending(
-            status=_ENDINGS[kind],
+            status=ENDINGS[kind],
             detail=body.text("reason", "detail"),
             code=body.text("code"),
             lines=body.words("lines"),
@@ -133,9 +132,6 @@ class Story:
         if body.text("kind") == "release_step":
             self._step_instance = body.text("instance")
             self.current = "release step"
-        elif body.text("kind") == "task":
-            self.instance = body.text("instance")
-            self.current = "run"
         return None
 
     def _on_exited(self, body: Document) -> tuple[str, str] | None:

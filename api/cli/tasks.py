@@ -1,6 +1,6 @@
 """`rayfold run`: a command once in the current release, with its output and its exit code.
 
-Knows the operation's events and the component's log lines; the process runs on some node of the platform.
+Knows the component's events and log lines; the process runs on some node of the platform.
 """
 
 import shlex
@@ -14,8 +14,8 @@ from api.cli.document import Document
 from api.cli.errors import CliError, ExitCode
 from api.cli.safe import visible
 from api.cli.session import Session, takes_session
-from api.cli.story import Story
-from api.cli.waiting import DEFAULT_SECONDS, how_to_follow, operation_path
+from api.cli.story import ENDINGS
+from api.cli.waiting import DEFAULT_SECONDS, how_to_follow
 from api.cli.words import Detach, Wait, Why
 
 POLL_SECONDS = 0.2
@@ -62,10 +62,10 @@ class _Task:
     def __init__(self, session: Session, accepted: Document, number: int) -> None:
         self._session = session
         self._operation = accepted.text("operation")
-        self._position = accepted.text("position")
+        self._cursor = accepted.text("position")
         self._number = number
-        self._seen = 0
-        self._story = Story(self._operation)
+        self._instance = ""
+        self._ended = ""
         self.exit_code: int | None = None
         self.kept: list[str] = []
 
@@ -76,7 +76,7 @@ class _Task:
             self._read_events()
             came = self._read_lines()
             now = time.monotonic()
-            if self._story.ending is not None:
+            if self._ended:
                 quiet_since = now if came or not quiet_since else quiet_since
                 if now - quiet_since >= QUIET_SECONDS:
                     return
@@ -88,26 +88,28 @@ class _Task:
         """Exit with the task's own code. Raises CliError when it never ran."""
         code = self.exit_code
         if code is None:
-            ending = self._story.ending
-            raise CliError(f"the command did not run: {ending.detail if ending else 'its operation has no ending'}")
+            raise CliError(f"the command did not run: {self._ended}")
         if code != 0:
             raise typer.Exit(code if 0 < code < 256 else int(ExitCode.FAILED))
 
     def _read_events(self) -> None:
-        query = {"min_position": self._position}
-        events = self._session.client.get(operation_path(self._operation, "events"), query).items()
-        for event in events[self._seen :]:
-            self._story.on(event)
-            body = event.inner("body")
-            if event.text("type") == "InstanceExited" and body.text("instance") == self._story.instance:
+        # The component's events and not the operation's: what the node reports of the instance carries no operation.
+        page = self._session.read("events", query={"since": self._cursor, "limit": _PAGE})
+        self._cursor = page.text("next_cursor", default=self._cursor)
+        for event in page.items():
+            body, kind = event.inner("body"), event.text("type")
+            if kind == "InstanceStarting" and body.text("task") == self._operation:
+                self._instance = body.text("instance")
+            elif kind == "InstanceExited" and self._instance and body.text("instance") == self._instance:
                 signal = body.whole("signal")
                 self.exit_code = 128 + signal if signal else body.whole("exit_code")
-        self._seen = len(events)
+            elif kind in ENDINGS and body.text("operation") == self._operation:
+                self._ended = body.text("reason", "detail", default=kind)
 
     def _read_lines(self) -> bool:
         page = self._session.read("logs", query={"from": self._number, "n": _PAGE})
-        mine = [line for line in page.items() if line.text("instance") == self._story.instance]
-        if not self._story.instance:
+        mine = [line for line in page.items() if line.text("instance") == self._instance]
+        if not self._instance:
             return False  # the lines stay where they are until we know which are ours
         for line in mine:
             self._show(line)

@@ -288,12 +288,17 @@ def test_run_prints_the_lines_of_its_instance_and_exits_with_its_code(
         return 200, {"team": "default", "items": found, "next": 5 if "from" not in asked.query else 8}
 
     told = [
-        event("InstanceStarting", 1.0, instance="ab-9", kind="task"),
-        event("InstanceExited", 2.0, instance="ab-9", exit_code=3),
+        event("InstanceStarting", 1.0, operation="", instance="ab-9", kind="task", task="op1"),
+        event("InstanceExited", 2.0, operation="", instance="ab-9", exit_code=3),
         event("OperationFailed", 2.1, code="task_failed", reason="exit code 3"),
     ]
-    events = {"items": told, "next_cursor": "0", "caught_up": True}
-    server.answers |= {"getLogs": logs, "runTask": accepted(), "followOperation": (200, events)}
+
+    def page_once(asked: Asked) -> tuple[int, object]:
+        assert asked.query["since"] in ("3:0", "1.2")
+        items = told if asked.query["since"] == "3:0" else []
+        return 200, {"items": items, "next_cursor": "1.2", "caught_up": True}
+
+    server.answers |= {"getLogs": logs, "runTask": accepted(), "listComponentEvents": page_once}
 
     assert main(["run", "--app", "shop", "python", "-c", "print('a b')"]) == 3
 
