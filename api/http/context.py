@@ -18,6 +18,7 @@ from api.http.services import Services
 from events.log.records import partition_of
 from events.model.base import Command, Envelope, Refusal, Reply, partition_key
 from events.model.registry import encode_command
+from events.replay.errors import NoSuchStream
 from events.replay.history import history
 
 MAX_EVENTS_BETWEEN = 100  # in a 412: the newest ones
@@ -83,7 +84,10 @@ class Context:
     async def _between(self, refusal: Refusal, stream: str, version: int | None) -> Sequence[EventView]:
         if refusal.code != "version_mismatch" or version is None:
             return []
-        events = await history(self.services.log, stream)
+        try:
+            events = await history(self.services.log, stream)
+        except NoSuchStream:
+            return []
         newer = [event for event in events if event.record.version > version][-MAX_EVENTS_BETWEEN:]
         return [event_view(e, await self.owners.of(e)) for e in newer]
 

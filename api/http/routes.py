@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from api.http import queries as q
 from api.http import schema as s
 from api.http import schema_platform as p
+from api.http import schema_story as story
 
 Reach = Literal["public", "token", "team", "admin"]
 """public: no token. token: any, the answer is limited to what it reaches. team: a token that reaches {team}. admin."""
@@ -132,7 +133,7 @@ ROUTES: tuple[Route, ...] = (
         reach="admin",
     ),
     # --- the log ------------------------------------------------------------------------------------------------------
-    _get("listEvents", "/v1/events", "Events, past and live.", s.EventPage, q.Events, "token", streams=True),
+    _get("listEvents", "/v1/events", "Events, past and live.", story.EventPage, q.Events, "token", streams=True),
     _get("replay", "/v1/replay/{stream}", "A stream's state at a moment.", p.StateView, q.Replay, "token"),
     _get("diff", "/v1/diff/{stream}", "What changed between two moments.", p.DiffView, q.Diff, "token"),
     _page("listOperations", "/v1/operations", "Operations, newest first.", s.OperationView, q.Operations),
@@ -147,7 +148,7 @@ ROUTES: tuple[Route, ...] = (
         "followOperation",
         "/v1/operations/{operation}/events",
         "Everything it caused, until it ended.",
-        s.EventPage,
+        story.EventPage,
         q.Read,
         "token",
         streams=True,
@@ -155,7 +156,7 @@ ROUTES: tuple[Route, ...] = (
     _command(
         "cancelOperation", "POST", "/v1/operations/{operation}/cancel", "Ask it to stop.", s.Because, reach="token"
     ),
-    _page("listAllBuilds", "/v1/builds", "Builds, the queue included, newest first.", s.BuildView, q.Builds),
+    _page("listAllBuilds", "/v1/builds", "Builds, the queue included, newest first.", story.BuildView, q.Builds),
     # --- teams and apps -----------------------------------------------------------------------------------------------
     _page("listTeams", "/v1/teams", "Teams the token reaches.", s.TeamView),
     _command(
@@ -184,7 +185,7 @@ ROUTES: tuple[Route, ...] = (
         method="PUT",
         path=TEAM + "/uploads/{sha256}",
         summary="Put a source: tar or tar.gz, named by its sha256.",
-        answer=s.Uploaded,
+        answer=p.Uploaded,
         status=201,
         also=(200,),
         codes=(404, 413, 503),
@@ -195,7 +196,7 @@ ROUTES: tuple[Route, ...] = (
         method="HEAD",
         path=TEAM + "/uploads/{sha256}",
         summary="Whether this source is here already.",
-        answer=s.Uploaded,
+        answer=p.Uploaded,
         codes=(404,),
     ),
     _page("listRoutes", TEAM + "/routes", "Every address of the team's components.", s.RouteView),
@@ -210,22 +211,22 @@ ROUTES: tuple[Route, ...] = (
     _command("changeComponent", "PATCH", COMPONENT, "Scale, stop, start, or change settings.", s.ChangeComponent),
     _command("destroyComponent", "DELETE", COMPONENT, "Stop and remove a component.", None, q.Destroy),
     _command("deploy", "POST", COMPONENT + "/deploys", "Build a source and roll it out.", s.Deploy),
-    _page("listBuilds", COMPONENT + "/builds", "Builds, newest first.", s.BuildView),
-    _get("getBuild", COMPONENT + "/builds/{build}", "A build.", s.BuildView),
+    _page("listBuilds", COMPONENT + "/builds", "Builds, newest first.", story.BuildView),
+    _get("getBuild", COMPONENT + "/builds/{build}", "A build.", story.BuildView),
     _get(
         "getBuildOutput",
         COMPONENT + "/builds/{build}/output",
         "A build's output.",
-        s.LogPage,
+        story.LogPage,
         q.Output,
         streams=True,
     ),
     _command("cancelBuild", "POST", COMPONENT + "/builds/{build}/cancel", "Stop a build.", s.Because),
-    _page("listReleases", COMPONENT + "/releases", "Releases, newest first.", s.ReleaseView),
-    _get("getRelease", COMPONENT + "/releases/{number}", "A release with its configuration.", s.ReleaseView),
+    _page("listReleases", COMPONENT + "/releases", "Releases, newest first.", story.ReleaseView),
+    _get("getRelease", COMPONENT + "/releases/{number}", "A release with its configuration.", story.ReleaseView),
     _command("rollback", "POST", COMPONENT + "/rollbacks", "Go back to an earlier release.", s.Rollback),
-    _get("previewRollback", COMPONENT + "/rollback-preview", "What it would change.", s.RollbackPreview, q.Preview),
-    _page("listRollouts", COMPONENT + "/rollouts", "Rollouts, newest first.", s.RolloutView),
+    _get("previewRollback", COMPONENT + "/rollback-preview", "What it would change.", story.RollbackPreview, q.Preview),
+    _page("listRollouts", COMPONENT + "/rollouts", "Rollouts, newest first.", story.RolloutView),
     _page("listInstances", COMPONENT + "/instances", "Instances.", s.InstanceView),
     _command("restart", "POST", COMPONENT + "/restart", "Replace every instance by a new one.", s.Because),
     _get("getConfig", COMPONENT + "/config", "The configuration.", s.ConfigView),
@@ -237,9 +238,9 @@ ROUTES: tuple[Route, ...] = (
     _command("addRoute", "POST", COMPONENT + "/routes", "Answer at one more address.", s.AddRoute),
     _command("removeRoute", "DELETE", COMPONENT + "/routes", "Answer no more at an address.", None, q.RemoveRoute),
     _command("runTask", "POST", COMPONENT + "/tasks", "Run a command once in the current release.", s.RunTask),
-    _get("getLogs", COMPONENT + "/logs", "Log lines, past and live.", s.LogPage, q.Logs, streams=True),
+    _get("getLogs", COMPONENT + "/logs", "Log lines, past and live.", story.LogPage, q.Logs, streams=True),
     _page("listComponentOperations", COMPONENT + "/operations", "Its operations.", s.OperationView),
-    _get("listComponentEvents", COMPONENT + "/events", "Its events.", s.EventPage, q.ComponentEvents, streams=True),
+    _get("listComponentEvents", COMPONENT + "/events", "Its events.", story.EventPage, q.ComponentEvents, streams=True),
 )
 
 BY_ID: dict[str, Route] = {route.id: route for route in ROUTES}

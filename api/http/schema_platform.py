@@ -1,4 +1,4 @@
-"""The bodies that tell of the platform itself and of the past: replay, diff, nodes, pools, projections, status.
+"""The bodies that tell of the platform itself and of the past: replay, diff, uploads, nodes, pools, read models.
 
 Shapes only, as in `schema`; it knows nothing of how a request is served.
 """
@@ -29,6 +29,14 @@ class DiffView(View):
     from_version: int
     to_version: int
     changes: list[Change]
+
+
+class Uploaded(View):
+    """`size_bytes` is null when it was here already."""
+
+    team: str
+    sha256: str
+    size_bytes: int | None
 
 
 class NodeView(View):

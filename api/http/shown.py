@@ -10,6 +10,7 @@ import msgspec
 from pydantic import BaseModel, JsonValue
 
 from api.http import schema as s
+from api.http import schema_story as story
 from api.http.call import at_time, to_time
 from api.http.schema_platform import NodeView
 from events.model.component_parts import SETTINGS, Spec
@@ -91,10 +92,10 @@ def routes(row: v.ComponentView, gateway_port: int) -> list[s.RouteView]:
     ]
 
 
-def build(row: v.BuildView) -> s.BuildView:
+def build(row: v.BuildView) -> story.BuildView:
     artifact = row.artifact
     source: dict[str, JsonValue] = msgspec.to_builtins(row.source)
-    return s.BuildView(
+    return story.BuildView(
         team=row.team,
         app=row.app,
         component=row.component,
@@ -116,10 +117,10 @@ def build(row: v.BuildView) -> s.BuildView:
     )
 
 
-def release(row: v.ReleaseView, *, config: bool = False) -> s.ReleaseView:
+def release(row: v.ReleaseView, *, config: bool = False) -> story.ReleaseView:
     """`config` true: with the configuration, secrets included."""
     spec = row.release.spec
-    return s.ReleaseView(
+    return story.ReleaseView(
         team=row.team,
         app=row.app,
         component=row.component,
@@ -142,8 +143,8 @@ def release(row: v.ReleaseView, *, config: bool = False) -> s.ReleaseView:
     )
 
 
-def rollout(row: v.RolloutView) -> s.RolloutView:
-    return s.RolloutView(
+def rollout(row: v.RolloutView) -> story.RolloutView:
+    return story.RolloutView(
         team=row.team,
         app=row.app,
         component=row.component,

@@ -6,6 +6,7 @@ from aiohttp import web
 from pydantic import JsonValue
 
 from api.http import schema as s
+from api.http import schema_story as story
 from api.http import shown
 from api.http.answers import answer, versioned
 from api.http.call import Call
@@ -85,7 +86,7 @@ async def preview_rollback(call: Call) -> web.Response:
     before = await _release(call, row, row.current)
     after = await _release(call, row, to or await _previous(call, row))
     changes = _changes(_flat(before.release), _flat(after.release))
-    view = s.RollbackPreview(
+    view = story.RollbackPreview(
         team=row.team, app=row.app, component=row.name, current=row.current, to=after.number, changes=changes
     )
     return answer(view)

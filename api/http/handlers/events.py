@@ -16,7 +16,8 @@ from api.http.eventview import event_view
 from api.http.feed import SILENCE_SECONDS, Cursor, format_cursor
 from api.http.problems import invalid, not_found
 from api.http.queries import ComponentEvents, Events
-from api.http.schema import EventPage, EventView
+from api.http.schema import EventView
+from api.http.schema_story import EventPage
 from api.http.streams import EventStream, wants_stream
 from events.log.records import StoredEvent
 from events.model.operation import ENDINGS

@@ -15,7 +15,7 @@ from api.http.call import Call, at_time, read_time
 from api.http.feed import SILENCE_SECONDS
 from api.http.problems import invalid, malformed
 from api.http.queries import Logs, Output
-from api.http.schema import LogLineView, LogPage
+from api.http.schema_story import LogLineView, LogPage
 from api.http.streams import EventStream, wants_stream
 
 PAGE_LINES = 1_000

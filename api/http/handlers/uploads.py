@@ -9,7 +9,7 @@ from aiohttp import web
 from api.http.answers import answer
 from api.http.call import Call
 from api.http.problems import HttpProblem, invalid, malformed, not_found, too_large
-from api.http.schema import Uploaded
+from api.http.schema_platform import Uploaded
 from api.http.uploads import DigestMismatch, Uploads, Writing
 
 CHUNK_BYTES = 1024 * 1024  # gathered before a thread writes it

@@ -27,7 +27,7 @@ from events.log.memory import MemoryEventLog
 from events.log.records import partition_of
 from events.model.base import Envelope, partition_key
 from events.model.build import Artifact, BuildStatus, FinishBuild
-from events.model.component import ReportExited, ReportReady
+from events.model.component_commands import ReportExited, ReportReady
 from events.model.component_parts import InstanceStatus
 from events.model.registry import encode_command
 from projections.database import Database
