@@ -15,6 +15,7 @@ from api.cli.session import Session, takes_session
 from api.cli.waiting import DEFAULT_SECONDS, carry_out
 from api.cli.words import Detach, Limit, Wait, Why
 
+_SHOWN_CHARACTERS = 100  # of one side of a difference; --json shows all of it
 releases = typer.Typer(help="Releases: list, look at.")
 
 
@@ -115,4 +116,5 @@ def show_changes(session: Session, changes: list[Document]) -> None:
 
 
 def _shown(value: object) -> str:
-    return "(none)" if value is None else json.dumps(value, ensure_ascii=True)
+    text = "(none)" if value is None else json.dumps(value, ensure_ascii=True)
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
