@@ -4,6 +4,7 @@ Its word is only a report: the build's own stream decides which attempt counts.
 """
 
 import asyncio
+import os
 from collections import OrderedDict
 from functools import partial
 
@@ -44,6 +45,8 @@ class Builder(ActorShell):
     async def open(self) -> None:
         """Make the working directories; end what an earlier builder of this name left half done."""
         settings = self.settings
+        # What a build reads it reads as another user; who may reach it is said by the directories' own modes.
+        os.umask(0o022)
         self._running: dict[tuple[str, int], asyncio.Task[FinishBuild]] = {}
         self._outcomes: OrderedDict[tuple[str, int], FinishBuild] = OrderedDict()
         dirs = BuildDirs.under(settings.data_dir, settings.node_root_dir)
