@@ -10,7 +10,7 @@ from actors.logs.client import LogClient
 from api import VERSION
 from api.http.app import create_app, serve
 from api.http.schema_platform import CheckView, PoolView
-from api.http.services import Services
+from api.http.services import PlatformAway, Services
 from events.log.etcd_log import EtcdEventLog
 from projections.database import Database
 from projections.errors import UnknownProjection
@@ -35,7 +35,10 @@ class ClusterPlatform:
 
     async def pools(self) -> Sequence[PoolView]:
         """Every pool with its wanted size and what answers."""
-        report: list[Health] = await self._directory.call(RECONCILER, "report")
+        try:
+            report: list[Health] = await self._directory.call(RECONCILER, "report")
+        except ActorUnreachable as error:
+            raise PlatformAway(str(error)) from error
         wanted: dict[str, int] = {}
         running: dict[str, int] = {}
         for health in report:
@@ -59,6 +62,8 @@ class ClusterPlatform:
             await self._directory.call("projector-0", "rebuild", name, seconds=REBUILD_SECONDS)
         except UnknownProjection:
             return False
+        except ActorUnreachable as error:
+            raise PlatformAway(str(error)) from error
         return True
 
 

@@ -17,13 +17,12 @@ from api.http.handlers.table import HANDLERS, Handler
 from api.http.identity import ADMIN, Principal, fresh_id
 from api.http.problems import HttpProblem, not_found, of_http, unavailable
 from api.http.routes import ROUTES, Route
-from api.http.services import Services
+from api.http.services import PlatformAway, Services
 from events.log.errors import BeyondTail, LogError
 from projections.errors import BadCursor, ProjectionsError
 
 log = structlog.get_logger("api")
 
-REQUEST_SECONDS = 60.0  # for an answer that is no stream and no upload
 MAX_LINE_BYTES = 64 * 1024  # so that a name of 10,000 characters gets a clear answer
 SHUTDOWN_SECONDS = 5.0
 
@@ -92,7 +91,7 @@ def _serve_route(context: Context, route: Route, handler: Handler) -> _Inner:
             if route.streams or route.raw:
                 response = await handler(call)
             else:
-                async with asyncio.timeout(REQUEST_SECONDS):
+                async with asyncio.timeout(route.seconds):
                     response = await handler(call)
             status = response.status
             return response
@@ -160,10 +159,10 @@ def _problem_of(error: Exception, request_id: str) -> HttpProblem:
         return HttpProblem(422, "invalid", str(error), hint="give a cursor as the page before gave it")
     if isinstance(error, BeyondTail):
         return HttpProblem(422, "invalid", str(error), hint="begin anew, without the cursor")
-    if isinstance(error, LogError | LinesError | ProjectionsError):
+    if isinstance(error, LogError | LinesError | ProjectionsError | PlatformAway):
         log.warning("a part did not answer", request_id=request_id, error=f"{type(error).__name__}: {error}")
         return unavailable("a part of the platform did not answer", hint="try again; rayfold status shows which")
     if isinstance(error, TimeoutError):
-        return unavailable(f"no answer within {REQUEST_SECONDS:.0f} s", hint="try again; rayfold status shows why")
+        return unavailable("no answer in time", hint="try again; rayfold status shows why")
     hint = f"the platform's log has the cause under {request_id}"
     return HttpProblem(500, "internal", "something went wrong here; it was not your request", hint=hint)

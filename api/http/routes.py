@@ -17,6 +17,9 @@ from api.http import schema_story as story
 Reach = Literal["public", "token", "team", "admin"]
 """public: no token. token: any, the answer is limited to what it reaches. team: a token that reaches {team}. admin."""
 
+REQUEST_SECONDS = 60.0  # for an answer that is no stream and no upload
+REBUILD_SECONDS = 660.0  # a read model is folded again from the first event
+
 TEAM = "/v1/teams/{team}"
 APP = TEAM + "/apps/{app}"
 COMPONENT = APP + "/components/{component}"
@@ -43,6 +46,7 @@ class Route:
     codes: tuple[int, ...] = ()
     streams: bool = False
     raw: bool = False
+    seconds: float = REQUEST_SECONDS
 
     @property
     def writes(self) -> bool:
@@ -82,6 +86,7 @@ def _command(
     answer: type[BaseModel] = s.Accepted,
     reach: Reach = "team",
     status: int = 202,
+    seconds: float = REQUEST_SECONDS,
 ) -> Route:
     return Route(
         id=id,
@@ -94,6 +99,7 @@ def _command(
         reach=reach,
         status=status,
         also=(200,) if status == 202 else (),
+        seconds=seconds,
         codes=(404, 409, 412, 413, 429, 503),
     )
 
@@ -131,6 +137,7 @@ ROUTES: tuple[Route, ...] = (
         s.Because,
         answer=p.Rebuilt,
         reach="admin",
+        seconds=REBUILD_SECONDS,
     ),
     # --- the log ------------------------------------------------------------------------------------------------------
     _get("listEvents", "/v1/events", "Events, past and live.", story.EventPage, q.Events, "token", streams=True),

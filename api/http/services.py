@@ -19,6 +19,10 @@ MIB = 1024 * 1024
 DEFAULT_UPLOAD_BYTES = 512 * MIB
 
 
+class PlatformAway(Exception):
+    """A part of the platform that was asked did not answer; try again later."""
+
+
 class LogReads(Protocol):
     """Log lines by stream: a component's service id, or `build/<build_id>`."""
 
@@ -34,7 +38,7 @@ class LogReads(Protocol):
 
 
 class Platform(Protocol):
-    """What the API may ask of the running platform itself."""
+    """What the API may ask of the running platform itself. Raises PlatformAway."""
 
     async def checks(self) -> Sequence[CheckView]:
         """What readiness depends on beyond the log and the database, and how it is."""

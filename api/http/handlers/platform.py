@@ -12,6 +12,7 @@ from api.http.answers import answer
 from api.http.call import Call
 from api.http.problems import HttpProblem, not_found
 from api.http.queries import PageOf
+from api.http.services import PlatformAway
 from events.log.errors import LogError
 from projections import progress, queries
 from projections.errors import ProjectionsError
@@ -36,7 +37,7 @@ async def _checks(call: Call) -> list[p.CheckView]:
     try:
         async with asyncio.timeout(CHECK_SECONDS):
             others = list(await call.context.services.platform.checks())
-    except TimeoutError:
+    except (TimeoutError, PlatformAway):
         others = [p.CheckView(name="platform", ok=False, found="no answer", fix="rayfold status")]
     return [*own, *others]
 

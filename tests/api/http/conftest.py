@@ -3,7 +3,7 @@ real projector on SQLite, the real log server. Only the world's hands (nodes, bu
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -160,7 +160,7 @@ class House:
         self.data = data
         self.log: MemoryEventLog
         self.logs: LogClient
-        self.projecting: asyncio.Task[None]
+        self.stop_server: Callable[[], Awaitable[None]]
 
     async def call(
         self,
@@ -301,7 +301,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     try:
         async with aiohttp.ClientSession() as session:
             running = House(url=f"http://127.0.0.1:{port}", session=session, world=world, parts=parts, data=tmp_path)
-            running.log, running.logs, running.projecting = log, lines, projecting
+            running.log, running.logs, running.stop_server = log, lines, runner.cleanup
             await running.team("default")
             yield running
     finally:

@@ -2,7 +2,11 @@
 
 import asyncio
 
+import pytest
+
 from tests.api.http.conftest import House
+
+pytestmark = pytest.mark.servers
 
 WEB = "/v1/teams/default/apps/shop/components/web"
 

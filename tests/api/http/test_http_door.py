@@ -7,6 +7,8 @@ import pytest
 
 from tests.api.http.conftest import ADMIN, House
 
+pytestmark = pytest.mark.servers
+
 APPS = "/v1/teams/default/apps"
 WEB = APPS + "/shop/components/web"
 

@@ -1,6 +1,10 @@
 """Any past state of a stream can be shown, and two of them compared."""
 
+import pytest
+
 from tests.api.http.conftest import House
+
+pytestmark = pytest.mark.servers
 
 WEB = "/v1/teams/default/apps/shop/components/web"
 

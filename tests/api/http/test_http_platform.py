@@ -17,6 +17,8 @@ from api.http.openapi import document
 from api.http.routes import ROUTES
 from tests.api.http.conftest import ADMIN, House
 
+pytestmark = pytest.mark.servers
+
 SKIPPED = {"getLogs", "getBuildOutput"}  # follow=1 streams for ever
 
 

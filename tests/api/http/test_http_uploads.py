@@ -5,7 +5,11 @@ import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
+
 from tests.api.http.conftest import ADMIN, MIB, House
+
+pytestmark = pytest.mark.servers
 
 UPLOADS = "/v1/teams/default/uploads/"
 
