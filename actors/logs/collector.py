@@ -224,7 +224,7 @@ class _Follower:
             except StreamClosed:
                 pass  # ended in the meantime; everything is stored
         self._stats.torn_records += self._log.torn_records
-        await asyncio.to_thread(self._log.delete_all)
+        await asyncio.to_thread(self._log.put_away)
         await asyncio.to_thread(_state_path(self._state_dir, self.instance_id).unlink, missing_ok=True)
 
     def _watch(self) -> None:

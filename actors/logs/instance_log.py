@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from actors.logs.line import LineRecord, gap_record, now_micros
 from actors.logs.shimlog import Decoder, Origin, disk_losses, segment_losses
+from actors.runtime.output import STORED
 
 READ_BYTES = 256 * 1024
 _OFFSET_BITS = 40
@@ -104,10 +105,19 @@ class InstanceLog:
             if number < segment:
                 path.unlink(missing_ok=True)
 
-    def delete_all(self) -> None:
-        """Delete every segment: the instance has ended and all is stored."""
-        for _, path in self._segments():
-            path.unlink(missing_ok=True)
+    def put_away(self) -> None:
+        """Delete every segment: the instance has ended and all is stored.
+
+        The last with anything in it stays under a name that is no segment's: why an instance ended may be asked later.
+        """
+        last = None
+        for _, path in reversed(self._segments()):
+            if last is None and path.stat().st_size:
+                last = path
+            else:
+                path.unlink(missing_ok=True)
+        if last is not None:
+            last.rename(self._log / STORED)
 
     def _piece(self, lines: list[LineRecord], end: bool) -> Piece:
         return Piece(lines, place(self._segment, self._offset), end)

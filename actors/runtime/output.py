@@ -20,8 +20,9 @@ Directory: `Runtime.log_directory(instance_id)`, i.e. `{instance}/log/`. Files:
   it; if a segment is listed twice, the lines are the same. `disk`: the disk refused these lines; they were never in a
   segment.
 
-The collector acknowledges by deleting: any segment but the newest, once stored; the newest too once `exit.json` exists
-beside `log/` (no byte is written after it). `dropped` is never deleted; remember how many bytes of it were read.
+The collector acknowledges by deleting: any segment but the newest, once stored; all once `exit.json` exists beside
+`log/` (no byte is written after it), when it leaves the last one that holds anything under the name `stored`, so that
+the last lines can still be told. `dropped` is never deleted; remember how many bytes of it were read.
 """
 
 from collections import deque
@@ -33,6 +34,8 @@ import msgspec
 
 from actors.runtime.shim.segments import DROPPED, LINE_BYTES_MAX, segment_number
 
+STORED = "stored"
+"""What the collector leaves of an instance that has ended; no segment's name."""
 _RECORD_HEAD_BYTES = 32
 
 
@@ -108,8 +111,12 @@ def last_lines(directory: Path, count: int) -> list[str]:
 def _enough(directory: Path, count: int) -> list[bytes]:
     """The ends of the newest segments, which hold `count` records together."""
     chosen: list[bytes] = []
-    for _, path in reversed(segments(directory)):
-        chosen.insert(0, _end_of(path, (count + 1) * (LINE_BYTES_MAX + _RECORD_HEAD_BYTES)))
+    paths = [path for _, path in reversed(segments(directory))]
+    for path in [*paths, directory / STORED]:
+        try:
+            chosen.insert(0, _end_of(path, (count + 1) * (LINE_BYTES_MAX + _RECORD_HEAD_BYTES)))
+        except FileNotFoundError:
+            continue  # stored meanwhile; what was the last one is looked at in the end
         count -= chosen[0].count(b"\n")
         if count <= 0:
             break

@@ -13,6 +13,7 @@ from actors.logs.client import LogClient
 from actors.logs.collector import Collector, Followed
 from actors.logs.filter import Query
 from actors.logs.line import LogLine
+from actors.runtime.output import last_lines
 from actors.runtime.shim.segments import Segments, encode
 
 STREAM = "0123456789abcdef"
@@ -82,7 +83,8 @@ async def test_output_is_collected_and_what_is_stored_is_deleted(client: LogClie
     assert lines[3] == LogLine(
         number=4, at=3, text="line 3", stream="e", source="app", instance="i-1", release=7, partial=False
     )
-    assert instance.left() == [] and list((tmp_path / "state").glob("*.json")) == []
+    assert instance.left() == ["stored"] and list((tmp_path / "state").glob("*.json")) == []
+    assert last_lines(instance.directory / "log", 2) == ["line 498", "line 499"], "why it ended can still be told"
 
 
 async def test_what_is_printed_while_followed_arrives(client: LogClient, tmp_path: Path, until: Until) -> None:
