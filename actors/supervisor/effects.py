@@ -10,6 +10,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import cast
 
+import msgspec
+
 from actors.ports import CommandPort
 from actors.supervisor.engine import PartitionEngine
 from actors.supervisor.entity import Entity
@@ -18,7 +20,7 @@ from events.failpoints import failpoint
 from events.model import app, build, component_commands, route
 from events.model.base import Command, Envelope, Reply, service_id_of
 from events.model.build import BuildState, BuildStatus
-from events.model.component_parts import ComponentState, Instance, InstanceStatus, RouteSpec, Spec
+from events.model.component_parts import ComponentState, Instance, InstanceStatus, Operation, RouteSpec, Spec
 from events.model.component_progress import Effect, surplus_claims, unclaimed_routes
 from events.model.registry import encode_command
 
@@ -207,7 +209,7 @@ class Effects:
             (stream, create, f"{sibling}.create"),
             (stream, deploy, sibling),
         ):
-            reply = await self._send(target, command, command_id=ident, operation=sibling)
+            reply = await self._send(target, command, command_id=ident, operation=sibling, asked=operation)
             if reply.refusal is not None:
                 reason = reply.refusal.message
                 report = component_commands.ReportSibling(process=key, succeeded=False, reason=reason)
@@ -235,8 +237,19 @@ class Effects:
         if reply.refusal is not None and reply.refusal.code == "not_found":
             await _tell(engine, entity.stream, app.DeregisterComponent(name=key))
 
-    async def _send(self, stream: str, command: Command, *, command_id: str = "", operation: str = "") -> Reply:
+    async def _send(
+        self,
+        stream: str,
+        command: Command,
+        *,
+        command_id: str = "",
+        operation: str = "",
+        asked: Operation | None = None,
+    ) -> Reply:
+        """Send to a stream of whatever partition; in the name of whoever asked for the operation `asked`."""
         envelope = _envelope(stream, command, command_id, operation)
+        if asked is not None:
+            envelope = msgspec.structs.replace(envelope, actor=asked.by or envelope.actor, reason=asked.why)
         [reply] = await self._commands.submit([envelope])
         if reply.error:
             raise EffectFailed(f"{stream}: {reply.error}: {reply.error_message}")

@@ -314,9 +314,13 @@ class PartitionEngine:
 def _operation_of(entity: Entity, events: Sequence[Event]) -> str:
     """The operation that events belong to: named by one of them, or the one under way."""
     for event in events:
-        operation = getattr(event, "operation", "")
+        operation = getattr(event, "operation", "") or getattr(event, "task", "")
         if operation:
             return str(operation)
+    instances = {getattr(event, "instance", "") for event in events}
+    for task_operation, task in getattr(entity.state, "tasks", {}).items():
+        if task.instance and task.instance in instances:
+            return str(task_operation)
     running = getattr(entity.state, "operation", None)
     return str(getattr(running, "id", "") or (running if isinstance(running, str) else "") or "")
 

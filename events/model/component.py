@@ -129,7 +129,9 @@ def _create(state: ComponentState, command: CreateComponent) -> Decision:
 
 def _begin(meta: Meta, kind: str, detail: str, seconds: int = OPERATION_SECONDS) -> OperationStarted:
     deadline = meta.at + seconds * SECOND
-    return OperationStarted(operation=meta.command_id, kind=kind, detail=detail, deadline_at=deadline)
+    return OperationStarted(
+        operation=meta.command_id, kind=kind, detail=detail, deadline_at=deadline, by=meta.actor, why=meta.reason
+    )
 
 
 def _deploy(state: ComponentState, command: Deploy, meta: Meta) -> Decision:
@@ -146,6 +148,7 @@ def _release(
     state: ComponentState, operation: str, artifact: Artifact, spec: Spec, meta: Meta, rollback_of: int = 0
 ) -> ReleaseCreated:
     number = max(state.releases, default=0) + 1
+    begun = state.operation  # a deploy's release is made by whoever asked for it, not by the builder that reports
     release = Release(
         number=number,
         operation=operation,
@@ -154,8 +157,8 @@ def _release(
         command=artifact.processes.get(state.process, ""),
         rollback_of=rollback_of,
         created_at=meta.at,
-        created_by=meta.actor,
-        reason=meta.reason,
+        created_by=begun.by if begun else meta.actor,
+        reason=begun.why if begun else meta.reason,
     )
     return ReleaseCreated(operation=operation, release=release)
 

@@ -103,6 +103,8 @@ def _on_operation_started(state: ComponentState, event: OperationStarted, at: in
         id=event.operation, kind=event.kind, phase=Phase.ACCEPTED, started_at=at, deadline_at=event.deadline_at,
         parent=event.parent,
         parent_stream=event.parent_stream,
+        by=event.by,
+        why=event.why,
     )  # fmt: skip
     return _replace(state, operation=operation)
 

@@ -219,6 +219,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     rollout_deadline_at: int = 0
     parent: str = ""
     parent_stream: str = ""
+    by: str = ""
+    why: str = ""
     build_id: str = ""
     source: Source | None = None
     release: int = 0

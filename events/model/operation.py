@@ -21,7 +21,8 @@ class OperationStatus(StrEnum):
 
 class OperationStarted(Event, frozen=True):
     """`deadline_at`: microseconds UTC after which it ends as timed out; 0 where its parts carry the deadlines.
-    `parent` is the operation that asked for this one, if any, and `parent_stream` where it stands."""
+    `parent` is the operation that asked for this one, if any, and `parent_stream` where it stands;
+    `by` and `why` are who asked and in what words, for what follows later in the operation."""
 
     operation: str
     kind: str
@@ -29,6 +30,8 @@ class OperationStarted(Event, frozen=True):
     deadline_at: int = 0
     parent: str = ""
     parent_stream: str = ""
+    by: str = ""
+    why: str = ""
 
 
 class OperationSucceeded(Event, frozen=True):

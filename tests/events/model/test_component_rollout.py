@@ -367,3 +367,11 @@ def test_every_switch_is_followed_by_the_endpoints_it_means() -> None:
     kinds = [type(e) for e in w.events]
     assert kinds.index(RolloutSwitched) < len(kinds) - 1 - kinds[::-1].index(EndpointsChanged)
     assert kinds.index(RoutingApplied) < kinds.index(RolloutSucceeded)
+
+
+def test_a_deploys_release_names_who_asked_and_why_although_a_builder_reported() -> None:
+    w = created()
+    w.send(Deploy(source=Source(kind="upload", digest="d1")), reason="first try")
+    w.run()
+    release = w.state.releases[1]
+    assert (release.created_by, release.reason) == ("tester", "first try")
