@@ -83,7 +83,7 @@ class NodeAgent(ActorShell):
         await self._agent.open()
         for order in self._agent.running():
             await self._collect(order)
-        access = AccessTail(client, settings.access_log, settings.data_dir / "collector" / "access.json")
+        access = AccessTail(client, settings.access_log, settings.data_dir / "collector" / "access.position")
         await access.start()
         self.keep(self._agent.run(), "watch")
         self.keep(self._clean_up(), "clean up")
