@@ -7,7 +7,7 @@ the rows came to be. Raises DatabaseUnavailable, and BadCursor where a cursor is
 from typing import TypeVar
 
 import msgspec
-from sqlalchemy import ColumnElement, Table, and_, select, true
+from sqlalchemy import ColumnElement, Table, and_, func, select, true
 
 from events.model.app import AppStatus
 from events.model.component_parts import ComponentStatus
@@ -16,7 +16,7 @@ from projections.apps import APPS
 from projections.builds import BUILDS
 from projections.components import COMPONENTS
 from projections.database import Database
-from projections.instances import INSTANCES
+from projections.instances import INSTANCES, ShownStatus
 from projections.nodes import NODES
 from projections.operations import OPERATIONS
 from projections.paging import LIMIT_DEFAULT, Order, page, to_view
@@ -203,6 +203,15 @@ def list_instances(
     condition = and_(_scope(INSTANCES, team, app=app, component=component), alive)
     order = (Order("starting_at", True), Order("id"))
     return _list(database, INSTANCES, InstanceView, condition, order, cursor, limit)
+
+
+def count_ready(database: Database, team: str, *, app: str = "", component: str = "") -> dict[str, int]:
+    """How many instances of each service_id are ready; one with none is left out."""
+    condition = and_(
+        _scope(INSTANCES, team, app=app, component=component), INSTANCES.c.status == ShownStatus.READY.value
+    )
+    query = select(INSTANCES.c.service_id, func.count()).where(condition).group_by(INSTANCES.c.service_id)
+    return database.read(lambda connection: {str(row[0]): int(row[1]) for row in connection.execute(query)})
 
 
 def list_instances_on(

@@ -65,7 +65,9 @@ class Effects:
 
     async def _start(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
         state = cast("ComponentState", entity.state)
-        instance = state.instances[key]
+        instance = state.instances.get(key)
+        if instance is None:
+            return  # it ended while this effect waited for its turn
         failpoint("effects.before-start")
         started = await self._nodes.start(instance.node, start_order(state, instance))
         failpoint("effects.after-start")
@@ -74,7 +76,9 @@ class Effects:
 
     async def _stop(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
         state = cast("ComponentState", entity.state)
-        instance = state.instances[key]
+        instance = state.instances.get(key)
+        if instance is None:
+            return  # it ended while this effect waited for its turn
         spec = state.releases[instance.release].spec
         failpoint("effects.before-stop")
         ended = await self._nodes.stop(instance.node, key, spec.grace_seconds)

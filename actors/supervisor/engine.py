@@ -140,7 +140,8 @@ class PartitionEngine:
         if isinstance(decision, Refusal):
             return _refused(envelope, decision, entity.version)
         if not decision:
-            return self._reply(envelope, entity.version, entity.last_offset)
+            nothing = self._reply(envelope, entity.version, entity.last_offset)
+            return msgspec.structs.replace(nothing, operation="")
         return await self._append(entity, decision, envelope, at)
 
     def _known(self, envelope: Envelope) -> "Reply | asyncio.Future[Reply] | None":
@@ -170,7 +171,9 @@ class PartitionEngine:
         self._watch_append(entity, committed, envelope, records)
         self._settle(entity)
         try:
-            return await asyncio.wait_for(asyncio.shield(future), REPLY_SECONDS)
+            # Not wait_for, which in Python 3.11 swallows a cancellation that comes together with the result.
+            async with asyncio.timeout(REPLY_SECONDS):
+                return await asyncio.shield(future)
         except TimeoutError:
             message = "the log did not confirm in time; repeat with the same id to learn the outcome"
             return Reply(command_id=envelope.command_id, error="unavailable", error_message=message)
@@ -294,7 +297,7 @@ class PartitionEngine:
     async def _keep_running(self, entity: Entity, effect: Effect) -> None:
         """Run `effect` until the state no longer owes it. Cancelled by `_reconcile` when that is so."""
         wait = RETRY_FIRST_SECONDS
-        while not self._closed:
+        while not self._closed and entity.tasks.get(effect) is asyncio.current_task():
             try:
                 await self._runner.run(self, entity, effect)
             except Exception as error:

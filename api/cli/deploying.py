@@ -137,7 +137,7 @@ def _report(session: Session, story: Story) -> None:
         component, operation = Document(), Document()
     if out.as_json:
         out.json({**operation.raw, "release": story.release, "urls": list(component.words("urls"))})
-    expect_success(story, "the deploy")
+    expect_success(story, "the deploy", session.app_name)
     name = f"{session.app_name}/{session.component_name}"
     out.say(f"{name} v{story.release} is live after {duration(story.seconds)}")
     if not out.as_json:

@@ -77,15 +77,19 @@ def _ending_of(view: Document) -> Ending:
     )
 
 
-def expect_success(story: Story, what: str) -> Ending:
-    """The good ending. Raises CliError with DEPLOY_FAILED and the lines that matter when it was none."""
+def expect_success(story: Story, what: str, app: str = "") -> Ending:
+    """The good ending; `app` is named in the hints.
+
+    Raises CliError with DEPLOY_FAILED and the lines that matter when it was none.
+    """
     ending = story.ending
     if ending is None or ending.good:
         return ending or Ending(status="succeeded")
     serving = f"v{ending.still_serving} still serves" if ending.still_serving else "no release serves"
     word = {"timed_out": "timed out", "cancelled": "was cancelled"}.get(ending.status, "failed")
-    build = f"the whole output: rayfold builds output {story.build}\n" if story.build and not story.release else ""
-    logs = "" if build or ending.status == "cancelled" else "look closer: rayfold logs -n 50\n"
+    at = f" --app {app}" if app else ""
+    build = f"the whole output: rayfold builds output {story.build}{at}\n" if story.build and not story.release else ""
+    logs = "" if build or ending.status == "cancelled" else f"look closer: rayfold logs -n 50{at}\n"
     raise CliError(
         f"{what} {word}: {ending.detail}\n{serving}",
         exit_code=ExitCode.DEPLOY_FAILED,
@@ -116,6 +120,6 @@ def carry_out(
         story = watch(session, operation, progress, seconds, position=accepted.text("position"))
     if out.as_json:
         out.json(session.client.get(operation_path(operation), {"min_position": story.position}))
-    ending = expect_success(story, what)
+    ending = expect_success(story, what, session.app)
     out.say(f"{what}: {ending.detail or 'done'} ({duration(story.seconds)})")
     return story

@@ -53,8 +53,7 @@ def app(row: v.AppView) -> s.AppView:
     )
 
 
-def component(row: v.ComponentView, gateway_port: int) -> s.ComponentView:
-    ready = sum(not endpoint.draining for endpoint in row.endpoints)
+def component(row: v.ComponentView, gateway_port: int, ready: int) -> s.ComponentView:
     return s.ComponentView(
         team=row.team,
         app=row.app,

@@ -97,6 +97,8 @@ def decide(state: ComponentState, command: ComponentCommand, meta: Meta) -> Deci
     observed = _OBSERVED.get(type(command))
     if observed is not None:
         return observed(state, command, meta)
+    if state.status is ComponentStatus.DESTROYING and isinstance(command, DestroyComponent):
+        return []
     if state.status is not ComponentStatus.ACTIVE:
         return Refusal(code="not_found", message="no such component", hint="rayfold components")
     if isinstance(command, CancelOperation):

@@ -297,6 +297,8 @@ def _fill_slots(state: ComponentState, now: int, nodes: Sequence[str]) -> list[E
 
 def _start_tasks(state: ComponentState, now: int, nodes: Sequence[str]) -> list[Event]:
     for operation, task in state.tasks.items():
+        if state.status is not ComponentStatus.ACTIVE:
+            return [OperationCancelled(operation=operation, reason="the component is being destroyed")]
         if task.instance:
             ended = state.ended_tasks.get(task.instance)
             if ended is None:

@@ -26,12 +26,15 @@ async def list_components(call: Call) -> web.Response:
     cursor = asked.cursor or ""
     found = await reads.ask(queries.list_components, row.team, app=row.name, cursor=cursor, limit=asked.limit)
     port = call.context.services.gateway_port()
-    return answer(shown.page(found, lambda row: shown.component(row, port)))
+    ready = await reads.ask(queries.count_ready, row.team, app=row.name)
+    return answer(shown.page(found, lambda row: shown.component(row, port, ready.get(row.service_id, 0))))
 
 
 async def get_component(call: Call) -> web.Response:
     row = await _component(call)
-    return versioned(shown.component(row, call.context.services.gateway_port()), row.version)
+    ready = await call.context.reads.ask(queries.count_ready, row.team, app=row.app, component=row.name)
+    port = call.context.services.gateway_port()
+    return versioned(shown.component(row, port, ready.get(row.service_id, 0)), row.version)
 
 
 async def _component(call: Call) -> ComponentView:

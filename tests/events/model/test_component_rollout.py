@@ -26,8 +26,10 @@ from events.model.component_commands import (
     ReportUnready,
     Restart,
     Rollback,
+    RunTask,
 )
 from events.model.component_events import (
+    ComponentDestroyRequested,
     EndpointsChanged,
     InstanceExited,
     InstanceStopping,
@@ -375,3 +377,16 @@ def test_a_deploys_release_names_who_asked_and_why_although_a_builder_reported()
     w.run()
     release = w.state.releases[1]
     assert (release.created_by, release.reason) == ("tester", "first try")
+
+
+def test_destroying_ends_a_running_task_and_asking_twice_changes_nothing() -> None:
+    w = deployed()
+    w.send(RunTask(command="sleep 1000"))
+    w.settle()
+    w.send(DestroyComponent())
+    events = len(w.of(ComponentDestroyRequested))
+    w.send(DestroyComponent())
+    w.run()
+    assert len(w.of(ComponentDestroyRequested)) == events
+    assert w.of(OperationCancelled)
+    assert w.state.status is ComponentStatus.DESTROYED
