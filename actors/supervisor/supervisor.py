@@ -137,22 +137,3 @@ class Supervisor:
             await engine.handle(
                 Envelope(stream=stream, command=encode_command(report), command_id=f"{instance}.lost")
             )  # fmt: skip
-
-
-class LocalCommands:
-    """A CommandPort over supervisors in this process: the first one that serves the partition answers."""
-
-    def __init__(self, supervisors: Callable[[], Sequence[Supervisor]]) -> None:
-        self._supervisors = supervisors
-
-    async def submit(self, envelopes: Sequence[Envelope]) -> list[Reply]:
-        """One reply for each envelope, in order."""
-        return [await self._one(envelope) for envelope in envelopes]
-
-    async def _one(self, envelope: Envelope) -> Reply:
-        reply = Reply(command_id=envelope.command_id, error="unavailable", error_message="no supervisor")
-        for supervisor in self._supervisors():
-            [reply] = await supervisor.submit([envelope])
-            if reply.error != "not_owner":
-                return reply
-        return reply
