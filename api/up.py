@@ -145,6 +145,7 @@ class _Keeper:
         return 0
 
     async def _start(self) -> PlatformSettings:
+        adopts = await asyncio.to_thread(self._ray.alive)
         # Ray takes the longest: it starts beside etcd.
         ray = asyncio.create_task(asyncio.to_thread(self._ray.ensure))
         try:
@@ -152,7 +153,7 @@ class _Keeper:
             settings = place.make_settings(
                 self._data, self._config, etcd, api_port=self._ports[0], gateway_port=self._ports[1]
             )
-            self._check_ports(settings)
+            settings = self._ports_in_use(settings) if adopts else self._free_ports(settings)
         finally:
             await asyncio.wait([ray])
         settings = msgspec.structs.replace(settings, ray_address=ray.result())
@@ -171,12 +172,24 @@ class _Keeper:
         assert self._config.etcd is not None  # noqa: S101 -- one of the two is set
         return self._config.etcd.settings()
 
-    def _check_ports(self, settings: PlatformSettings) -> None:
-        if self._ray.alive() and (self._data / "api.json").exists():
-            return  # adopted: the ports are our own actors'
+    def _free_ports(self, settings: PlatformSettings) -> PlatformSettings:
         problem = place.port_problem(settings.bind, settings.api_port, "--api-port")
         if problem:
             raise NotStarted(problem)
+        return settings
+
+    def _ports_in_use(self, settings: PlatformSettings) -> PlatformSettings:
+        """The actors that are adopted go on at the ports they have."""
+        try:
+            last = load_settings(self._data)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return settings
+        kept = ((self._ports[0], last.api_port, "--api-port"), (self._ports[1], last.gateway_port, "--gateway-port"))
+        for asked, port, option in kept:
+            if asked and asked != port:
+                raise NotStarted(f"expected {option} {port}, with which the platform runs, found {asked}; end it "
+                                 "first: rayfold down --keep-apps")  # fmt: skip
+        return msgspec.structs.replace(settings, api_port=last.api_port, gateway_port=last.gateway_port)
 
     async def _boot(self) -> bool:
         process = await asyncio.create_subprocess_exec(

@@ -72,13 +72,14 @@ class RayHead:
 
     def stop(self) -> None:
         """End every process of this Ray, and no other."""
-        for process in self._processes():
-            try:
-                process.kill()
-            except psutil.NoSuchProcess:
-                continue
         deadline = time.monotonic() + KILL_SECONDS
-        while self._processes() and time.monotonic() < deadline:
+        # Again and again: a raylet may start one more worker before its own end comes.
+        while (processes := self._processes()) and time.monotonic() < deadline:
+            for process in processes:
+                try:
+                    process.kill()
+                except psutil.NoSuchProcess:
+                    continue
             time.sleep(0.05)
         self._state_file.unlink(missing_ok=True)
 

@@ -17,6 +17,10 @@ FIRST_UID = 210_000
 LAST_UID = 259_999
 
 
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
 class Owner(msgspec.Struct, frozen=True, kw_only=True):
     """Who an application's processes and files belong to."""
 
@@ -42,7 +46,8 @@ class UserBook:
         """The application's user, allotted at first asking. Blocking. Raises NodeNotUsable when none is left."""
         if os.geteuid() != 0:
             return Owner(uid=os.geteuid(), gid=os.getegid())
-        with self._path.with_suffix(".lock").open("w") as lock:
+        # Closed to others whatever the umask: who can open a file can lock it, and keep everyone waiting.
+        with open(self._path.with_suffix(".lock"), "w", opener=_private) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             book = self._read()
             key = f"{team}/{app}"

@@ -37,7 +37,8 @@ def started() -> Iterator[Platform]:
         _told.append(f"up → ready: {platform.up():.1f} s")
         yield platform
     finally:
-        platform.down()
+        if (data / "platform.json").exists():
+            platform.down()
         left = [(p.pid, " ".join(p.cmdline())[:200]) for p in platform.processes()]
         for pid, _ in left:
             Platform.end(pid)

@@ -51,11 +51,13 @@ class Ran:
 
     @property
     def json(self) -> Any:
-        """stdout as one JSON value, or as a list of the lines' values."""
-        try:
-            return json.loads(self.out)
-        except ValueError:
-            return [json.loads(line) for line in self.out.splitlines()]
+        """stdout as one JSON value."""
+        return json.loads(self.out)
+
+    @property
+    def lines(self) -> list[Json]:
+        """stdout as lines of JSON objects."""
+        return [json.loads(line) for line in self.out.splitlines()]
 
     @property
     def error(self) -> Json:
