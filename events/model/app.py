@@ -8,7 +8,9 @@ from enum import StrEnum
 import msgspec
 
 from events.model.base import Command, Decision, Event, Meta, Refusal, name_problem
-from events.model.operation import OperationStarted, OperationSucceeded
+from events.model.operation import OperationStarted, OperationSucceeded, OperationTimedOut
+
+DESTROY_SECONDS = 900  # after that the operation ends as timed out; the destruction itself goes on
 
 
 class AppStatus(StrEnum):
@@ -28,6 +30,7 @@ class AppState(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
     components: dict[str, str] = {}
     operation: str = ""
+    deadline_at: int = 0
 
 
 class AppCreated(Event, frozen=True):
@@ -80,6 +83,7 @@ AppEvent = (
     | AppDestroyed
     | OperationStarted
     | OperationSucceeded
+    | OperationTimedOut
 )
 AppCommand = CreateApp | RegisterComponent | DeregisterComponent | DestroyApp
 
@@ -96,9 +100,11 @@ def apply(state: AppState, event: AppEvent, at: int) -> AppState:
         case AppDestroyRequested(operation=operation):
             return replace(state, status=AppStatus.DESTROYING, operation=operation)
         case AppDestroyed():
-            return replace(state, status=AppStatus.DESTROYED, components={}, operation="")
-        case OperationStarted() | OperationSucceeded():
-            return state
+            return replace(state, status=AppStatus.DESTROYED, components={})
+        case OperationStarted(deadline_at=deadline_at):
+            return replace(state, deadline_at=deadline_at)
+        case OperationSucceeded() | OperationTimedOut():
+            return replace(state, operation="", deadline_at=0)
 
 
 def decide(state: AppState, command: AppCommand, meta: Meta) -> Decision:
@@ -124,14 +130,32 @@ def decide(state: AppState, command: AppCommand, meta: Meta) -> Decision:
         case DestroyApp():
             operation = meta.command_id
             return [
-                OperationStarted(operation=operation, kind="destroy-app", detail=state.name, deadline_at=0),
+                OperationStarted(
+                    operation=operation,
+                    kind="destroy-app",
+                    detail=state.name,
+                    deadline_at=meta.at + DESTROY_SECONDS * 1_000_000,
+                    by=meta.actor,
+                    why=meta.reason,
+                ),
                 AppDestroyRequested(operation=operation),
             ]
     raise TypeError(f"not an app command: {type(command).__name__}")
 
 
-def progress(state: AppState) -> list[Event]:
-    """What follows by itself: an app whose last component is gone is destroyed."""
-    if state.status is AppStatus.DESTROYING and not state.components:
-        return [AppDestroyed(), OperationSucceeded(operation=state.operation, detail="every component is gone")]
+def progress(state: AppState, now: int) -> list[Event]:
+    """What follows by itself: an app whose last component is gone is destroyed, whether anybody still waits or not."""
+    if state.status is not AppStatus.DESTROYING:
+        return []
+    if not state.components:
+        told = [OperationSucceeded(operation=state.operation, detail="every component is gone")]
+        return [AppDestroyed(), *(told if state.operation else [])]
+    if state.operation and now >= state.deadline_at:
+        left = ", ".join(sorted(state.components))
+        return [OperationTimedOut(operation=state.operation, reason=f"still being stopped, and going on: {left}")]
     return []
+
+
+def next_deadline(state: AppState, now: int) -> int | None:
+    """When to ask `progress` again although nothing happened (microseconds UTC)."""
+    return state.deadline_at if state.operation and state.deadline_at > now else None

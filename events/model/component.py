@@ -397,9 +397,10 @@ def _report_sibling(state: ComponentState, command: ReportSibling, meta: Meta) -
 
 
 def _report_deregistered(state: ComponentState, command: ReportDeregistered, meta: Meta) -> Decision:
-    if state.status is not ComponentStatus.DESTROYING or state.operation is None:
+    if state.status is not ComponentStatus.DESTROYING:
         return []
-    return [ComponentDestroyed(), OperationSucceeded(operation=state.operation.id, detail="destroyed")]
+    told = [OperationSucceeded(operation=state.operation.id, detail="destroyed")] if state.operation else []
+    return [ComponentDestroyed(), *told]
 
 
 def _report_parent_told(state: ComponentState, command: ReportParentTold, meta: Meta) -> Decision:

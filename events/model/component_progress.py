@@ -162,8 +162,13 @@ def _is_empty(state: ComponentState) -> bool:
 
 def _advance_operation(state: ComponentState, now: int, nodes: Sequence[str]) -> list[Event]:
     operation = state.operation
-    if operation is None or operation.kind == "destroy":
+    if operation is None:
         return []
+    if operation.kind == "destroy":
+        # Nobody waits for ever; the destruction itself goes on until nothing is left.
+        left = ", ".join(sorted(state.instances)) or "its routes"
+        late = OperationTimedOut(operation=operation.id, reason=f"still being stopped, and going on: {left}")
+        return [late] if now >= operation.deadline_at else []
     if operation.cancel_reason and operation.phase in (Phase.ACCEPTED, Phase.CLAIMING, Phase.STARTING):
         ended = OperationCancelled(operation=operation.id, reason=operation.cancel_reason)
         return [*_rollout_failed(operation, operation.cancel_reason), ended]

@@ -82,7 +82,8 @@ AGGREGATES: dict[str, Aggregate] = {
             command=app.AppCommand,
             apply=app.apply,
             decide=app.decide,
-            progress=lambda state, now, nodes: app.progress(state),
+            progress=lambda state, now, nodes: app.progress(state, now),
+            next_deadline=app.next_deadline,
             effects=_app_effects,
         ),
         Aggregate(

@@ -364,6 +364,21 @@ def test_destroy_drains_stops_frees_and_the_name_can_be_used_again() -> None:
     assert w.send(Rollback(to=1)) == "not_found"
 
 
+def test_a_destruction_that_takes_too_long_ends_its_operation_and_goes_on_by_itself() -> None:
+    w = deployed()
+    w.gateways_answer = False
+    w.send(DestroyComponent())
+    w.run()
+    w.now = w.state.operation.deadline_at  # type: ignore[union-attr]
+    w.run()
+    assert isinstance(w.events[-1], OperationTimedOut)
+    assert w.state.status is ComponentStatus.DESTROYING
+    w.gateways_answer = True
+    w.run()
+    assert w.state.status is ComponentStatus.DESTROYED
+    assert not w.of(OperationSucceeded)[-1:] or w.of(OperationSucceeded)[-1].detail != "destroyed"  # type: ignore[attr-defined]
+
+
 def test_every_switch_is_followed_by_the_endpoints_it_means() -> None:
     w = deployed()
     kinds = [type(e) for e in w.events]
