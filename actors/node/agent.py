@@ -6,6 +6,7 @@ instance where the last one left it. It decides nothing: whether an exit is a cr
 
 import asyncio
 import secrets
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -39,7 +40,12 @@ ALIVE_SECONDS = 0.5  # a process without a port is ready when it has run this lo
 REPORT_RETRY_FIRST_SECONDS = 0.1
 REPORT_RETRY_MAX_SECONDS = 2.0
 LINES_THAT_MATTER = 20
+REMEMBERED_SECONDS = 24 * 3600.0  # how long an order to start what was stopped already is known to be late
 _OVER = (InstanceState.EXITED, InstanceState.LOST)
+
+
+class AlreadyOver(Exception):
+    """An order to start an instance that was stopped here before: it is late, and nothing will run."""
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +77,7 @@ class Agent:
         self._known: dict[str, StartOrder] = {}
         self._tending: dict[str, asyncio.Task[None]] = {}
         self._over: dict[str, asyncio.Event] = {}
+        self._starting: dict[str, asyncio.Lock] = {}
         self.finished: asyncio.Queue[str] = asyncio.Queue()
         """Instances whose end was reported: their output may be collected to the end and their directory removed."""
 
@@ -78,6 +85,7 @@ class Agent:
         """Adopt what runs here and go on watching it."""
         self._orders.mkdir(parents=True, exist_ok=True)
         statuses = await self._runtime.open()
+        await asyncio.to_thread(self._tidy, {status.instance_id for status in statuses})
         for status in statuses:
             order = await asyncio.to_thread(self._read_order, status.instance_id)
             if order is not None:
@@ -101,21 +109,35 @@ class Agent:
     # --- orders -------------------------------------------------------------------------------------------------------
 
     async def start(self, order: StartOrder) -> Started:
-        """Start an instance, or say where the one that runs listens. Idempotent by `order.instance`."""
+        """Start an instance, or say where the one that runs listens. Idempotent by `order.instance`.
+
+        Raises AlreadyOver for one that was stopped: an owner that is none any more may send its order very late.
+        """
+        await asyncio.to_thread(self._refuse_if_over, order.instance)
         await asyncio.to_thread(self._write_order, order)
         failpoint("node.order-written")
         prepared = await self._artifacts.prepare(order.artifact, order.team, order.app)
-        status = await self._runtime.start(_spec(order, prepared))
-        failpoint("node.started")
-        self._adopt(order, status)
+        async with self._start_of(order.instance):
+            # Again, for it may have been stopped while its artifact was laid out.
+            await asyncio.to_thread(self._refuse_if_over, order.instance)
+            status = await self._runtime.start(_spec(order, prepared))
+            failpoint("node.started")
+            self._adopt(order, status)
         return Started(host=status.host, port=status.port or 0, pid=status.pid or 0)
 
     async def stop(self, instance: str, grace_seconds: float) -> Ended:
         """Stop an instance; one that is not here is stopped."""
+        await asyncio.to_thread(self._mark_over, instance)
+        failpoint("node.marked-over")
+        async with self._start_of(instance):
+            pass  # what began to start before the mark has started, and is stopped now
         try:
             status = await self._runtime.stop(instance, grace_seconds)
         except InstanceNotFound:
+            self._starting.pop(instance, None)
+            await asyncio.to_thread(self._order_path(instance).unlink, missing_ok=True)
             return Ended(exit_code=-1)
+        failpoint("node.stopped")
         return Ended(exit_code=_exit_code(status), signal=status.signal or 0)
 
     async def unknown(self, instances: Sequence[str]) -> list[str]:
@@ -125,14 +147,40 @@ class Agent:
 
     async def forget(self, instance: str) -> None:
         """Remove what an ended instance left, once its output has been collected."""
+        await asyncio.to_thread(self._mark_over, instance)
         self._known.pop(instance, None)
         self._over.pop(instance, None)
+        self._starting.pop(instance, None)
         await self._runtime.remove(instance)
+        failpoint("node.removed")
         await asyncio.to_thread(self._order_path(instance).unlink, missing_ok=True)
 
     def running(self) -> list[StartOrder]:
         """The orders of the instances that are here now."""
         return list(self._known.values())
+
+    def _start_of(self, instance: str) -> asyncio.Lock:
+        return self._starting.setdefault(instance, asyncio.Lock())
+
+    def _over_path(self, instance: str) -> Path:
+        return self._orders / f"{instance}.over"
+
+    def _mark_over(self, instance: str) -> None:
+        self._over_path(instance).touch(mode=0o600)
+
+    def _refuse_if_over(self, instance: str) -> None:
+        if self._over_path(instance).exists():
+            raise AlreadyOver(f"expected an order for an instance to come, found {instance}, which is over already")
+
+    def _tidy(self, here: set[str]) -> None:
+        """Orders of what never started will be sent again; marks of what is long over are of no use."""
+        for path in self._orders.glob("*.order"):
+            if path.stem not in here:
+                path.unlink()
+        forgotten = time.time() - REMEMBERED_SECONDS
+        for path in self._orders.glob("*.over"):
+            if path.stat().st_mtime < forgotten:
+                path.unlink()
 
     def _order_path(self, instance: str) -> Path:
         return self._orders / f"{instance}.order"
@@ -193,7 +241,9 @@ class Agent:
             reason=_reason(status),
             lines=tuple(lines),
         )
+        failpoint("node.exit-seen")
         await self._report(order, report, command_id=f"{order.instance}.exited")
+        failpoint("node.exit-told")
         self.finished.put_nowait(order.instance)
 
     async def _watch_health(self, order: StartOrder) -> None:
@@ -204,6 +254,7 @@ class Agent:
         if first.over:
             return
         ready = first.ready
+        failpoint("node.ready-seen")
         await self._report_health(order, ready, first.detail)
         if isinstance(probe, AliveProbe):
             return
