@@ -22,6 +22,7 @@ from actors.logs.errors import LogError
 from actors.logs.line import LineRecord
 from actors.runtime.users import UserBook
 from actors.supervisor.orders import BuildOrder
+from events.failpoints import failpoint
 from events.model.build import Artifact, BuildStatus, FinishBuild
 
 log = structlog.get_logger("builder")
@@ -108,6 +109,7 @@ class Builder(ActorShell):
             user=(owner.uid, owner.gid) if root else None,
         )
         finish = _finish(order, await self._engine.run(request))
+        failpoint("builder.finished")
         await self._end_lines(order.build_id, finish)
         self._outcomes[order.build_id, order.attempt] = finish
         while len(self._outcomes) > REMEMBERED_OUTCOMES:

@@ -13,6 +13,7 @@ from actors.cluster.directory import ActorUnreachable, Directory
 from actors.cluster.links import Router
 from actors.cluster.pools import Pool, actor_names, ensure_actor
 from actors.cluster.shell import ActorShell, Health
+from events.failpoints import failpoint
 from events.log.errors import LogError
 from events.log.etcd_client import EtcdClient
 from events.log.etcd_log import EtcdEventLog
@@ -106,7 +107,9 @@ class Reconciler(ActorShell):
         supervisors = [n for p in self._pools if p.name == "supervisor" for n in actor_names(p, self.settings)]
         live = [name for name in supervisors if name in self._seen]
         shares = assign(self.settings.partitions, live)
+        failpoint("reconciler.before-assign")
         served = await asyncio.gather(*(self._give(name, share) for name, share in shares.items()))
+        failpoint("reconciler.assigned")
         self._served = {partition for share in served for partition in share}
 
     async def _give(self, name: str, share: list[int]) -> list[int]:

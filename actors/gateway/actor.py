@@ -14,6 +14,7 @@ from actors.cluster.shell import ActorShell
 from actors.gateway.errors import NotAppliedError, RejectedByEnvoyError
 from actors.gateway.gateway import Gateway, GatewaySettings
 from actors.gateway.table import ComponentRouting, EndpointSpec, RouteSpec
+from events.failpoints import failpoint
 from events.log.etcd_log import EtcdEventLog
 from events.log.records import Position, StoredEvent
 from events.model.component_events import ComponentCreated, EndpointsChanged
@@ -137,6 +138,7 @@ class GatewayNode(ActorShell):
             last = batch[-1].position
             if snapshots := fold.fold(batch):
                 self._gateway.apply(snapshots)
+                failpoint("gateway.folded")
             self._gateway.advance(last.partition, last.offset)
             if behind and last.offset + 1 >= tails[last.partition]:
                 behind.discard(last.partition)

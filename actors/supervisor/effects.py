@@ -105,7 +105,9 @@ class Effects:
         )
         stream = f"build/{key}"
         await _tell(engine, stream, request, command_id=f"{key}.request", operation=operation.id)
+        failpoint("effects.build-requested")
         ended = cast("BuildState", await engine.until(stream, lambda s: cast("BuildState", s).ended))
+        failpoint("effects.build-ended")
         finish = component_commands.FinishDeployBuild(
             build_id=key,
             artifact=ended.artifact,
@@ -145,6 +147,7 @@ class Effects:
     async def _cancel_running_build(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
         state = cast("BuildState", entity.state)
         await self._builders.cancel(state.builder, key)
+        failpoint("effects.build-cancelled")
 
     # --- routes and gateways ------------------------------------------------------------------------------------------
 
@@ -161,6 +164,7 @@ class Effects:
                 refused = reply.refusal.message
                 break
             claimed.append(wanted)
+        failpoint("effects.claimed")
         await _tell(engine, entity.stream, component_commands.ReportClaims(routes=tuple(claimed), refused=refused))
 
     async def _free(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
@@ -168,11 +172,13 @@ class Effects:
         surplus = surplus_claims(state)
         for one in surplus:
             await self._send(route.route_stream(one.host, one.path), route.ReleaseRoute(service_id=state.service_id))
+        failpoint("effects.freed")
         await _tell(engine, entity.stream, component_commands.ReportFreed(routes=surplus))
 
     async def _wait_applied(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
         service_id = cast("ComponentState", entity.state).service_id
         gateways = await self._gateways.wait_applied(engine.partition, entity.last_offset, service_id)
+        failpoint("effects.applied")
         await _tell(engine, entity.stream, component_commands.ReportApplied(version=int(key), gateways=gateways))
 
     async def _wait_drained(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
@@ -180,6 +186,7 @@ class Effects:
         instances = key.split(",")
         await self._gateways.wait_applied(engine.partition, entity.last_offset, state.service_id)
         timed_out = not await self._drained(state.service_id, instances, state.spec.drain_seconds)
+        failpoint("effects.drained")
         report = component_commands.ReportDrained(instances=tuple(instances), timed_out=timed_out)
         await _tell(engine, entity.stream, report)
 
@@ -219,6 +226,7 @@ class Effects:
                 report = component_commands.ReportSibling(process=key, succeeded=False, reason=reason)
                 await _tell(engine, entity.stream, report)
                 return
+            failpoint(f"effects.sibling-{type(command).__name__}")
         # The sibling tells us itself when it has ended (`tell-parent`); asking again is answered from the ledger.
 
     async def _tell_parent(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
@@ -228,16 +236,19 @@ class Effects:
             process=state.process, succeeded=ending.succeeded, reason=ending.reason
         )
         await self._send(ending.stream, report, command_id=f"{key}.ended")
+        failpoint("effects.parent-told")
         await _tell(engine, entity.stream, component_commands.ReportParentTold(operation=key), operation=key)
 
     async def _deregister(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
         state = cast("ComponentState", entity.state)
         await self._send(f"app/{state.team}.{state.app}", app.DeregisterComponent(name=state.name))
+        failpoint("effects.deregistered")
         await _tell(engine, entity.stream, component_commands.ReportDeregistered())
 
     async def _destroy_component(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
         state = cast("app.AppState", entity.state)
         reply = await self._send(f"component/{state.components[key]}", component_commands.DestroyComponent())
+        failpoint("effects.destroy-sent")
         if reply.refusal is not None and reply.refusal.code == "not_found":
             await _tell(engine, entity.stream, app.DeregisterComponent(name=key))
 

@@ -12,6 +12,7 @@ import structlog
 from actors.supervisor.effects import running_on
 from actors.supervisor.engine import EffectRunner, PartitionEngine
 from actors.supervisor.orders import NodePort
+from events.failpoints import failpoint
 from events.log.errors import LogError, PartitionOwned
 from events.log.port import EventLog
 from events.log.records import EventRecord, partition_of
@@ -104,10 +105,12 @@ class Supervisor:
             return
         try:
             writer = await self._log.claim(partition, self.name)
+            failpoint("supervisor.claimed")
             engine = PartitionEngine(
                 event_log=self._log, writer=writer, runner=self._runner, nodes=self._nodes.nodes, told=self._told
             )  # fmt: skip
             count = await engine.recover()
+            failpoint("supervisor.recovered")
         except PartitionOwned:
             return  # its owner's lease lapses or is given back; the next round tries again
         except LogError as error:
