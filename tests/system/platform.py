@@ -250,8 +250,9 @@ class Platform:
         return next((p for p in self.processes() if "api.up" in p.cmdline()), None)
 
     def processes(self) -> list[psutil.Process]:
-        """Every process of this platform: its directory stands on its command line or in its environment."""
-        mine = []
+        """Every process of this platform: its directory stands on its command line or in its environment, or in those
+        of a process above it (Ray's agents write their title over both)."""
+        mine: dict[int, psutil.Process] = {}
         for process in psutil.process_iter():
             try:
                 if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
@@ -261,10 +262,10 @@ class Platform:
                     continue
                 told = [*line, *process.environ().values()] if line else []
                 if any(str(self.data) in text for text in told):
-                    mine.append(process)
+                    mine |= {p.pid: p for p in (process, *process.children(recursive=True))}
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
-        return mine
+        return list(mine.values())
 
     def find(self, *words: str) -> psutil.Process | None:
         """The one process on whose command line every word stands; None when there is none."""

@@ -95,8 +95,8 @@ def ledger(platform: Platform, request: pytest.FixtureRequest) -> Iterator[Ledge
 
 
 def _began(platform: Platform, source: Path, text: str) -> str:
-    """Begin a deploy that takes a second in each of its phases; its operation."""
-    files = apps.web(text, start_seconds=0.7)
+    """Begin a deploy that takes a while in each of its phases; its operation."""
+    files = apps.web(text, start_seconds=1.5)
     files["Procfile"] += 'release: python3 -c "import time; time.sleep(0.7)"\n'
     ran = platform.cli("deploy", str(apps.write(source, files)), "--app", "moving", "--detach")
     operation: str = ran.json["operation"]
@@ -135,9 +135,9 @@ def test_kill_9(platform: Platform, bystander: str, ledger: Ledger, sources: Pat
     resident, before = platform.serving(bystander), platform.serving("moving")
     until("the first acknowledged change", lambda: len(ledger.acknowledged) >= 2)
     with Traffic(platform, bystander, rate=RATE) as resting, Traffic(platform, "moving", rate=RATE) as moving:
+        victim = _victim(platform, name, bystander)
         operation = _began(platform, sources / "moving", f"after {name}")
         _reached(platform, operation, VICTIMS[name][1])
-        victim = _victim(platform, name, bystander)
         Platform.end(victim.pid)
         killed = time.monotonic()
         if name == "keeper":
