@@ -115,14 +115,24 @@ def _on_operation_ended(
     at: int,
 ) -> ComponentState:
     if event.operation in state.tasks:
+        state = _without_ended(state, state.tasks[event.operation].instance)
         return _replace(state, tasks={k: v for k, v in state.tasks.items() if k != event.operation})
     operation = state.operation
+    if operation is not None:
+        state = _without_ended(state, operation.release_step)
     if operation is not None and operation.parent_stream:
         succeeded = isinstance(event, OperationSucceeded)
         reason = "" if isinstance(event, OperationSucceeded) else event.reason
         report = ParentReport(stream=operation.parent_stream, succeeded=succeeded, reason=reason)
         state = _replace(state, reports={**state.reports, operation.id: report})
     return _replace(state, operation=None)
+
+
+def _without_ended(state: ComponentState, instance: str) -> ComponentState:
+    """Without a one-off instance whose result nobody will ask for again: the state stays bounded."""
+    if instance not in state.ended_tasks:
+        return state
+    return _replace(state, ended_tasks={k: v for k, v in state.ended_tasks.items() if k != instance})
 
 
 def _on_parent_told(state: ComponentState, event: ParentTold, at: int) -> ComponentState:

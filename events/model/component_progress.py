@@ -268,19 +268,33 @@ def _after_siblings(operation: Operation, state: ComponentState) -> list[Event]:
 # --- instances and endpoints ------------------------------------------------------------------------------------------
 
 
-def _pick_node(state: ComponentState, nodes: Sequence[str]) -> str:
-    """The live node with the fewest instances of this component; empty when there is none."""
-    load = dict.fromkeys(nodes, 0)
+def _load(state: ComponentState, nodes: Sequence[str]) -> dict[str, int]:
+    """How many instances of this component each live node has."""
+    load = dict.fromkeys(sorted(nodes), 0)
     for instance in state.instances.values():
         if instance.node in load:
             load[instance.node] += 1
-    return min(sorted(load), key=lambda node: load[node], default="")
+    return load
+
+
+def _pick_node(state: ComponentState, nodes: Sequence[str]) -> str:
+    """The live node with the fewest instances of this component; empty when there is none."""
+    load = _load(state, nodes)
+    return min(load, key=lambda node: load[node], default="")
 
 
 def _starting(
-    state: ComponentState, release: int, node: str, slot: int, kind: InstanceKind, command: str, task: str = ""
+    state: ComponentState,
+    release: int,
+    node: str,
+    slot: int,
+    kind: InstanceKind,
+    command: str,
+    task: str = "",
+    ahead: int = 0,
 ) -> InstanceStarting:
-    instance = f"{state.service_id}-{state.started_instances + 1}"
+    """`ahead`: how many are started by the same decision before this one."""
+    instance = f"{state.service_id}-{state.started_instances + 1 + ahead}"
     return InstanceStarting(
         instance=instance, release=release, node=node, slot=slot, kind=kind, command=command, task=task
     )
@@ -288,16 +302,18 @@ def _starting(
 
 def _fill_slots(state: ComponentState, now: int, nodes: Sequence[str]) -> list[Event]:
     taken = {(i.fingerprint, i.slot) for i in _services(state) if i.status in _UP}
+    load = _load(state, nodes)
+    events: list[Event] = []
     for place, number in sorted(_wanted(state).items(), key=lambda item: item[0][1]):
         slot = state.slots.get(f"{place[0]}:{place[1]}")
-        if place in taken or (slot is not None and slot.restart_at > now):
+        if not load or place in taken or (slot is not None and slot.restart_at > now):
             continue
-        node = _pick_node(state, nodes)
-        if not node:
-            return []
+        node = min(load, key=lambda name: load[name])
+        load[node] += 1
         command = state.releases[number].command
-        return [_starting(state, number, node, place[1], InstanceKind.SERVICE, command)]
-    return []
+        kind = InstanceKind.SERVICE
+        events.append(_starting(state, number, node, place[1], kind, command, ahead=len(events)))
+    return events
 
 
 def _start_tasks(state: ComponentState, now: int, nodes: Sequence[str]) -> list[Event]:
@@ -349,6 +365,7 @@ def _stop_unwanted(state: ComponentState, now: int, nodes: Sequence[str]) -> lis
     routed = {e.instance for e in state.endpoints}
     operation = state.operation
     tasks = {task.instance for task in state.tasks.values()}
+    events: list[Event] = []
     for i in state.instances.values():
         if i.status not in _UP or i.id in routed:
             continue
@@ -357,8 +374,8 @@ def _stop_unwanted(state: ComponentState, now: int, nodes: Sequence[str]) -> lis
         else:
             keep = i.id in tasks or (operation is not None and operation.release_step == i.id)
         if not keep:
-            return [InstanceStopping(instance=i.id, reason=_why_stopped(state, i))]
-    return []
+            events.append(InstanceStopping(instance=i.id, reason=_why_stopped(state, i)))
+    return events
 
 
 def _why_stopped(state: ComponentState, instance: Instance) -> str:

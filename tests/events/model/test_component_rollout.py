@@ -315,6 +315,7 @@ def test_a_release_step_runs_once_before_the_switch_and_its_failure_fails_the_de
     steps = [e for e in w.events if getattr(e, "kind", "") == InstanceKind.RELEASE_STEP]
     assert len(steps) == 1
     assert w.state.current == 1
+    assert w.state.ended_tasks == {}
 
 
 def test_other_process_types_are_asked_for_after_the_first_is_live() -> None:
@@ -335,6 +336,20 @@ def test_restart_replaces_every_instance_and_keeps_the_release_content() -> None
     w.run()
     assert old not in w.state.instances
     assert w.state.releases[2].artifact == w.state.releases[1].artifact
+
+
+def test_a_hundred_instances_are_asked_for_and_stopped_at_once() -> None:
+    w = deployed()
+    before = len(w.events)
+    w.send(ChangeSpec(scale=100))
+    starting = [i for i, e in enumerate(w.events[before:]) if type(e).__name__ == "InstanceStarting"]
+    assert len(starting) == 99
+    assert starting[-1] - starting[0] == 98
+    w.run()
+    assert len(w.state.endpoints) == 100
+    w.send(ChangeSpec(scale=1))
+    w.run()
+    assert len(w.state.instances) == 1
 
 
 def test_stop_then_start() -> None:
