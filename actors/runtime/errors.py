@@ -26,7 +26,3 @@ class StartFailed(RuntimeFault):
 
 class NodeNotUsable(RuntimeFault):
     """The node's directories or ranges do not allow instances to run; an operator must act."""
-
-
-class ArtifactRefused(RuntimeFault):
-    """The artifact's archive holds something that may not be unpacked."""

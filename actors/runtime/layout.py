@@ -5,8 +5,7 @@ Starts nothing. Every step may be repeated: a crash between any two is repaired 
     {node_root}/                 0711, and so are the directories above it where the platform runs as root
         uids.json  uids.lock     which user number belongs to which application
         ports/{port}             a reserved port; the content is the instance id
-        artifacts/{team}.{app}/{digest}/    read-only for the application, 0750 root:app-gid
-        instances/{instance_id}/            see shim/files.py
+            instances/{instance_id}/            see shim/files.py
 """
 
 import os
@@ -16,7 +15,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from actors.runtime.artifacts import lay_out
 from actors.runtime.command import environment, shell_line
 from actors.runtime.errors import InvalidSpec, NodeNotUsable
 from actors.runtime.port import InstanceSpec
@@ -28,7 +26,6 @@ from events.failpoints import failpoint
 
 _INSTANCE_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,119}", re.ASCII)
 _NAME = re.compile(r"[a-z](?:[a-z0-9]|-(?=[a-z0-9])){0,39}", re.ASCII)
-_DIGEST = re.compile(r"[A-Za-z0-9][A-Za-z0-9:_-]{0,135}", re.ASCII)
 _VARIABLE = re.compile(r"[^=\0]+")
 _SOCKET_PATH_BYTES_MAX = 107
 _GONE_PREFIX = ".gone-"
@@ -43,8 +40,7 @@ class NodeLayout:
         self._run_dir = run_dir.absolute()
         self._host = host
         self._instances = self.root / "instances"
-        self._artifacts = self.root / "artifacts"
-        self.users = UserBook(self.root / "uids.json")
+        self._users = UserBook(self.root / "uids.json")
         self.ports = PortBook(self.root / "ports", host=host, ports=ports)
 
     def prepare(self) -> None:
@@ -58,7 +54,7 @@ class NodeLayout:
         self._run_dir.mkdir(parents=True, exist_ok=True)
         self._run_dir.chmod(0o700)
         self.root.mkdir(parents=True, exist_ok=True)
-        for path in (self.root, self._instances, self._artifacts):
+        for path in (self.root, self._instances):
             path.mkdir(exist_ok=True)
             path.chmod(0o711)
         (self.root / "ports").mkdir(mode=0o700, exist_ok=True)
@@ -104,17 +100,7 @@ class NodeLayout:
         for name in (team, app):
             if not _NAME.fullmatch(name):
                 raise InvalidSpec(f"expected a name such as my-app (a-z, 0-9, single '-'), found {name!r}")
-        return self.users.owner_of(team, app)
-
-    def lay_out_artifact(self, digest: str, source: Path, team: str, app: str) -> Path:
-        """See ProcessRuntime.prepare_artifact."""
-        if not _DIGEST.fullmatch(digest):
-            raise InvalidSpec(f"expected a digest such as sha256:…, found {digest!r}")
-        owner = self.owner_of(team, app)
-        folder = self._artifacts / f"{team}.{app}"
-        folder.mkdir(exist_ok=True)
-        _give(folder, 0, owner.gid, 0o750)
-        return lay_out(folder / digest.replace(":", "-"), source, owner)
+        return self._users.owner_of(team, app)
 
     def set_up(self, spec: InstanceSpec, siblings: Callable[[int], int]) -> Setup:
         """The instance's directory and spec.json; the first spec stands. `siblings` counts a user's instances."""

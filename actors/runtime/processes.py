@@ -24,7 +24,6 @@ from actors.runtime.layout import NodeLayout
 from actors.runtime.port import InstanceSpec, InstanceState, InstanceStatus, Lines, Statuses
 from actors.runtime.ports import port_range
 from actors.runtime.record import Setup
-from actors.runtime.users import Owner
 from events.failpoints import failpoint
 
 _SHIM_ATTEMPTS = 3
@@ -151,17 +150,6 @@ class ProcessRuntime:
     def log_directory(self, instance_id: str) -> Path:
         """See Runtime.log_directory."""
         return self._layout.directory(instance_id).log
-
-    async def prepare_artifact(self, digest: str, source: Path, *, team: str, app: str) -> Path:
-        """A directory to run in: `source` (a directory or a tar file) laid out once per application and digest.
-
-        Readable and, where the platform is root, not writable for the application. Raises ArtifactRefused, InvalidSpec.
-        """
-        return await asyncio.to_thread(self._layout.lay_out_artifact, digest, source, team, app)
-
-    async def owner(self, team: str, app: str) -> Owner:
-        """The user an application's processes run as on this node."""
-        return await asyncio.to_thread(self._layout.owner_of, team, app)
 
     def _lock(self, instance_id: str) -> asyncio.Lock:
         return self._locks.setdefault(instance_id, asyncio.Lock())

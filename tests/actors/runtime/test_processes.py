@@ -15,6 +15,7 @@ from actors.runtime import output
 from actors.runtime.errors import InstanceNotFound, InvalidSpec, NodeNotUsable, RuntimeFault
 from actors.runtime.port import ExitCause, InstanceKind, InstanceSpec, InstanceState
 from actors.runtime.processes import ProcessRuntime
+from actors.runtime.users import UserBook
 from events import failpoints
 from tests.actors.runtime.contract import PYTHON, Node, RuntimeContract, eventually, runs, script
 
@@ -377,7 +378,7 @@ async def test_each_application_is_a_user_of_its_own(node: ProcessNode) -> None:
         await RuntimeContract.over(runtime, instance)
 
     (a,), (b,), (c,) = [await runtime.last_lines(each) for each in "abc"]
-    shop = await (await node.platform()).owner("acme", "shop")
+    shop = UserBook(node.base / "node" / "uids.json").owner_of("acme", "shop")
     assert a == c != b
     assert a == f"({shop.uid}, {shop.uid}, {shop.uid}) ({shop.gid}, {shop.gid}, {shop.gid}) []"
     assert shop.uid >= 210_000
@@ -420,27 +421,6 @@ print('tried')
     await RuntimeContract.over(runtime)
 
     assert await runtime.last_lines("one") == ["tried"]
-
-
-@pytest.mark.root
-@ROOT
-async def test_an_artifact_belongs_to_its_application_alone(node: ProcessNode) -> None:
-    runtime = await node.platform()
-    source = node.base / "source"
-    (source / "bin").mkdir(parents=True)
-    (source / "bin" / "run").write_text("#!/bin/sh\necho it runs; touch planted || echo not writable\n")
-    (source / "bin" / "run").chmod(0o755)
-    path = await runtime.prepare_artifact("sha256:abc", source, team="acme", app="shop")
-    again = await runtime.prepare_artifact("sha256:abc", source, team="acme", app="shop")
-    for app, instance in (("shop", "mine"), ("blog", "theirs")):
-        asked = spec(node, "bin/run", instance_id=instance, app=app)
-        await runtime.start(replace(asked, artifact_path=str(path)))
-        await RuntimeContract.over(runtime, instance)
-
-    assert path == again
-    assert "it runs" in await runtime.last_lines("mine")
-    assert "not writable" in await runtime.last_lines("mine")
-    assert (await runtime.status("theirs")).cause is ExitCause.START_FAILED
 
 
 async def test_the_output_of_the_shortest_lives_is_kept(node: ProcessNode) -> None:
