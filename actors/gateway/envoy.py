@@ -165,7 +165,7 @@ class EnvoyProcess:
             await asyncio.sleep(0.01)
         failpoint("gateway.envoy.started")
         while not await self.admin.answers():
-            if self._find() is None:
+            if not self._lives():
                 raise EnvoyStartError("that it ended")
             await asyncio.sleep(0.02)
 
@@ -189,6 +189,13 @@ class EnvoyProcess:
             return process if ours and alive and process.uids().real == os.getuid() else None
         except (FileNotFoundError, ValueError, psutil.Error):
             return None
+
+    def _lives(self) -> bool:
+        """Whether the process just launched is there; by pid alone, since amid its exec it shows no arguments."""
+        try:
+            return psutil.Process(int(self._pid_file.read_text())).status() != psutil.STATUS_ZOMBIE
+        except psutil.Error:
+            return False
 
     async def _answers_soon(self) -> bool:
         """Whether the Envoy that was found answers: it may be just starting, or hang."""
