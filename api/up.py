@@ -32,7 +32,7 @@ from events.log.etcd_connection import EtcdSettings
 
 READY_SECONDS = 90.0
 WATCH_SECONDS = 0.5
-HEARTBEAT_GRACE_SECONDS = 20.0
+HEARTBEAT_GRACE_SECONDS = 2.0  # beyond the lease of the heartbeat; booting once too often harms nothing
 STOP_SECONDS = 20.0
 PROJECT = Path(__file__).resolve().parent.parent
 

@@ -25,7 +25,7 @@ log = structlog.get_logger("reconciler")
 
 ROUND_SECONDS = 1.0
 HEALTH_SECONDS = 15.0
-HEARTBEAT_TTL_SECONDS = 10
+HEARTBEAT_TTL_SECONDS = 5
 DEFAULT_TEAM = "default"
 
 
