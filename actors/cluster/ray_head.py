@@ -6,6 +6,7 @@ machine is ever touched. Knows nothing of actors.
 
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -86,6 +87,7 @@ class RayHead:
     def _start(self) -> str:
         self._state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._temp_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._clear_away()
         port = _free_port()
         command = [
             sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--node-ip-address=127.0.0.1",
@@ -123,6 +125,12 @@ class RayHead:
                     process.kill()
             except psutil.NoSuchProcess:
                 continue
+
+    def _clear_away(self) -> None:
+        """What earlier sessions left, but for the last one's, which may tell why it ended."""
+        sessions = sorted(path for path in self._temp_dir.glob("session_*") if not path.is_symlink())
+        for path in sessions[:-1]:
+            shutil.rmtree(path, ignore_errors=True)
 
     def _remember(self, port: int) -> _State:
         found = {name: p for p in self._processes() for name in ("gcs_server", "raylet") if _is(p, name)}

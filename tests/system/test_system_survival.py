@@ -117,6 +117,12 @@ def _victim(platform: Platform, name: str, bystander: str) -> psutil.Process:
     return found
 
 
+def _others(platform: Platform) -> dict[str, int | None]:
+    """The processes that only a keeper starts."""
+    found = {name: platform.find(*VICTIMS[name][0]) for name in ("etcd", "gcs-server", "raylet", "envoy")}
+    return {name: process.pid if process else None for name, process in found.items()}
+
+
 def _again(platform: Platform, name: str, old: psutil.Process, bystander: str) -> Callable[[], psutil.Process | None]:
     def look() -> psutil.Process | None:
         try:
@@ -135,13 +141,14 @@ def test_kill_9(platform: Platform, bystander: str, ledger: Ledger, sources: Pat
     resident, before = platform.serving(bystander), platform.serving("moving")
     until("the first acknowledged change", lambda: len(ledger.acknowledged) >= 2)
     with Traffic(platform, bystander, rate=RATE) as resting, Traffic(platform, "moving", rate=RATE) as moving:
-        victim = _victim(platform, name, bystander)
+        victim, others = _victim(platform, name, bystander), _others(platform)
         operation = _began(platform, sources / "moving", f"after {name}")
         _reached(platform, operation, VICTIMS[name][1])
         Platform.end(victim.pid)
         killed = time.monotonic()
         if name == "keeper":
             platform.up()
+            assert _others(platform) == others, "without its keeper everything goes on, and the next adopts it"
         ended = platform.ended(operation, RECOVERY_SECONDS)
         deployed = time.monotonic() - killed
         if name not in NOT_REPLACED:
@@ -178,3 +185,30 @@ def test_kill_9(platform: Platform, bystander: str, ledger: Ledger, sources: Pat
 def _grows(ledger: Ledger) -> Callable[[], bool]:
     count = len(ledger.acknowledged)
     return lambda: len(ledger.acknowledged) > count
+
+
+def test_kill_9_of_everything_at_once(platform: Platform, bystander: str, sources: Path, told: list[str]) -> None:
+    """As when memory runs out: the applications with their shims are all that is left."""
+    resident = platform.serving(bystander)
+    operation = _began(platform, sources / "moving", "after everything")
+    _reached(platform, operation, "building")
+    running = platform.processes()
+    for process in running:
+        if not _application(process):
+            Platform.end(process.pid)
+
+    told.append(f"up after kill -9 of everything at once: {platform.up():.1f} s")
+
+    assert platform.ended(operation, RECOVERY_SECONDS)["status"] == "succeeded"
+    assert platform.serving("moving")["text"] == "after everything"
+    assert platform.serving(bystander) == resident
+    [adopted] = platform.instances(bystander)
+    assert (adopted["pid"], adopted["status"]) == (resident["pid"], "ready")
+
+
+def _application(process: psutil.Process) -> bool:
+    """Whether it is an instance's process or shim."""
+    try:
+        return "RAYFOLD_SERVICE_ID" in process.environ() or "shim/__main__.py" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
