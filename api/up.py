@@ -41,6 +41,15 @@ class NotStarted(Exception):
     """The platform did not start; the message says what failed and where to look."""
 
 
+class _Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command line reads in `api.json`."""
+
+    url: str
+    gateway_url: str
+    gateway_port: int
+    pid: int
+
+
 def pools(settings: PlatformSettings) -> list[Pool]:
     """Every pool of the platform, the API's own among them."""
     return [
@@ -77,7 +86,6 @@ def _detach(data: Path, api_port: int | None, gateway_port: int | None) -> int:
     """Start the keeper in a session of its own and wait until the platform is ready."""
     command = [sys.executable, "-m", "api.up", str(data)]
     command += [str(-1 if port is None else port) for port in (api_port, gateway_port)]
-    (data / "api.json").unlink(missing_ok=True)
     log = data / "platform" / "up.log"
     with log.open("wb") as output:
         keeper = subprocess.Popen(
@@ -85,7 +93,7 @@ def _detach(data: Path, api_port: int | None, gateway_port: int | None) -> int:
             env={**os.environ, "PYTHONPATH": _import_path()},
         )  # fmt: skip
     deadline = time.monotonic() + READY_SECONDS
-    while not (data / "api.json").exists():
+    while not _told_by(data, keeper.pid):
         code = keeper.poll()
         if code is not None or time.monotonic() > deadline:
             found = f"exit code {code}" if code is not None else f"nothing within {READY_SECONDS:.0f} s"
@@ -95,6 +103,14 @@ def _detach(data: Path, api_port: int | None, gateway_port: int | None) -> int:
             return 1
         time.sleep(0.05)
     return 0
+
+
+def _told_by(data: Path, pid: int) -> bool:
+    """Whether this keeper has said where the platform is; what an earlier one said stands until then."""
+    try:
+        return msgspec.json.decode((data / "api.json").read_bytes(), type=_Told).pid == pid
+    except (FileNotFoundError, msgspec.DecodeError):
+        return False
 
 
 def _import_path() -> str:
@@ -267,12 +283,12 @@ def _tell(told: "asyncio.Future[int]", number: int) -> None:
 
 def _tell_where(settings: PlatformSettings) -> None:
     """Leave `api.json` for the command line, all or nothing."""
-    where = {
-        "url": f"http://{settings.bind}:{settings.api_port}",
-        "gateway_url": f"http://{settings.bind}:{settings.gateway_port}",
-        "gateway_port": settings.gateway_port,
-        "pid": os.getpid(),
-    }
+    where = _Told(
+        url=f"http://{settings.bind}:{settings.api_port}",
+        gateway_url=f"http://{settings.bind}:{settings.gateway_port}",
+        gateway_port=settings.gateway_port,
+        pid=os.getpid(),
+    )
     path = settings.data_dir / "api.json"
     draft = path.with_suffix(".draft")
     draft.write_bytes(msgspec.json.encode(where))

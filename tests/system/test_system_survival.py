@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests.system import apps
-from tests.system.platform import Platform, until
+from tests.system.platform import Platform, free_port, until
 from tests.system.traffic import Traffic
 
 pytestmark = [pytest.mark.system, pytest.mark.servers]
@@ -204,6 +204,20 @@ def test_kill_9_of_everything_at_once(platform: Platform, bystander: str, source
     assert platform.serving(bystander) == resident
     [adopted] = platform.instances(bystander)
     assert (adopted["pid"], adopted["status"]) == (resident["pid"], "ready")
+
+
+def test_an_up_that_is_refused_changes_nothing(platform: Platform) -> None:
+    keeper = platform.keeper()
+    assert keeper is not None
+    Platform.end(keeper.pid)
+
+    refused = platform.cli("up", "--detach", "--api-port", str(free_port()), expect=1)
+
+    assert f"--api-port {platform.api_port}" in refused.err, refused
+    assert "rayfold down --keep-apps" in refused.err
+    assert platform.cli("apps").code == 0, "what runs can still be reached"
+    platform.up()
+    assert "running already" in platform.cli("up", "--detach").err
 
 
 def _application(process: psutil.Process) -> bool:
