@@ -43,13 +43,18 @@ def prepare(data: Path) -> None:
 
 
 def _ensure_token(path: Path) -> None:
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        path.chmod(0o600)
-        return
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_urlsafe(32) + "\n")
+    if not path.exists():
+        new = path.with_name(f".{path.name}.{os.getpid()}")
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(32) + "\n")  # 256 random bits
+        try:
+            path.hardlink_to(new)  # never half a token, and the first of two makers wins
+        except FileExistsError:
+            pass
+        finally:
+            new.unlink()
+    path.chmod(0o600)
 
 
 def node_root(data: Path) -> Path:

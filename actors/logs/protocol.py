@@ -5,13 +5,10 @@ Knows the messages, not what they make anyone do.
 
 import asyncio
 import hmac
-import os
-import secrets
-from pathlib import Path
 
 import msgspec
 
-from actors.logs.errors import AccessRefused, ProtocolBroken
+from actors.logs.errors import ProtocolBroken
 from actors.logs.filter import LineFilter, Query, QueryResult
 from actors.logs.line import MAX_BATCH_BYTES, Batch
 from actors.logs.query import TailPiece
@@ -137,30 +134,3 @@ async def read_frame(reader: asyncio.StreamReader, limit: int) -> bytes | None:
 def same_token(given: str, expected: str) -> bool:
     """Compare in a time that does not depend on where they differ."""
     return hmac.compare_digest(given.encode(), expected.encode())
-
-
-def make_token_file(path: Path) -> str:
-    """The token in `path`, made there (0600, 256 random bits) when it is not. Raises AccessRefused on other modes."""
-    if path.exists():
-        return read_token_file(path)
-    token = secrets.token_urlsafe(32)
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "w") as file:
-        file.write(token + "\n")
-    try:
-        os.link(new, path)  # never half a token, and the first of two makers wins
-    except FileExistsError:
-        return read_token_file(path)
-    finally:
-        new.unlink()
-    return token
-
-
-def read_token_file(path: Path) -> str:
-    """The token in `path`. Raises AccessRefused when others may read it; OSError when it is not there."""
-    mode = path.stat().st_mode & 0o777
-    token = path.read_text("ascii").strip()
-    if mode & 0o077 or len(token) < 16:
-        raise AccessRefused(f"expected a token in {path} with mode 0600, found mode {mode:o}; make a new one")
-    return token

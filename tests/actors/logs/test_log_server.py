@@ -60,16 +60,6 @@ async def test_rubbish_closes_the_connection_only(server: EventlogServer, client
     await client.append(STREAM, "s", lines(0, 1), after=0, upto=1, seconds=5)
 
 
-async def test_token_files_are_private(tmp_path: Path) -> None:
-    path = tmp_path / "log.token"
-    token = protocol.make_token_file(path)
-    assert protocol.make_token_file(path) == token == protocol.read_token_file(path)
-    assert path.stat().st_mode & 0o777 == 0o600
-    path.chmod(0o644)
-    with pytest.raises(AccessRefused, match="0600"):
-        protocol.read_token_file(path)
-
-
 async def test_append_query_and_refusals_cross_the_wire(client: LogClient) -> None:
     landed = await client.append(STREAM, "s", lines(0, 10), after=0, upto=10)
     assert (landed.first, landed.next_number) == (1, 11)
