@@ -212,8 +212,3 @@ def forget(connection: Connection, projection: Projection, partitions: Sequence[
         for p in partitions
     ]
     connection.execute(upsert(CHECKPOINTS, connection.dialect.name), rows)
-
-
-def dump(connection: Connection, projection: Projection) -> dict[str, list[Row]]:
-    """Every row of a projection's tables, in key order: what a rebuild must end with again."""
-    return {t.name: Rows(connection).select(t) for t in projection.tables}

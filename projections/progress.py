@@ -25,11 +25,6 @@ def reached(database: Database) -> dict[int, int]:
     return {int(partition): int(next_) for partition, next_ in rows}
 
 
-def position_reached(database: Database, partition: int, offset: int) -> bool:
-    """Whether the event at this position is visible in every read model."""
-    return reached(database).get(partition, 0) > offset
-
-
 def lag(database: Database, tails: Mapping[int, int]) -> list[PartitionLag]:
     """For each of `tails` ({partition: the offset its next event will get}), how far behind the models are."""
     found = {(p.partition, p.projection): p for p in checkpoints(database)}

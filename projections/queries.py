@@ -96,11 +96,6 @@ def get_component(database: Database, team: str, app: str, name: str) -> Compone
     return _one(database, COMPONENTS, ComponentView, team=team, app=app, name=name)
 
 
-def get_component_by_id(database: Database, team: str, service_id: str) -> ComponentView | None:
-    """The component by its service_id."""
-    return _one(database, COMPONENTS, ComponentView, team=team, service_id=service_id)
-
-
 def list_components(
     database: Database,
     team: str,
@@ -158,12 +153,6 @@ def list_builds(
     return _list(database, BUILDS, BuildView, condition, order, cursor, limit)
 
 
-def list_queued_builds(database: Database, *, cursor: str = "", limit: int = LIMIT_DEFAULT) -> Page[BuildView]:
-    """Builds of every team that wait or run, oldest first. For the platform's operator: it is not scoped."""
-    live = BUILDS.c.status.in_(("queued", "running"))
-    return _list(database, BUILDS, BuildView, live, (Order("requested_at"), Order("build_id")), cursor, limit)
-
-
 def list_rollouts(
     database: Database,
     team: str,
@@ -181,11 +170,6 @@ def list_rollouts(
 
 
 # --- instances, routes, nodes -----------------------------------------------------------------------------------------
-
-
-def get_instance(database: Database, team: str, instance: str) -> InstanceView | None:
-    """An instance by its id: one that runs, or one of the last 50 of its component that ended."""
-    return _one(database, INSTANCES, InstanceView, team=team, id=instance)
 
 
 def list_instances(
@@ -214,14 +198,6 @@ def count_ready(database: Database, team: str, *, app: str = "", component: str 
     return database.read(lambda connection: {str(row[0]): int(row[1]) for row in connection.execute(query)})
 
 
-def list_instances_on(
-    database: Database, node: str, *, cursor: str = "", limit: int = LIMIT_DEFAULT
-) -> Page[InstanceView]:
-    """What lives on a node, of every team. For the platform's operator: it is not scoped."""
-    condition = and_(INSTANCES.c.node == node, INSTANCES.c.alive == true())
-    return _list(database, INSTANCES, InstanceView, condition, (Order("id"),), cursor, limit)
-
-
 def list_routes(
     database: Database,
     team: str,
@@ -245,11 +221,6 @@ def get_claim(database: Database, host: str, path: str) -> ClaimView | None:
 def list_claims(database: Database, team: str, *, cursor: str = "", limit: int = LIMIT_DEFAULT) -> Page[ClaimView]:
     """A team's claims by host and path."""
     return _list(database, CLAIMS, ClaimView, CLAIMS.c.team == team, (Order("host"), Order("path")), cursor, limit)
-
-
-def get_node(database: Database, name: str) -> NodeView | None:
-    """A node by its name; nodes belong to no team."""
-    return _one(database, NODES, NodeView, name=name)
 
 
 def list_nodes(database: Database, *, cursor: str = "", limit: int = LIMIT_DEFAULT) -> Page[NodeView]:

@@ -28,9 +28,5 @@ class NotAppliedError(GatewayError):
     """A position was not applied within the time given."""
 
 
-class NotDrainedError(GatewayError):
-    """Instances still had requests in flight when the time given was over."""
-
-
 class RejectedByEnvoyError(GatewayError):
     """Envoy refused a resource (NACK); the message holds Envoy's own words."""

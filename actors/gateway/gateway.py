@@ -16,7 +16,7 @@ import structlog
 from actors.gateway.access_log import AccessLogFile
 from actors.gateway.catalog import CDS, EDS, LDS, ROUTES, Resource
 from actors.gateway.envoy import EnvoyProcess, EnvoySettings
-from actors.gateway.errors import EnvoyAdminError, GatewaySettingsError, NotAppliedError, NotDrainedError
+from actors.gateway.errors import EnvoyAdminError, GatewaySettingsError, NotAppliedError
 from actors.gateway.listener import LISTENER, ListenerSettings, listener
 from actors.gateway.resources import cluster, endpoints, scope
 from actors.gateway.rundir import RunDirectory, check_socket_path
@@ -27,7 +27,6 @@ from events.log.records import Position
 
 _log = structlog.get_logger(__name__)
 
-_DRAIN_POLL_SECONDS = 0.05
 _OPEN_POLL_SECONDS = 0.005
 _LISTENER_RETRY_SECONDS = 2.0
 
@@ -209,23 +208,6 @@ class Gateway:
                 spec = specs.get(instance_id)
                 result[instance_id] = active.get((service_id, spec.host, spec.port), 0) if spec else 0
         return result
-
-    async def wait_drained(self, instances: Mapping[str, Sequence[str]], timeout: float) -> None:
-        """Return once these draining instances have nothing in flight; NotDrainedError after `timeout` seconds.
-
-        Twice in a row: a worker may have picked an instance just before it heard that it drains.
-        """
-        quiet = 0
-        try:
-            async with asyncio.timeout(timeout):
-                while quiet < 2:
-                    active = await self.active_requests(instances)
-                    quiet = quiet + 1 if not any(active.values()) else 0
-                    await asyncio.sleep(_DRAIN_POLL_SECONDS)
-        except TimeoutError as error:
-            raise NotDrainedError(
-                f"expected no request in flight within {timeout:g} s, found some on {instances}"
-            ) from error
 
     async def health(self) -> GatewayHealth:
         """A picture of now; asks Envoy, and does not raise when it is away."""

@@ -52,7 +52,6 @@ class Searcher:
     """Runs pieces. At most `workers` processes, started when first needed, kept until `aclose`."""
 
     def __init__(self, workers: int = 2) -> None:
-        self.killed = 0
         self._slots = asyncio.Semaphore(workers)
         self._idle: list[asyncio.subprocess.Process] = []
 
@@ -80,7 +79,6 @@ class Searcher:
             code = await _end(worker)
             if code not in (-signal.SIGALRM, -signal.SIGKILL):
                 raise LogError(f"expected an answer of the search worker, found its end with code {code}") from error
-            self.killed += 1
             raise QueryTooCostly(
                 f"the pattern {piece.filter.grep[:80]!r} ran for more than {PIECE_SECONDS} s on a piece of the stream;"
                 " use a simpler one (no nested repetition), or plain text"

@@ -5,11 +5,10 @@ Shapes and bounds only; it knows nothing of how a request is served.
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field
 
 from api.http.schema import Host, Name, PathPrefix, PositionText, Reason
 
-Words = Annotated[str, StringConstraints(max_length=500)]
 Cursor = Annotated[str, Field(max_length=2048, description="`next_cursor` of the page before.")]
 Moment = Annotated[
     str,

@@ -249,5 +249,3 @@ ROUTES: tuple[Route, ...] = (
     _page("listComponentOperations", COMPONENT + "/operations", "Its operations.", s.OperationView),
     _get("listComponentEvents", COMPONENT + "/events", "Its events.", story.EventPage, q.ComponentEvents, streams=True),
 )
-
-BY_ID: dict[str, Route] = {route.id: route for route in ROUTES}

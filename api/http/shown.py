@@ -19,8 +19,6 @@ from projections import views as v
 Row = TypeVar("Row")
 Shown = TypeVar("Shown", bound=BaseModel)
 
-STATUS_READY = "ready"
-
 
 def page(found: v.Page[Row], show: Callable[[Row], Shown]) -> s.Page[Shown]:
     """A page, row by row."""

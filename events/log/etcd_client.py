@@ -118,10 +118,6 @@ class EtcdClient:
                 return Listing(tuple(items), revision)
             start = items[-1].key.encode() + b"\0"
 
-    async def delete_prefix(self, prefix: str) -> int:
-        """Delete every key with this prefix; how many there were."""
-        return await self._delete(rpc_pb2.DeleteRangeRequest(key=prefix.encode(), range_end=prefix_end(prefix)))
-
     # -- watching
 
     def watch_prefix(self, prefix: str, start_revision: int, *, puts_only: bool = False) -> AsyncIterator[WatchNotice]:

@@ -8,10 +8,7 @@ from typing import NamedTuple, NewType
 import msgspec
 import xxhash
 
-Offset = NewType("Offset", int)
 PartitionId = NewType("PartitionId", int)
-MicrosUtc = NewType("MicrosUtc", int)
-"""Microseconds since 1970-01-01 UTC."""
 
 
 class Position(NamedTuple):

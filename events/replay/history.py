@@ -1,4 +1,4 @@
-"""Any past state of anything: the events of a stream, its state at a moment, and how it came to be, step by step.
+"""Any past state of anything: the events of a stream, its state at a moment, and what differs between two.
 
 Works on the log's port and the aggregates' pure `apply` alone; must not know SQL, HTTP or how anything is shown.
 """
@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 import msgspec
 
 from events.log.port import EventLog
-from events.log.records import EventRecord, Position, StoredEvent, partition_of
+from events.log.records import Position, StoredEvent, partition_of
 from events.model.base import partition_key
 from events.model.registry import aggregate_of, apply_record, decode_event, initial_state, kind_of
 from events.replay.diffing import Change, Plain, diff, to_plain
@@ -50,32 +50,6 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
     def plain(self) -> dict[str, Plain]:
         """As JSON has it."""
         shown = to_plain(msgspec.structs.asdict(self))
-        return dict(shown) if isinstance(shown, dict) else {}
-
-
-class Cause(msgspec.Struct, frozen=True, kw_only=True):
-    """Who and why. `event`: the event of the same stream that led here, if it is one; `command_id`: what was asked."""
-
-    actor: str
-    reason: str
-    command_id: str
-    correlation_id: str
-    causation_id: str
-    event: EventView | None = None
-
-
-class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """One event, and what it did to the state. `changes` is what differs between `before` and `after`."""
-
-    event: EventView
-    before: msgspec.Struct
-    after: msgspec.Struct
-    changes: Sequence[Change]
-    cause: Cause
-
-    def plain(self) -> dict[str, Plain]:
-        """As JSON has it, without the two states, which the changes tell apart."""
-        shown = to_plain({"event": self.event, "changes": self.changes, "cause": self.cause})
         return dict(shown) if isinstance(shown, dict) else {}
 
 
@@ -144,17 +118,6 @@ async def _read(log: EventLog, stream: str) -> AsyncIterator[StoredEvent]:
                 yield stored
 
 
-async def state_at(
-    log: EventLog, stream: str, *, at: int | None = None, offset: int | None = None, version: int | None = None
-) -> Replayed:
-    """The state of `stream` as it was: at a time (microseconds UTC, that instant included), after a partition offset
-    (included), or after so many of its events; now, when none of them is given.
-
-    Raises NoSuchStream, and NoSuchMoment for more than one of them or a version that the stream has not reached.
-    """
-    return state_of(stream, await history(log, stream), at=at, offset=offset, version=version)
-
-
 def state_of(
     stream: str,
     events: Sequence[StoredEvent],
@@ -163,7 +126,11 @@ def state_of(
     offset: int | None = None,
     version: int | None = None,
 ) -> Replayed:
-    """`state_at`, over a stream's events that were read before."""
+    """The state of `stream`, whose history is `events`, as it was: at a time (microseconds UTC, that instant included),
+    after a partition offset (included), or after so many of its events; now, when none of them is given.
+
+    Raises NoSuchMoment for more than one of them or a version that the stream has not reached.
+    """
     if sum(given is not None for given in (at, offset, version)) > 1:
         raise NoSuchMoment("expected one of a time, an offset or a version, found several; give one")
     if version is not None and not 0 <= version <= len(events):
@@ -196,42 +163,3 @@ def _count(events: Sequence[StoredEvent], at: int | None, offset: int | None) ->
 def compare(before: Replayed, after: Replayed) -> Difference:
     """What differs between two moments of one stream."""
     return Difference(stream=after.stream, before=before, after=after, changes=diff(before.state, after.state))
-
-
-class Stepper:
-    """Goes through a stream's events one by one: an iterator that holds no more than two states at a time."""
-
-    def __init__(self, stream: str, events: Sequence[StoredEvent]) -> None:
-        self._events = events
-        self._state = initial_state(stream)
-        self._at = 0
-        self._by_id = {stored.record.event_id: stored for stored in events}
-
-    def __iter__(self) -> "Stepper":
-        return self
-
-    def __next__(self) -> Step:
-        if self._at >= len(self._events):
-            raise StopIteration
-        stored = self._events[self._at]
-        before = self._state
-        after = apply_record(before, stored.record)
-        self._at, self._state = self._at + 1, after
-        return Step(
-            event=to_event_view(stored),
-            before=before,
-            after=after,
-            changes=tuple(diff(before, after)),
-            cause=self._cause(stored.record),
-        )
-
-    def _cause(self, record: EventRecord) -> Cause:
-        led_here = self._by_id.get(record.causation_id)
-        return Cause(
-            actor=record.actor,
-            reason=record.reason,
-            command_id=record.command_id,
-            correlation_id=record.correlation_id,
-            causation_id=record.causation_id,
-            event=to_event_view(led_here) if led_here else None,
-        )

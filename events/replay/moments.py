@@ -49,12 +49,6 @@ def _unix(text: str) -> int:
     return int(whole) * scale + int(fraction.ljust(6, "0")) * scale // MICROS if fraction else int(whole) * scale
 
 
-def show_time(micros: int) -> str:
-    """A moment as ISO-8601 in UTC, to the microsecond; `parse_time` reads it back exactly."""
-    seconds, rest = divmod(micros, MICROS)
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{rest:06d}Z"
-
-
 def resolve_stream(text: str, *, team: str = "default") -> str:
     """The stream that `text` names: one as it stands ("component/0123…", "team/default"), or a component by its names.
 

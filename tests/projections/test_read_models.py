@@ -63,8 +63,7 @@ def test_a_component_shows_what_is_wanted_what_serves_and_where(story: Database)
     assert web.hosts == ("shop.localhost",)
     assert web.spec.config == {}, "the new life of the name begins without the old one's configuration"
     assert web.current == web.last_release > web.born_after > 0
-    assert queries.get_component_by_id(story, "default", WEB) == web
-    assert queries.get_component_by_id(story, "other", WEB) is None
+    assert queries.get_component(story, "other", "shop", "web") is None
 
 
 def test_another_life_of_a_component_keeps_what_its_own_story_gave_it(story: Database) -> None:
@@ -105,7 +104,6 @@ def test_builds_tell_source_outcome_and_the_lines_that_matter(story: Database) -
     assert made.source.digest == "d"
     assert queries.get_build(story, "other", made.build_id) is None
     assert queries.list_builds(story, "default", status="failed").items == (failed,)
-    assert queries.list_queued_builds(story).items == ()
 
 
 def test_rollouts_end_in_one_way(story: Database) -> None:

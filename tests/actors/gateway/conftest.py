@@ -132,6 +132,15 @@ class Site:
             available=available,
         )
 
+    async def drained(self, service_id: str, instance_id: str) -> None:
+        """Return once nothing is in flight there, twice in a row: a worker may choose just before it hears."""
+        quiet = 0
+        async with asyncio.timeout(10):
+            while quiet < 2:
+                active = await self.gateway.active_requests({service_id: [instance_id]})
+                quiet = 0 if active[instance_id] else quiet + 1
+                await asyncio.sleep(0.05)
+
     async def serve(self, *snapshots: ComponentRouting) -> None:
         """Apply and wait until Envoy has it."""
         self.gateway.apply(snapshots)

@@ -1,13 +1,13 @@
 """Any past state of anything can be shown, compared and explained."""
 
-import msgspec
 import pytest
 
 from events.log.memory import MemoryEventLog
 from events.model.component_parts import ComponentState
+from events.model.registry import apply_record, initial_state
 from events.replay.diffing import Change, diff
 from events.replay.errors import NoSuchMoment, NoSuchStream
-from events.replay.history import Stepper, compare, history, state_at, state_of, to_event_view
+from events.replay.history import Replayed, compare, history, state_of
 from tests.projections.recorder import WEB, Recorder, log_of, tell_component
 
 STREAM = f"component/{WEB}"
@@ -18,6 +18,10 @@ async def told() -> tuple[MemoryEventLog, ComponentState]:
     world = tell_component(recorder)
     tell_component(recorder, "theirs", team="other")
     return await log_of(recorder.records, partitions=2), world.state
+
+
+async def state_at(log: MemoryEventLog, stream: str, **moment: int) -> Replayed:
+    return state_of(stream, await history(log, stream), **moment)
 
 
 async def test_the_present_state_is_what_the_story_ended_with() -> None:
@@ -47,9 +51,11 @@ async def test_a_moment_may_be_a_time_an_offset_or_a_version() -> None:
 async def test_every_version_is_the_fold_of_what_came_before() -> None:
     log, _ = await told()
     events = await history(log, STREAM)
-    for step in Stepper(STREAM, events):
-        assert state_of(STREAM, events, version=step.event.version).state == step.after
-        assert state_of(STREAM, events, version=step.event.version - 1).state == step.before
+    state = initial_state(STREAM)
+    for stored in events:
+        assert state_of(STREAM, events, version=stored.record.version - 1).state == state
+        state = apply_record(state, stored.record)
+        assert state_of(STREAM, events, version=stored.record.version).state == state
 
 
 async def test_a_moment_that_never_was_is_refused() -> None:
@@ -78,27 +84,6 @@ async def test_a_difference_names_what_changed_between_two_moments() -> None:
         "version": scaled.version, "position": list(scaled.position or ()), "at": scaled.at,
     }  # fmt: skip
     assert compare(scaled, scaled).changes == []
-
-
-async def test_each_step_says_what_it_did_and_who_asked() -> None:
-    log, _ = await told()
-    events = await history(log, STREAM)
-    rollback = next(s for s in Stepper(STREAM, events) if s.event.type == "OperationStarted" and s.event.reason)
-    assert rollback.cause.reason == "first"
-    assert rollback.cause.actor == "tester"
-    changed = {c.path for c in rollback.changes}
-    assert {"operation", "version"} <= changed
-    assert set(rollback.plain()) == {"event", "changes", "cause"}
-    msgspec.json.encode(rollback.plain())
-
-
-async def test_a_cause_is_found_by_its_event_id() -> None:
-    recorder = Recorder()
-    tell_component(recorder)
-    recorder.records[1] = msgspec.structs.replace(recorder.records[1], causation_id=recorder.records[0].event_id)
-    events = await history(await log_of(recorder.records), STREAM)
-    step = list(Stepper(STREAM, events))[1]
-    assert step.cause.event == to_event_view(events[0])
 
 
 def test_a_difference_is_stable_and_counts_numbers_as_numbers() -> None:
