@@ -8,7 +8,6 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -200,27 +199,6 @@ async def read_manifest(store: ArtifactStore, digest: str) -> Manifest:
         return msgspec.json.decode(await asyncio.to_thread(path.read_bytes), type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{digest} is no artifact but something else: {error}.") from error
-
-
-async def collect(
-    store: ArtifactStore, *, keep_artifacts: Iterable[str], keep_layers: Iterable[str], older_than: float
-) -> int:
-    """Remove every blob that neither a kept artifact nor `keep_layers` refers to; returns the bytes freed.
-
-    Blobs stored after `older_than` (unix seconds) stay: a running build may be about to refer to them.
-    """
-    kept = set(keep_layers)
-    for digest in keep_artifacts:
-        kept.add(digest)
-        with suppress(ArtifactMissingError):
-            manifest = await read_manifest(store, digest)
-            kept.update(layer.digest for layer in (manifest.app, manifest.deps) if layer is not None)
-    freed = 0
-    for blob in await store.blobs():
-        if blob.digest not in kept and blob.stored_at < older_than:
-            await store.delete(blob.digest)
-            freed += blob.size_bytes
-    return freed
 
 
 def _sha256(path: Path) -> str:

@@ -90,14 +90,6 @@ class LayerCache:
         await asyncio.to_thread(self._write, msgspec.structs.replace(record, checksum=_checksum(record)))
         await asyncio.to_thread(self._evict)
 
-    async def layers(self) -> set[str]:
-        """Digests of all layers that are recorded: what a collection of the store must keep."""
-        return await asyncio.to_thread(self._layers)
-
-    def _layers(self) -> set[str]:
-        records = (_read(path) for path in self._directory.glob("*.json"))
-        return {record.layer.digest for record in records if record is not None}
-
     def _write(self, record: _Record) -> None:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd, name = tempfile.mkstemp(prefix="incoming-", dir=self._directory)

@@ -7,7 +7,7 @@ import asyncio
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -51,11 +51,6 @@ def run_env(artifact_dir: Path) -> dict[str, str]:
     """What a process of the unpacked artifact needs in its environment (PATH, PYTHONPATH, …); a small blocking read."""
     env: dict[str, str] = json.loads((artifact_dir / _RUN_FILE).read_text())
     return env
-
-
-async def prune_unpacked(dest_root: Path, keep: Iterable[str]) -> None:
-    """Remove unpacked artifacts whose digest is not in `keep`, and layers that none of those left uses."""
-    await asyncio.to_thread(_prune, dest_root, frozenset(keep))
 
 
 def _make_roots(dest_root: Path, group: str, gid: int | None) -> None:
@@ -169,17 +164,3 @@ def _environment(manifest: Manifest, final: Path) -> Mapping[str, str]:
             "PYTHONNOUSERSITE": "1",
         }
     return {**env, "PATH": ":".join([*path, _SYSTEM_PATH])}
-
-
-def _prune(dest_root: Path, keep: frozenset[str]) -> None:
-    used: set[Path] = set()
-    for artifact in dest_root.glob("artifacts/*/*"):
-        if artifact.name in keep:
-            deps = artifact / "deps"
-            if deps.is_symlink():
-                used.add(deps.resolve())
-        elif not artifact.name.startswith("incoming-"):
-            remove_tree(artifact)
-    for layer in dest_root.glob("layers/*/*"):
-        if layer.resolve() not in used and not layer.name.startswith("incoming-"):
-            remove_tree(layer)

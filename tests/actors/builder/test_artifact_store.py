@@ -13,14 +13,13 @@ from actors.builder.artifacts import (
     BlobRef,
     DirectoryArtifactStore,
     Manifest,
-    collect,
     put_layer,
     put_manifest,
     read_manifest,
 )
 from actors.builder.cache import LayerCache, cache_key
 from actors.builder.errors import ArtifactDamagedError, ArtifactError
-from actors.builder.unpack import prune_unpacked, run_env, unpack_artifact
+from actors.builder.unpack import run_env, unpack_artifact
 from events import failpoints
 from tests.actors.builder.artifact_store_contract import ArtifactStoreContract
 from tests.actors.builder.conftest import write_tree
@@ -119,7 +118,6 @@ async def test_the_cache_forgets_the_least_recently_used(store: DirectoryArtifac
     found = [(await cache.get(cache_key(str(n)))).layer is not None for n in range(3)]
 
     assert found == [True, False, True]
-    assert await cache.layers() == {layers[0].digest, layers[2].digest}
 
 
 async def artifact(store: ArtifactStore, tmp_path: Path, app: str = "print('x')") -> str:
@@ -136,20 +134,6 @@ async def artifact(store: ArtifactStore, tmp_path: Path, app: str = "print('x')"
 
 async def test_the_same_content_is_the_same_artifact(store: DirectoryArtifactStore, tmp_path: Path) -> None:
     assert await artifact(store, tmp_path) == await artifact(store, tmp_path) != await artifact(store, tmp_path, "y")
-
-
-async def test_collecting_keeps_what_is_referred_to(store: DirectoryArtifactStore, tmp_path: Path) -> None:
-    kept, dropped = await artifact(store, tmp_path), await artifact(store, tmp_path, "other")
-
-    assert await collect(store, keep_artifacts=[kept], keep_layers=[], older_than=0.0) == 0
-    freed = await collect(store, keep_artifacts=[kept], keep_layers=[], older_than=time.time() + 10)
-
-    manifest = await read_manifest(store, kept)
-    assert manifest.deps is not None
-    assert {blob.digest for blob in await store.blobs()} == {kept, manifest.app.digest, manifest.deps.digest}
-    assert freed > 0
-    with pytest.raises(ArtifactError):
-        await read_manifest(store, dropped)
 
 
 async def test_a_layer_is_no_manifest(store: DirectoryArtifactStore, tmp_path: Path) -> None:
@@ -191,18 +175,6 @@ async def test_a_damaged_layer_is_not_unpacked(store: DirectoryArtifactStore, tm
     flip(stored(tmp_path / "store", layer))
     with pytest.raises(ArtifactDamagedError, match=layer):
         await unpack_artifact(store, digest, tmp_path / "node", None)
-
-
-async def test_pruning_keeps_the_layers_of_what_is_kept(store: DirectoryArtifactStore, tmp_path: Path) -> None:
-    one, two = await artifact(store, tmp_path), await artifact(store, tmp_path, "other")
-    kept = await unpack_artifact(store, one, tmp_path / "node", None)
-    gone = await unpack_artifact(store, two, tmp_path / "node", None)
-
-    await prune_unpacked(tmp_path / "node", [one])
-
-    assert not gone.exists() and (kept / "deps/bottle.py").exists()
-    await prune_unpacked(tmp_path / "node", [])
-    assert not list((tmp_path / "node").glob("*/*/*"))
 
 
 @pytest.mark.root

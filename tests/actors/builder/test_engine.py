@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.builder.artifacts import read_manifest
 from actors.builder.engine import BuildDirs, BuildEngine
 from actors.builder.errors import BuilderError
 from actors.builder.log import Mask
@@ -69,9 +70,10 @@ async def test_a_poisoned_layer_is_found_and_built_again(bench: Bench, tmp_path:
     tree = write_tree(tmp_path, {"requirements.txt": "bottle==0.13.2\n", "app.py": "import bottle\nprint('fine')"})
     first = await bench.build(tree, user=USER)
     assert first.artifact is not None
-    for layer in await bench.engine.cache.layers():
-        path = bench.engine.dirs.artifacts / layer[:2] / layer
-        path.write_bytes(path.read_bytes()[:-1] + b"!")
+    layer = (await read_manifest(bench.engine.store, first.artifact.digest)).deps
+    assert layer is not None
+    path = bench.engine.dirs.artifacts / layer.digest[:2] / layer.digest
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
 
     again = await bench.build(tree, user=USER)
 
