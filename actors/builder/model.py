@@ -104,9 +104,7 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
     also_saw: tuple[str, ...] = ()
     source_commit: str | None = None
     source_author: str | None = None
-    source_digest: str | None = None
     lock_hash: str | None = None
-    port_hint: int | None = None
     settings: ComponentSettings = ComponentSettings()
     cache_hit: bool = False
     warnings: tuple[str, ...] = ()

@@ -32,7 +32,6 @@ class FetchedSource(msgspec.Struct, frozen=True, kw_only=True):
     root: Path
     commit: str | None = None
     author: str | None = None
-    digest: str | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -51,10 +50,10 @@ async def fetch(source: SourceSpec, *, uploads: Path, into: Path, git: GitSource
         got = FetchedSource(root=into, commit=found.commit, author=found.author, notes=notes)
     elif source.kind == "upload":
         await asyncio.to_thread(extract_upload, upload_path(uploads, source.digest), source.digest, into, limits)
-        got = FetchedSource(root=into, digest=source.digest)
+        got = FetchedSource(root=into)
     else:
-        digest = await asyncio.to_thread(_copy_directory, Path(source.path), into, limits)
-        got = FetchedSource(root=into, digest=digest)
+        await asyncio.to_thread(_copy_directory, Path(source.path), into, limits)
+        got = FetchedSource(root=into)
     root = await asyncio.to_thread(subdirectory, into, source.subdir)
     return msgspec.structs.replace(got, root=root)
 
@@ -90,13 +89,12 @@ def _check_digest(stream: IO[bytes], digest: str) -> None:
     stream.seek(0)
 
 
-def _copy_directory(path: Path, into: Path, limits: BuildLimits) -> str:
+def _copy_directory(path: Path, into: Path, limits: BuildLimits) -> None:
     if not path.is_absolute() or not path.is_dir():
         raise SourceError(f"Expected an absolute path of a directory on the builder's machine, found {str(path)!r}.")
     with tempfile.TemporaryDirectory(dir=into.parent) as scratch:
         packed = pack_directory(path, Path(scratch) / "source.tar.gz", limit_bytes=limits.source_bytes)
         extract_upload(packed.path, packed.digest, into, limits)
-        return packed.digest
 
 
 def _tidy_checkout(root: Path, limits: BuildLimits) -> tuple[str, ...]:

@@ -24,9 +24,6 @@ from events.model import (
 )
 from events.model.base import Command, Decision, Event, Meta
 
-State = msgspec.Struct
-"""Any aggregate's state."""
-
 Upcaster = Callable[[dict[str, object]], dict[str, object]]
 """Turns the decoded map of one schema version into that of the next."""
 
