@@ -281,13 +281,20 @@ class Platform:
 
     @staticmethod
     def end(pid: int) -> None:
-        """kill -9, and wait until it is gone."""
+        """kill -9, and wait until it runs no more, whether or not anybody has asked how it ended."""
         try:
             process = psutil.Process(pid)
             process.kill()
-            process.wait(timeout=10)
         except psutil.NoSuchProcess:
             return
+
+        def gone() -> bool:
+            try:
+                return process.status() == psutil.STATUS_ZOMBIE
+            except psutil.NoSuchProcess:
+                return True
+
+        until(f"process {pid} to be gone", gone, 10)
 
     def what_it_said(self) -> str:
         """The last warnings in the platform's own logs, for a failing test."""
