@@ -4,11 +4,16 @@ import asyncio
 import uuid
 from collections.abc import Iterator
 
+import hypothesis
 import msgspec
 import pytest
 
 from events.log.embedded import EmbeddedEtcd
 from events.log.etcd_connection import EtcdSettings
+
+# How long one example takes says more about what else the machine does than about the code.
+hypothesis.settings.register_profile("rayfold", deadline=None)
+hypothesis.settings.load_profile("rayfold")
 
 
 @pytest.fixture(scope="session")

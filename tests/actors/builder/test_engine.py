@@ -17,6 +17,8 @@ from actors.builder.model import BuildLimits, BuildState, SourceSpec
 from actors.builder.unpack import run_env, unpack_artifact
 from tests.actors.builder.conftest import EXAMPLES, Bench, eventually, git, processes_with, write_tree
 
+pytestmark = pytest.mark.servers  # most of them ask a package index
+
 USER = (70021, 70021) if os.getuid() == 0 else None
 GROUP = USER[1] if USER else None
 

@@ -200,6 +200,7 @@ async def test_paging_by_next_number_sees_every_line_once(store: LogStore) -> No
     assert seen == list(range(1, 501))
 
 
+@pytest.mark.servers  # a search worker that runs into its time limit of seconds
 async def test_a_catastrophic_pattern_costs_only_its_own_query(
     store: LogStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
