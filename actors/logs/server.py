@@ -51,9 +51,7 @@ class EventlogServer:
         self, store: LogStore, token: str, *, host: str = "127.0.0.1", port: int = 0, port_file: Path | None = None
     ) -> None:
         if len(token) < 16:
-            raise AccessRefused(
-                "expected a token of at least 16 characters; remove tokens/logs and start again"
-            )
+            raise AccessRefused("expected a token of at least 16 characters; remove tokens/logs and start again")
         self.stats = ServerStats()
         self.store = store
         self.searcher = Searcher()
