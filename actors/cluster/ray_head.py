@@ -167,7 +167,8 @@ class RayHead:
                     mine.append(process)
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
-        return mine
+        known = {process.pid for process in mine}
+        return mine + [agent for process in mine for agent in _agents(process) if agent.pid not in known]
 
     @staticmethod
     def _lives(state: _State) -> bool:
@@ -204,6 +205,18 @@ def _runs(pid: int, started: float) -> bool:
         return abs(process.create_time() - started) < 0.01 and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def _agents(process: psutil.Process) -> list[psutil.Process]:
+    """What a raylet started. Ray's agents write their title over arguments and environment: only their parent tells
+    whose they are, and without it they live on for a minute."""
+    try:
+        if not _is(process, "raylet"):
+            return []
+        children = [(child, child.cmdline()) for child in process.children()]
+        return [child for child, line in children if line and line[0].startswith("ray::")]
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return []
 
 
 def _is(process: psutil.Process, name: str) -> bool:
