@@ -1,5 +1,6 @@
 """Commands against the API's own route table: what they send, what they print, and the exit codes scripts rely on."""
 
+import functools
 import json
 import os
 import signal
@@ -129,11 +130,19 @@ def test_detach_prints_the_operation(server: ContractServer, source: Path, capsy
     assert capsys.readouterr().out == "op1\n"
 
 
+def at_a_terminal(command: list[str], **streams: int) -> "subprocess.Popen[str]":
+    """A process that Ctrl-C reaches, also where whoever runs the tests ignores it (a job in the background)."""
+    unblocked = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(
+        command, cwd=ROOT, text=True, env=dict(os.environ), preexec_fn=unblocked, **streams  # type: ignore[call-overload]
+    )  # fmt: skip
+
+
 def test_ctrl_c_on_a_deploy_detaches_with_130(server: ContractServer, source: Path) -> None:
     deploys(server, [])
     server.answers["followOperation"] = [*frames(*deploy_events()[:4], end=False), HANG]
     command = [sys.executable, "-m", "api.cli", "deploy", str(source)]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=dict(os.environ)) as process:
+    with at_a_terminal(command, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         said = ""
         for line in process.stderr:
@@ -335,7 +344,7 @@ def test_logs_are_followed_until_the_reader_goes(server: ContractServer) -> None
             "release": 1, "text": "hello \x1b[2J", "partial": False, "gap": 0}  # fmt: skip
     server.answers |= {"getComponent": (200, component()), "getLogs": [*frames(line, end=False), HANG]}
     command = [sys.executable, "-m", "api.cli", "logs", "-f", "--app", "shop"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=dict(os.environ)) as process:
+    with at_a_terminal(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "2026-01-31T12:00:00.000Z app[web-3]: hello \\x1b[2J\n"
         process.send_signal(signal.SIGINT)
