@@ -6,6 +6,7 @@ the world to be what it would have been had nobody died. Black box but for the f
 
 import hashlib
 import shutil
+import tarfile
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -102,7 +103,7 @@ class Story:
     def deploy(self, text: str) -> None:
         files = apps.web(text)
         files |= {"worker.py": WORKER, "Procfile": files["Procfile"] + f"worker: python3 worker.py {text}\n"}
-        members = [(apps.tarfile.TarInfo(name), content.encode()) for name, content in files.items()]
+        members = [(tarfile.TarInfo(name), content.encode()) for name, content in files.items()]
         source = apps.tar(members)
         digest = hashlib.sha256(source).hexdigest()
         kind = {"Content-Type": "application/x-tar"}
@@ -165,7 +166,9 @@ class Story:
             for row in self.platform.get(self._path(process, "instances?limit=200"))["items"]
             if row["alive"]
         }
-        found = Counter(ids.get(instance, instance) for instance in self.platform.application_processes(self.app).values())
+        found = Counter(
+            ids.get(instance, instance) for instance in self.platform.application_processes(self.app).values()
+        )
         mine = self.platform.shims(self.app)
         shims = Counter(ids.get(instance, instance) for instance in mine.values())
         return dict(found) if found == shims else {"processes": found.total(), "shims": shims.total()}
