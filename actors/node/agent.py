@@ -113,9 +113,10 @@ class Agent:
 
         Raises AlreadyOver for one that was stopped: an owner that is none any more may send its order very late.
         """
-        await asyncio.to_thread(self._refuse_if_over, order.instance)
-        await asyncio.to_thread(self._write_order, order)
-        failpoint("node.order-written")
+        async with self._start_of(order.instance):
+            await asyncio.to_thread(self._refuse_if_over, order.instance)
+            await asyncio.to_thread(self._write_order, order)
+            failpoint("node.order-written")
         prepared = await self._artifacts.prepare(order.artifact, order.team, order.app)
         async with self._start_of(order.instance):
             # Again, for it may have been stopped while its artifact was laid out.
@@ -205,7 +206,10 @@ class Agent:
         over = self._over.setdefault(order.instance, asyncio.Event())
         if status.state in _OVER:
             over.set()
-        if order.instance not in self._tending:
+        self._begin_to_tend(order)
+
+    def _begin_to_tend(self, order: StartOrder) -> None:
+        if order.instance in self._known and order.instance not in self._tending:
             task = asyncio.get_running_loop().create_task(self._tend(order))
             self._tending[order.instance] = task
             task.add_done_callback(lambda done: self._tended(order.instance, done))
@@ -216,16 +220,12 @@ class Agent:
             log.error("watching an instance failed", instance=instance, error=f"{type(error).__name__}: {error}")
             order = self._known.get(instance)
             if order is not None:
-                asyncio.get_running_loop().call_later(REPORT_RETRY_MAX_SECONDS, self._tend_again, order)
-
-    def _tend_again(self, order: StartOrder) -> None:
-        if order.instance in self._known and order.instance not in self._tending:
-            self._tending[order.instance] = asyncio.get_running_loop().create_task(self._tend(order))
+                asyncio.get_running_loop().call_later(REPORT_RETRY_MAX_SECONDS, self._begin_to_tend, order)
 
     async def _tend(self, order: StartOrder) -> None:
         """Probe until the end, then report the end. Everything is reported again until a supervisor took it."""
         over = self._over[order.instance]
-        watching = asyncio.create_task(self._watch_health(order)) if order.kind == "service" else None
+        watching = asyncio.create_task(self._keep_watching(order)) if order.kind == "service" else None
         try:
             await over.wait()
         finally:
@@ -245,6 +245,16 @@ class Agent:
         await self._report(order, report, command_id=f"{order.instance}.exited")
         failpoint("node.exit-told")
         self.finished.put_nowait(order.instance)
+
+    async def _keep_watching(self, order: StartOrder) -> None:
+        """An instance whose watch broke off would never be ready, or unready, again."""
+        while True:
+            try:
+                return await self._watch_health(order)
+            except Exception as error:
+                log.error("watching an instance's health failed, will be tried again", instance=order.instance,
+                          error=f"{type(error).__name__}: {error}")  # fmt: skip
+                await asyncio.sleep(REPORT_RETRY_MAX_SECONDS)
 
     async def _watch_health(self, order: StartOrder) -> None:
         probe = _probe(order)
