@@ -91,6 +91,7 @@ class ProcessRuntime:
         """One attempt, which a shim that is killed meanwhile can spoil."""
         instance = self._layout.directory(setup.spec.instance_id)
         async with self._lock(setup.spec.instance_id):
+            await self._setup_of(setup.spec.instance_id)  # it may have been removed meanwhile
             if not instance.launched:
                 await asyncio.to_thread(instance.conclude_unstarted)
                 return
