@@ -31,6 +31,10 @@ REPLY_SECONDS = 15.0  # how long a command waits for its events to be durable
 _DEAD = (Fenced, WriterClosed, LogBroken)
 
 
+class NeverAtRest(AssertionError):
+    """A stream's progress goes round in circles; going on would only fill the log."""
+
+
 class EffectRunner(Protocol):
     """Carries out effects. Each must be idempotent: it is repeated until the state no longer owes it."""
 
@@ -109,6 +113,10 @@ class PartitionEngine:
             if entity.timer is not None:
                 entity.timer.cancel()
         await asyncio.gather(*tasks, *self._appends, return_exceptions=True)
+        for command_id, future in self._inflight.items():
+            if not future.done():
+                message = "the partition is being given up; repeat with the same id to learn the outcome"
+                future.set_result(Reply(command_id=command_id, error="not_owner", error_message=message))
         await self._writer.release()
 
     def nodes_changed(self) -> None:
@@ -183,7 +191,12 @@ class PartitionEngine:
         failpoint("supervisor.before-append")
         future = self._writer.submit(command_id, records)
         entity.pending += 1
-        self._apply(entity, records)
+        try:
+            self._apply(entity, records)
+        except Exception:
+            # What is in memory is not what the log will hold: only a fold from the start tells what is.
+            self._closed = True
+            raise
         return future
 
     def _watch_append(
@@ -191,7 +204,14 @@ class PartitionEngine:
     ) -> None:
         task = asyncio.get_running_loop().create_task(self._after_append(entity, committed, envelope, records))
         self._appends.add(task)
-        task.add_done_callback(self._appends.discard)
+        task.add_done_callback(self._append_ended)
+
+    def _append_ended(self, task: asyncio.Task[None]) -> None:
+        self._appends.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # This stream would stand still for ever; whoever claims next folds it anew and goes on.
+            log.error("an append's outcome was lost on the way", partition=self.partition, exc_info=error)
+            self._closed = True
 
     async def _after_append(
         self, entity: Entity, committed: "asyncio.Future[Committed]", envelope: Envelope, records: list[EventRecord]
@@ -242,9 +262,21 @@ class PartitionEngine:
             entity.version = record.version
 
     def _settle(self, entity: Entity) -> None:
-        """Append what follows from the state until nothing does; then see to timers and effects."""
+        """Append what follows from the state until nothing does; then see to timers and effects.
+
+        One stream's fault is its own: it is tried again, while the partition's others go on.
+        """
         if self._closed:
             return
+        try:
+            self._progress(entity)
+        except NeverAtRest:
+            raise
+        except Exception as error:
+            log.error("a stream could not go on, will be tried again", stream=entity.stream, exc_info=error)
+            asyncio.get_running_loop().call_later(RETRY_MAX_SECONDS, self._settle, entity)
+
+    def _progress(self, entity: Entity) -> None:
         for _ in range(PROGRESS_ROUNDS):
             at = self._clock()
             events = entity.aggregate.progress(entity.state, at, self._nodes())
@@ -269,7 +301,7 @@ class PartitionEngine:
                 return
             self._watch_append(entity, committed, envelope, records)
         else:
-            raise AssertionError(f"{entity.stream}: progress did not come to rest in {PROGRESS_ROUNDS} rounds")
+            raise NeverAtRest(f"{entity.stream}: progress did not come to rest in {PROGRESS_ROUNDS} rounds")
         self._set_timer(entity)
         self._reconcile(entity)
 
@@ -298,6 +330,9 @@ class PartitionEngine:
         """Run `effect` until the state no longer owes it. Cancelled by `_reconcile` when that is so."""
         wait = RETRY_FIRST_SECONDS
         while not self._closed and entity.tasks.get(effect) is asyncio.current_task():
+            if entity.pending:
+                await entity.changed.wait()  # never on the word of events that may not become durable
+                continue
             try:
                 await self._runner.run(self, entity, effect)
             except Exception as error:
