@@ -157,7 +157,12 @@ class Effects:
         refused = ""
         for wanted in unclaimed_routes(state):
             claim = route.ClaimRoute(
-                host=wanted.host, path=wanted.path, service_id=state.service_id, team=state.team, app=state.app
+                host=wanted.host,
+                path=wanted.path,
+                service_id=state.service_id,
+                team=state.team,
+                app=state.app,
+                as_of=state.version,
             )
             reply = await self._send(route.route_stream(wanted.host, wanted.path), claim)
             if reply.refusal is not None:
@@ -171,7 +176,8 @@ class Effects:
         state = cast("ComponentState", entity.state)
         surplus = surplus_claims(state)
         for one in surplus:
-            await self._send(route.route_stream(one.host, one.path), route.ReleaseRoute(service_id=state.service_id))
+            release = route.ReleaseRoute(service_id=state.service_id, as_of=state.version)
+            await self._send(route.route_stream(one.host, one.path), release)
         failpoint("effects.freed")
         await _tell(engine, entity.stream, component_commands.ReportFreed(routes=surplus))
 
@@ -231,7 +237,9 @@ class Effects:
 
     async def _tell_parent(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
         state = cast("ComponentState", entity.state)
-        ending = state.reports[key]
+        ending = state.reports.get(key)
+        if ending is None:
+            return  # it was told while this effect waited for its turn
         report = component_commands.ReportSibling(
             process=state.process, succeeded=ending.succeeded, reason=ending.reason
         )
@@ -241,13 +249,18 @@ class Effects:
 
     async def _deregister(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
         state = cast("ComponentState", entity.state)
-        await self._send(f"app/{state.team}.{state.app}", app.DeregisterComponent(name=state.name))
+        # An id of its own, so that a late word of this does not take a later component of the same name away.
+        ident = f"{entity.stream}@{state.version}.gone"
+        await self._send(f"app/{state.team}.{state.app}", app.DeregisterComponent(name=state.name), command_id=ident)
         failpoint("effects.deregistered")
         await _tell(engine, entity.stream, component_commands.ReportDeregistered())
 
     async def _destroy_component(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
         state = cast("app.AppState", entity.state)
-        reply = await self._send(f"component/{state.components[key]}", component_commands.DestroyComponent())
+        service_id = state.components.get(key)
+        if service_id is None:
+            return  # it went while this effect waited for its turn
+        reply = await self._send(f"component/{service_id}", component_commands.DestroyComponent())
         failpoint("effects.destroy-sent")
         if reply.refusal is not None and reply.refusal.code == "not_found":
             await _tell(engine, entity.stream, app.DeregisterComponent(name=key))

@@ -323,7 +323,7 @@ def _report_claims(state: ComponentState, command: ReportClaims, meta: Meta) -> 
 
 
 def _report_freed(state: ComponentState, command: ReportFreed, meta: Meta) -> Decision:
-    freed = tuple(r for r in command.routes if r in state.claims)
+    freed = tuple(r for r in command.routes if r in state.claims or r in state.doubtful)
     return [RoutesFreed(routes=freed)] if freed else []
 
 

@@ -87,6 +87,7 @@ def _on_created(state: ComponentState, event: ComponentCreated, at: int) -> Comp
         born_after=max(state.releases, default=0),
         started_instances=state.started_instances,
         claims=state.claims,
+        doubtful=state.doubtful,
         applied_version=state.applied_version,
         routing_version=state.routing_version,
     )
@@ -125,6 +126,10 @@ def _on_operation_ended(
         reason = "" if isinstance(event, OperationSucceeded) else event.reason
         report = ParentReport(stream=operation.parent_stream, succeeded=succeeded, reason=reason)
         state = _replace(state, reports={**state.reports, operation.id: report})
+    if operation is not None and operation.release and isinstance(event, OperationCancelled | OperationTimedOut):
+        # Its claims may be on their way still.
+        wanted = {*state.releases[operation.release].spec.routes} - {*state.claims}
+        state = _replace(state, doubtful=tuple(sorted({*state.doubtful, *wanted})))
     return _replace(state, operation=None)
 
 
@@ -156,11 +161,13 @@ def _on_release_created(state: ComponentState, event: ReleaseCreated, at: int) -
 
 
 def _on_routes_claimed(state: ComponentState, event: RoutesClaimed, at: int) -> ComponentState:
-    return _replace(state, claims=tuple(sorted({*state.claims, *event.routes})))
+    claims, doubtful = {*state.claims, *event.routes}, {*state.doubtful} - {*event.routes}
+    return _replace(state, claims=tuple(sorted(claims)), doubtful=tuple(sorted(doubtful)))
 
 
 def _on_routes_freed(state: ComponentState, event: RoutesFreed, at: int) -> ComponentState:
-    return _replace(state, claims=tuple(sorted({*state.claims} - {*event.routes})))
+    claims, doubtful = {*state.claims} - {*event.routes}, {*state.doubtful} - {*event.routes}
+    return _replace(state, claims=tuple(sorted(claims)), doubtful=tuple(sorted(doubtful)))
 
 
 def _on_rollout_started(state: ComponentState, event: RolloutStarted, at: int) -> ComponentState:

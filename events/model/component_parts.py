@@ -248,7 +248,8 @@ class ComponentState(msgspec.Struct, frozen=True, kw_only=True):
     """Everything the log says of a component. `version` counts its events.
 
     `routing_version` is the version of the last EndpointsChanged, `applied_version` the highest that every gateway has
-    applied; `slots` is keyed by `fingerprint:slot`; `born_after` is the last release of an earlier life of this name.
+    applied; `slots` is keyed by `fingerprint:slot`; `born_after` is the last release of an earlier life of this name;
+    `doubtful` are routes that an operation may have claimed which ended before it knew.
     """
 
     status: ComponentStatus = ComponentStatus.ABSENT
@@ -274,6 +275,7 @@ class ComponentState(msgspec.Struct, frozen=True, kw_only=True):
     applied_version: int = 0
     drained: tuple[str, ...] = ()
     claims: tuple[RouteSpec, ...] = ()
+    doubtful: tuple[RouteSpec, ...] = ()
     succeeded: tuple[int, ...] = ()
     reports: dict[str, ParentReport] = {}
 

@@ -109,11 +109,11 @@ def unclaimed_routes(state: ComponentState) -> tuple[RouteSpec, ...]:
 
 
 def surplus_claims(state: ComponentState) -> tuple[RouteSpec, ...]:
-    """The claims that nothing needs any more; none while an operation may still need them."""
+    """The claims, certain or not, that nothing needs any more; none while an operation may still need them."""
     if state.status is ComponentStatus.ACTIVE and state.operation is not None:
         return ()
     needed = set() if state.status is not ComponentStatus.ACTIVE else {*state.spec.routes}
-    return tuple(r for r in state.claims if r not in needed)
+    return tuple(r for r in sorted({*state.claims, *state.doubtful}) if r not in needed)
 
 
 def serving_release(state: ComponentState) -> Release | None:
@@ -154,7 +154,7 @@ def _wanted(state: ComponentState) -> dict[tuple[str, int], int]:
 
 def _is_empty(state: ComponentState) -> bool:
     quiet = not state.instances and not state.endpoints and not state.routes
-    return quiet and state.routing_version <= state.applied_version and not state.claims
+    return quiet and state.routing_version <= state.applied_version and not state.claims and not state.doubtful
 
 
 # --- the operation ----------------------------------------------------------------------------------------------------

@@ -18,12 +18,15 @@ class RouteStatus(StrEnum):
 
 
 class RouteState(msgspec.Struct, frozen=True, kw_only=True):
+    """`as_of`: for each component that ever held it, its version when it last claimed or released it."""
+
     status: RouteStatus = RouteStatus.FREE
     host: str = ""
     path: str = "/"
     service_id: str = ""
     team: str = ""
     app: str = ""
+    as_of: dict[str, int] = {}
 
 
 class RouteClaimed(Event, frozen=True):
@@ -32,22 +35,28 @@ class RouteClaimed(Event, frozen=True):
     service_id: str
     team: str
     app: str
+    as_of: int = 0
 
 
 class RouteReleased(Event, frozen=True):
     service_id: str
+    as_of: int = 0
 
 
 class ClaimRoute(Command, frozen=True):
+    """`as_of`: the version of the component that asks. What an earlier version of it asks for comes too late."""
+
     host: str
     path: str
     service_id: str
     team: str
     app: str
+    as_of: int = 0
 
 
 class ReleaseRoute(Command, frozen=True):
     service_id: str
+    as_of: int = 0
 
 
 RouteEvent = RouteClaimed | RouteReleased
@@ -69,14 +78,19 @@ def apply(state: RouteState, event: RouteEvent, at: int) -> RouteState:
                 service_id=event.service_id,
                 team=event.team,
                 app=event.app,
+                as_of={**state.as_of, event.service_id: event.as_of},
             )
-        case RouteReleased():
-            return msgspec.structs.replace(state, status=RouteStatus.FREE, service_id="", team="", app="")
+        case RouteReleased(service_id=service_id, as_of=as_of):
+            seen = {**state.as_of, service_id: as_of}
+            return msgspec.structs.replace(state, status=RouteStatus.FREE, service_id="", team="", app="", as_of=seen)
 
 
 def decide(state: RouteState, command: RouteCommand, meta: Meta) -> Decision:
+    late = command.as_of < state.as_of.get(command.service_id, 0)
     match command:
         case ClaimRoute():
+            if late:
+                return Refusal(code="conflict", message="the component has claimed or released it since")
             if state.status is RouteStatus.CLAIMED:
                 if state.service_id == command.service_id:
                     return []
@@ -93,11 +107,12 @@ def decide(state: RouteState, command: RouteCommand, meta: Meta) -> Decision:
                     service_id=command.service_id,
                     team=command.team,
                     app=command.app,
+                    as_of=command.as_of,
                 )
             ]
-        case ReleaseRoute(service_id=service_id):
+        case ReleaseRoute(service_id=service_id, as_of=as_of):
             held = state.status is RouteStatus.CLAIMED and state.service_id == service_id
-            return [RouteReleased(service_id=service_id)] if held else []
+            return [RouteReleased(service_id=service_id, as_of=as_of)] if held and not late else []
     raise TypeError(f"not a route command: {type(command).__name__}")
 
 
