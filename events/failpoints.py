@@ -1,8 +1,9 @@
 """Named failpoints in production code: free when off, a crash, an error or a pause when a test arms them.
 
 Arm with the environment variable `RAYFOLD_FAILPOINTS`, a comma-separated list of `name=action`, where action is `exit`
-(the process dies at once, as by kill -9), `error` (raises `FailpointError`), or `once-exit:PATH` (dies the first time
-only: PATH is created as the mark that it has happened). Knows nothing of what the names mean.
+(the process dies at once, as by kill -9), `error` (raises `FailpointError`), `once-error` (the same, the first time in
+this process only), or `once-exit:PATH` (dies the first time only: PATH is created as the mark that it has happened).
+Knows nothing of what the names mean.
 """
 
 import os
@@ -32,6 +33,11 @@ def arm(name: str, action: str) -> None:
     _armed[name] = action
 
 
+def armed() -> list[str]:
+    """The names that are armed in this process (tests)."""
+    return sorted(_armed)
+
+
 def disarm(name: str) -> None:
     """Disarm `name` in this process (tests)."""
     _armed.pop(name, None)
@@ -43,6 +49,9 @@ def _fire(name: str) -> None:
         return
     if action == "error":
         raise FailpointError(f"failpoint {name} is armed with error")
+    if action == "once-error":
+        disarm(name)
+        raise FailpointError(f"failpoint {name} is armed with once-error")
     if action == "exit":
         os._exit(137)
     if action.startswith("once-exit:"):
@@ -51,4 +60,4 @@ def _fire(name: str) -> None:
             mark.touch()
             os._exit(137)
         return
-    raise ValueError(f"failpoint {name}: expected error, exit or once-exit:PATH, found {action!r}")
+    raise ValueError(f"failpoint {name}: expected error, once-error, exit or once-exit:PATH, found {action!r}")
