@@ -21,7 +21,7 @@ from actors.supervisor.entity import Entity
 from actors.supervisor.orders import StartOrder
 from events import failpoints
 from events.log.codec import decode_batch
-from events.log.records import Position
+from events.log.records import EventRecord, Position
 from events.model.app import CreateApp, DestroyApp, RegisterComponent
 from events.model.base import service_id_of
 from events.model.build import Source
@@ -278,6 +278,11 @@ def world_id(record: Any) -> str:
 def operation_of(record: Any) -> str:
 
     return str(decode_event(record).operation)  # type: ignore[attr-defined]
+
+
+def _told(record: EventRecord, field: str) -> str:
+    """A field of the event that a record holds."""
+    return str(getattr(decode_event(record), field))
 
 
 async def test_a_life_without_faults(world: World) -> None:
