@@ -31,6 +31,8 @@ from events.model.component_progress import Effect
 from events.model.registry import decode_event
 from tests.faults.household import PARTITION, World, until
 
+pytestmark = pytest.mark.servers  # half a minute of real processes: too long for test-fast
+
 WEB = f"component/{service_id_of('default', 'shop', 'web')}"
 ROUTE = RouteSpec("shop.example.com")
 KINDS = ("await-build", "run-build", "claim", "start", "wait-applied", "sibling", "tell-parent", "wait-drained", "stop",
