@@ -105,6 +105,7 @@ class World:
         for status in await self.runtime.list():
             await self.runtime.stop(status.instance_id, 0.0)
         await until("the shims to have gone", lambda: not self._shims())
+        await asyncio.get_running_loop().shutdown_default_executor()  # a removal that was cut off goes on in its thread
 
     def _shims(self) -> list[int]:
         own = str(self.base / "node")

@@ -272,19 +272,8 @@ class Life:
         await until(f"exactly {wanted} to run", lambda: world.processes() == wanted, 5)
 
 
-def world_id(record: Any) -> str:
-
-    return str(decode_event(record).instance)  # type: ignore[attr-defined]
-
-
-def operation_of(record: Any) -> str:
-
-    return str(decode_event(record).operation)  # type: ignore[attr-defined]
-
-
-def _told(record: EventRecord, field: str) -> str:
-    """A field of the event that a record holds."""
-    return str(getattr(decode_event(record), field))
+def _told(record: EventRecord, name: str) -> str:
+    return str(getattr(decode_event(record), name))
 
 
 async def test_a_life_without_faults(world: World) -> None:
