@@ -40,7 +40,8 @@ def environment(
     given: Mapping[str, str], *, instance_id: str, home: str, temporary: str, port: int | None
 ) -> dict[str, str]:
     """What the command sees: PATH and LANG from the platform, the given settings, then what it may not change."""
-    fixed = {"HOME": home, "TMPDIR": temporary, "RAYFOLD_INSTANCE": instance_id}
+    # RAYFOLD_HOME marks the instance's processes (shim/child.py), even where the application changes its HOME.
+    fixed = {"HOME": home, "TMPDIR": temporary, "RAYFOLD_INSTANCE": instance_id, "RAYFOLD_HOME": home}
     if port is not None:
         fixed["PORT"] = str(port)
     inherited = {"PATH": os.environ.get("PATH", _PATH_DEFAULT), "LANG": os.environ.get("LANG", _LANG_DEFAULT)}

@@ -109,8 +109,13 @@ class Plan:
         self.watched_processes = int(launch["watched_processes"])
 
     def mark(self) -> bytes:
-        """The environment entry that every process of the instance bears unless it takes it off."""
-        return b"RAYFOLD_INSTANCE=" + self.environment["RAYFOLD_INSTANCE"].encode()
+        """The environment entry that every process of the instance bears unless it takes it off.
+
+        The directory, since another platform of this machine may run an instance of the same id under the same user;
+        the id where an earlier version, which did not set RAYFOLD_HOME, set the instance up.
+        """
+        name = "RAYFOLD_HOME" if "RAYFOLD_HOME" in self.environment else "RAYFOLD_INSTANCE"
+        return f"{name}={self.environment[name]}".encode()
 
 
 def run(plan: Plan, gate: int, failure: int, out: int, err: int) -> None:

@@ -384,7 +384,8 @@ except OSError as error:
         status = await self.over(runtime)
 
         found = dict(line.split("=", 1) for line in await runtime.last_lines("one"))
-        assert set(found) == {"PATH", "LANG", "HOME", "TMPDIR", "PWD", "PORT", "GREETING", "RAYFOLD_INSTANCE"}
+        expected = {"PATH", "LANG", "HOME", "TMPDIR", "PWD", "PORT", "RAYFOLD_INSTANCE", "RAYFOLD_HOME"}
+        assert set(found) == expected | {"GREETING"}
         assert found["GREETING"] == given["GREETING"]
         assert (found["PORT"], found["RAYFOLD_INSTANCE"]) == (str(status.port), "one")
 
