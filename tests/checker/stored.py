@@ -1,0 +1,62 @@
+"""What the log holds in the end, batch by batch: the truth that histories are compared with.
+
+Knows batches and where etcd keeps the hot ones; judges nothing.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+
+from events.log.codec import decode_batch
+from events.log.etcd_client import EtcdClient
+from events.log.keys import Keys
+from events.log.records import Position
+
+
+class StoredFact(NamedTuple):
+    event_id: str
+    command_id: str
+    stream: str
+    version: int
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored batch: offsets [base, base + len(events)), written under `epoch` at etcd's `revision`."""
+
+    partition: int
+    base: int
+    epoch: int
+    revision: int
+    events: tuple[StoredFact, ...]
+
+
+def batch_of(partition: int, base: int, revision: int, value: bytes) -> Batch:
+    """Decode what is stored under a base; raises CorruptBatch."""
+    header, records = decode_batch(value, Position(partition, base))
+    commands: list[str] = []
+    for span in header.commands:
+        commands += [span.command_id] * (span.last_index - span.first_index + 1)
+    facts = (
+        StoredFact(record.event_id, command_id, record.stream, record.version)
+        for record, command_id in zip(records, commands, strict=True)
+    )
+    return Batch(partition=partition, base=base, epoch=header.epoch, revision=revision, events=tuple(facts))
+
+
+async def hot_batches(client: EtcdClient, namespace: str) -> list[Batch]:
+    """Every batch that is in etcd now, at one revision."""
+    keys = Keys(namespace)
+    batches: list[Batch] = []
+    for item in await client.get_prefix(keys.partitions):
+        if (place := keys.parse_batch(item.key)) is not None:
+            batches.append(batch_of(*place, item.mod_revision, item.value))
+    return batches
+
+
+def by_partition(batches: Iterable[Batch]) -> dict[int, list[Batch]]:
+    """Each partition's batches by ascending base."""
+    grouped: dict[int, list[Batch]] = {}
+    for batch in sorted(batches, key=lambda batch: (batch.partition, batch.base)):
+        grouped.setdefault(batch.partition, []).append(batch)
+    return grouped
