@@ -23,7 +23,11 @@ class Projector(ActorShell):
         self.keep(self._models.run(), "follow")
 
     async def detail(self) -> str:
-        return f"{sum(self._models.positions().values())} events folded"
+        return self._models.refused or f"{sum(self._models.positions().values())} events folded"
+
+    async def fine(self) -> bool:
+        """False while the log lacks what the read models have folded."""
+        return not self._models.refused
 
     async def rebuild(self, name: str) -> int:
         """Empty a read model and fold it again; returns the events read. Raises UnknownProjection."""

@@ -222,7 +222,7 @@ class _Keeper:
     async def _await_api(self, settings: PlatformSettings) -> None:
         url = f"http://{settings.bind}:{settings.api_port}/readyz"
         deadline = time.monotonic() + READY_SECONDS
-        while not await asyncio.to_thread(_answers, url):
+        while not await asyncio.to_thread(_serves, url):
             if time.monotonic() > deadline:
                 raise NotStarted(f"expected {url} to answer 200; look into {self._data / 'platform'}")
             await asyncio.sleep(WATCH_SECONDS / 5)
@@ -295,10 +295,26 @@ def _tell_where(settings: PlatformSettings) -> None:
     draft.replace(path)
 
 
-def _answers(url: str) -> bool:
+class _Check(msgspec.Struct, frozen=True):
+    name: str
+    ok: bool
+
+
+class _Readiness(msgspec.Struct, frozen=True):
+    checks: list[_Check] = []
+
+
+def _serves(url: str) -> bool:
+    """Whether everything is ready, or all but read models that must be rebuilt: that is asked for through the API."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 -- our own loopback address
             return bool(answer.status == 200)
+    except urllib.error.HTTPError as refusal:
+        try:
+            checks = msgspec.json.decode(refusal.read(), type=_Readiness).checks
+        except (msgspec.MsgspecError, OSError):
+            return False
+        return bool(checks) and all(check.ok or check.name.startswith("projector-") for check in checks)
     except (urllib.error.URLError, OSError):
         return False
 

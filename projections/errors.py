@@ -34,3 +34,7 @@ class NewerProjection(ProjectionsError):
 
 class UnknownProjection(ProjectionsError):
     """No read model of that name."""
+
+
+class HistoryLost(ProjectionsError):
+    """The log does not hold what the read models have folded: it was restored from before their checkpoint."""

@@ -14,6 +14,7 @@ from events.log.records import StoredEvent
 from events.model.base import Event
 from events.model.registry import decode_event
 from projections.errors import CheckpointMoved, NewerProjection, ProjectionsError, WriteFailed
+from projections.history import Checkpoint
 from projections.model import Projection, learn_names
 from projections.rows import Rows, upsert
 from projections.schema import CHECKPOINTS, PARKED, Row
@@ -163,9 +164,13 @@ def _parked_row(poison: Poison) -> Row:
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the projections are: (projection, partition) → next offset, and (projection, stream) set aside."""
+    """Where the projections are: (projection, partition) → next offset, and (projection, stream) set aside.
+
+    `checkpoints`: the same places once each, with the name of a projection that is there.
+    """
 
     next: dict[tuple[str, int], int]
+    checkpoints: dict[Checkpoint, str]
     parked: frozenset[tuple[str, str]]
 
 
@@ -176,7 +181,7 @@ def load_progress(connection: Connection, projections: Sequence[Projection], par
     """
     found = _checkpoints(connection, partitions)
     for projection in projections:
-        versions = {p: found.get((projection.name, p), (-1, 0))[0] for p in partitions}
+        versions = {p: found.get((projection.name, p), _ABSENT)[0] for p in partitions}
         if (newest := max(versions.values(), default=-1)) > projection.version:
             raise NewerProjection(
                 f"expected {projection.name} of version {projection.version}, found {newest}: upgrade rayfold"
@@ -189,15 +194,21 @@ def load_progress(connection: Connection, projections: Sequence[Projection], par
         select(PARKED.c.projection, PARKED.c.stream).where(PARKED.c.partition.in_(partitions))
     ).all()
     return Progress(
-        next={key: next_ for key, (_, next_) in found.items() if key[0] in names},
+        next={key: next_ for key, (_, next_, _) in found.items() if key[0] in names},
+        checkpoints={Checkpoint(p, next_, at): name for (name, p), (_, next_, at) in found.items() if name in names},
         parked=frozenset((str(projection), str(stream)) for projection, stream in parked),
     )
 
 
-def _checkpoints(connection: Connection, partitions: Sequence[int]) -> dict[tuple[str, int], tuple[int, int]]:
+_Row = tuple[int, int, int]
+"""version, next, last_at"""
+_ABSENT: _Row = (-1, 0, 0)
+
+
+def _checkpoints(connection: Connection, partitions: Sequence[int]) -> dict[tuple[str, int], _Row]:
     c = CHECKPOINTS.c
-    query = select(c.projection, c.partition, c.version, c.next).where(c.partition.in_(partitions))
-    return {(str(name), int(p)): (int(v), int(n)) for name, p, v, n in connection.execute(query)}
+    query = select(c.projection, c.partition, c.version, c.next, c.last_at).where(c.partition.in_(partitions))
+    return {(str(name), int(p)): (int(v), int(n), int(at)) for name, p, v, n, at in connection.execute(query)}
 
 
 def forget(connection: Connection, projection: Projection, partitions: Sequence[int]) -> None:

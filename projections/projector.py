@@ -15,11 +15,19 @@ import structlog
 from sqlalchemy import Connection
 
 from events.failpoints import failpoint
+from events.log.errors import BeyondTail, LogUnavailable
 from events.log.port import EventLog
 from events.log.records import StoredEvent
 from projections.catalogue import ALL
 from projections.database import Database
-from projections.errors import AmbiguousCommit, CheckpointMoved, DatabaseUnavailable, UnknownProjection, WriteFailed
+from projections.errors import (
+    AmbiguousCommit,
+    CheckpointMoved,
+    DatabaseUnavailable,
+    HistoryLost,
+    UnknownProjection,
+    WriteFailed,
+)
 from projections.folding import (
     Batch,
     HandlerFailed,
@@ -30,6 +38,7 @@ from projections.folding import (
     forget,
     load_progress,
 )
+from projections.history import Checkpoint, check_history
 from projections.model import Projection
 
 A = TypeVar("A")
@@ -70,23 +79,42 @@ class Projector:
         self._projections = {p.name: p for p in projections}
         self._partitions = sorted(range(log.partitions) if partitions is None else partitions)
         self._next: dict[tuple[str, int], int] = {}
+        self._checkpoints: dict[Checkpoint, str] = {}
         self._parked: frozenset[tuple[str, str]] = frozenset()
         self._condemned: dict[tuple[str, str], Poison] = {}
         self._attempts: dict[tuple[str, str], int] = {}
         self._rebuilding: set[str] = set()
         self._followed: dict[int, int] = {}
+        self.refused = ""
+        """Why nothing is folded, and the way out; empty while all is well."""
         self._applying = asyncio.Lock()
         # One thread, so that SQLite sees one writer and a cancelled batch ends before the next begins.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="projector")
 
     async def run(self) -> None:
-        """Follow the log until cancelled. Waits out a database that is away; raises what the log's reading raises."""
+        """Follow the log until cancelled. Waits out a database that is away; raises what the log's reading raises.
+
+        Folds nothing while the log lacks what is folded already (`refused` says so), until that is rebuilt.
+        """
         pause = UNAVAILABLE_FIRST_S
         while self._partitions:
             try:
                 await self._load()
+                await check_history(self._log, self._checkpoints)
+                self.refused = ""
                 pause = UNAVAILABLE_FIRST_S
                 await self._follow()
+            except* (HistoryLost, BeyondTail) as group:
+                # A BeyondTail while following: the next round says more exactly what the checkpoints lack.
+                if self.refused != (refused := str(group.exceptions[0])):
+                    _log.error("projector.refuses", error=refused)
+                self.refused = refused
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, UNAVAILABLE_MOST_S)
+            except* LogUnavailable as group:
+                _log.warning("projector.log_unavailable", error=str(group.exceptions[0]), retry_s=pause)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, UNAVAILABLE_MOST_S)
             except* _Behind:
                 _log.info("projector.follows_again", partitions=self._partitions)
             except* DatabaseUnavailable as group:
@@ -103,8 +131,12 @@ class Projector:
         return {p: min(self._next.get((n, p), 0) for n in self._projections) for p in self._partitions}
 
     async def catch_up(self) -> int:
-        """Fold up to the tail as it is when reached, then return how many events were read. For tools and tests."""
+        """Fold up to the tail as it is when reached, then return how many events were read. For tools and tests.
+
+        Raises HistoryLost.
+        """
         await self._load()
+        await check_history(self._log, self._checkpoints)
         count = 0
         for partition in self._partitions:
             start = min(self._next[name, partition] for name in self._projections)
@@ -275,6 +307,7 @@ class Projector:
 
         progress = await self._in_thread(load, self._partitions)
         self._next, self._parked = progress.next, progress.parked
+        self._checkpoints = progress.checkpoints
 
     async def _in_thread(self, work: Callable[[A], T], argument: A) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, argument)

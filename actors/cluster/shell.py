@@ -45,6 +45,10 @@ class ActorShell:
         """A few words for `rayfold status`."""
         return ""
 
+    async def fine(self) -> bool:
+        """Whether it does its work; False when it waits for a person, and `detail` then says for what."""
+        return True
+
     async def opened(self) -> None:
         """Wait until the actor is open. When opening fails the process ends, and Ray starts another."""
         if self._opening is None:
@@ -54,7 +58,7 @@ class ActorShell:
     async def health(self) -> Health:
         """Open if need be, and say how it is."""
         await self.opened()
-        return Health(name=self.name, pid=os.getpid(), ready=True, detail=await self.detail())
+        return Health(name=self.name, pid=os.getpid(), ready=await self.fine(), detail=await self.detail())
 
     def keep(self, work: Coroutine[object, object, None], what: str) -> None:
         """Run a task that must never end; when it does, the whole actor starts anew from the log."""
