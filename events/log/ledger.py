@@ -21,29 +21,36 @@ class CommandLedger:
     def __init__(self, partition: int, window: int = WINDOW) -> None:
         self._partition = partition
         self._window = window
-        self._spans: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        self._spans: OrderedDict[str, tuple[int, int, int]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._spans)
 
-    def record(self, command_id: str, first: int, last: int) -> None:
-        """Remember a committed command's offsets; the first result stays for as long as the id is remembered."""
-        self._spans.setdefault(command_id, (first, last))
+    def record(self, command_id: str, first: int, last: int, version: int) -> None:
+        """Remember where a committed command's events are. The first result stays while the id is remembered."""
+        self._spans.setdefault(command_id, (first, last, version))
         if len(self._spans) > self._window:
             self._spans.popitem(last=False)
 
     def record_header(self, header: BatchHeader) -> None:
         """Remember every command of a committed batch."""
         for span in header.commands:
-            self.record(span.command_id, header.base + span.first_index, header.base + span.last_index)
+            self.record(
+                span.command_id, header.base + span.first_index, header.base + span.last_index, span.last_version
+            )
 
     def find(self, command_id: str) -> Committed | None:
         """The first result, marked as a duplicate."""
         span = self._spans.get(command_id)
         if span is None:
             return None
-        first, last = span
-        return Committed(first=Position(self._partition, first), last=Position(self._partition, last), duplicate=True)
+        first, last, version = span
+        return Committed(
+            first=Position(self._partition, first),
+            last=Position(self._partition, last),
+            version=version,
+            duplicate=True,
+        )
 
 
 class StreamVersions:

@@ -13,10 +13,14 @@ from events.log.records import EventRecord, Position, StoredEvent
 
 
 class Committed(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a command's events are, both inclusive. `duplicate`: the id was known, these are the *first* events."""
+    """Where a command's events are, both inclusive. `duplicate`: the id was known, these are the *first* events.
+
+    `version` is the last event's version in its stream; 0 if a batch of format 1 holds it, which did not say.
+    """
 
     first: Position
     last: Position
+    version: int
     duplicate: bool
 
 
@@ -55,9 +59,10 @@ class PartitionWriter(Protocol):
         """Queue one command's events, at once and in call order; the future is settled when their fate is known.
 
         A known command id gives its first result with `duplicate=True` whatever `events` holds, also while the first
-        is still in flight. Raises here: InvalidAppend, EventTooLarge, VersionConflict, Overloaded, WriterClosed,
-        Fenced; the future fails with Fenced, WriterClosed or LogBroken (nothing committed), or LogUnavailable (the
-        writer was released while etcd was silent: unknown). Cancelling the future does not take the command back.
+        is still in flight. Raises here: InvalidAppend, EventTooLarge, VersionConflict, Overloaded, LogFull,
+        WriterClosed, Fenced; the future fails with Fenced, WriterClosed or LogBroken (nothing committed), or
+        LogUnavailable (the writer was released while etcd was silent: unknown). Cancelling the future does not take the
+        command back.
         """
         ...
 

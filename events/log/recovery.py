@@ -5,7 +5,7 @@ Walks batch headers through the store; knows nothing of claims or of how batches
 
 import msgspec
 
-from events.log.codec import BatchHeader, decode_header
+from events.log.codec import BatchHeader, batch_hash, decode_header
 from events.log.errors import LogHole
 from events.log.ledger import WINDOW, CommandLedger, StreamVersions
 from events.log.records import Position
@@ -13,10 +13,12 @@ from events.log.store import PAGE_BATCHES, PAGE_OFFSETS, BatchStore
 
 
 class Recovered(msgspec.Struct, frozen=True, kw_only=True):
-    """The state a writer starts from. `last_base` is None while the partition is empty."""
+    """The state a writer starts from. `last_base` is None, and `last_hash` empty, while the partition is empty."""
 
     next_offset: int
     last_base: int | None
+    last_hash: bytes
+    """`batch_hash` of the last batch: the next one carries it."""
     ledger: CommandLedger
     versions: StreamVersions
 
@@ -27,7 +29,7 @@ async def recover(store: BatchStore, partition: int, window: int = WINDOW) -> Re
     Must run after the claim's transaction: only then can no older owner add a batch behind the walk.
     """
     start = await _walk_start(store, partition)
-    newest = await _forward(store, partition, start)
+    newest, last_hash = await _forward(store, partition, start)
     chunks = [newest]
     known = sum(len(header.commands) for header in newest)
     while known < window and start > 0:
@@ -48,6 +50,7 @@ async def recover(store: BatchStore, partition: int, window: int = WINDOW) -> Re
     return Recovered(
         next_offset=0 if last is None else last.end,
         last_base=None if last is None else last.base,
+        last_hash=last_hash,
         ledger=ledger,
         versions=versions,
     )
@@ -60,8 +63,10 @@ async def _walk_start(store: BatchStore, partition: int) -> int:
     return hint if page and page[0].base == hint else 0
 
 
-async def _forward(store: BatchStore, partition: int, start: int) -> list[BatchHeader]:
+async def _forward(store: BatchStore, partition: int, start: int) -> tuple[list[BatchHeader], bytes]:
+    """The headers from `start` to the tail, and the hash of the last batch."""
     headers: list[BatchHeader] = []
+    last_hash = b""
     expected = start
     while True:
         page = await store.page(partition, expected)
@@ -71,8 +76,10 @@ async def _forward(store: BatchStore, partition: int, start: int) -> list[BatchH
                 raise LogHole(Position(partition, expected), batch.base)
             headers.append(decode_header(batch.value, Position(partition, batch.base)))
             expected = headers[-1].end
+        if page:
+            last_hash = batch_hash(page[-1].value)
         if len(page) < PAGE_BATCHES and expected < page_start + PAGE_OFFSETS:
-            return headers
+            return headers, last_hash
 
 
 async def _before(store: BatchStore, partition: int, end: int) -> list[BatchHeader]:

@@ -6,12 +6,19 @@ Knows queues, futures and the command ledger; how a batch gets into its slot is 
 import asyncio
 import uuid
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from events.failpoints import failpoint
-from events.log.codec import MAX_BATCH_BYTES, MAX_BATCH_RECORDS, EncodedCommand, encode_batch, encode_command
+from events.log.codec import (
+    MAX_BATCH_BYTES,
+    MAX_BATCH_RECORDS,
+    CheckedCommand,
+    batch_hash,
+    check_command,
+    encode_batch,
+)
 from events.log.errors import EventTooLarge, Fenced, LogBroken, LogError, LogUnavailable, Overloaded, WriterClosed
 from events.log.port import Committed
 from events.log.records import EventRecord, Position
@@ -36,7 +43,7 @@ class _Pending:
 
     __slots__ = ("command", "joined", "waiter")
 
-    def __init__(self, command: EncodedCommand, waiter: "asyncio.Future[Committed]") -> None:
+    def __init__(self, command: CheckedCommand, waiter: "asyncio.Future[Committed]") -> None:
         self.command = command
         self.waiter = waiter
         self.joined: list[asyncio.Future[Committed]] = []
@@ -59,16 +66,26 @@ class BatchingWriter:
     """A `PartitionWriter` over any adapter's slots. One task writes; everything else only queues."""
 
     def __init__(
-        self, *, partition: int, epoch: int, recovered: Recovered, slots: BatchSlots, limits: WriterLimits | None = None
+        self,
+        *,
+        partition: int,
+        epoch: int,
+        recovered: Recovered,
+        slots: BatchSlots,
+        limits: WriterLimits | None = None,
+        refuse: Callable[[], LogError | None] = lambda: None,
     ) -> None:
+        """`refuse` is asked before anything new is queued: an error it gives is raised and nothing is written."""
         self._partition = partition
         self._epoch = epoch
         self._slots = slots
         self._limits = limits or WriterLimits()
+        self._refuse = refuse
         self._ledger = recovered.ledger
         self._versions = recovered.versions
         self._next_offset = recovered.next_offset
         self._last_base = recovered.last_base
+        self._last_hash = recovered.last_hash
         self._queue: deque[_Pending] = deque()
         self._queued_bytes = 0
         self._in_flight: list[_Pending] = []
@@ -105,7 +122,10 @@ class BatchingWriter:
         if (pending := self._by_command.get(command_id)) is not None:
             pending.joined.append(waiter)
             return waiter
-        command = encode_command(command_id, events)
+        # After the ledger: a command that committed is answered also while the log takes nothing new.
+        if (refusal := self._refuse()) is not None:
+            raise refusal
+        command = check_command(command_id, events)
         self._refuse_if_too_large(command)
         self._refuse_if_full(command)
         self._versions.check(command.streams)
@@ -172,14 +192,14 @@ class BatchingWriter:
         if self._released:
             raise WriterClosed(f"partition {self._partition}: the writer is being released; claim the partition again")
 
-    def _refuse_if_too_large(self, command: EncodedCommand) -> None:
-        if command.size > MAX_BATCH_BYTES or len(command.records) > MAX_BATCH_RECORDS:
+    def _refuse_if_too_large(self, command: CheckedCommand) -> None:
+        if command.size > MAX_BATCH_BYTES or len(command.events) > MAX_BATCH_RECORDS:
             raise EventTooLarge(
                 f"command {command.command_id!r}: expected at most {MAX_BATCH_RECORDS} events of {MAX_BATCH_BYTES} "
-                f"bytes together, found {len(command.records)} of {command.size}; store large data elsewhere"
+                f"bytes together, found {len(command.events)} of {command.size}; store large data elsewhere"
             )
 
-    def _refuse_if_full(self, command: EncodedCommand) -> None:
+    def _refuse_if_full(self, command: CheckedCommand) -> None:
         limits = self._limits
         if len(self._queue) >= limits.queued_commands or self._queued_bytes + command.size > limits.queued_bytes:
             raise Overloaded(
@@ -206,19 +226,29 @@ class BatchingWriter:
         # The transaction id is drawn once per batch: every resend is the identical transaction.
         txn_id = uuid.uuid4().hex
         header, value = encode_batch(
-            partition=self._partition, base=base, epoch=self._epoch, txn_id=txn_id, commands=commands
+            partition=self._partition,
+            base=base,
+            epoch=self._epoch,
+            txn_id=txn_id,
+            previous=self._last_hash,
+            commands=commands,
         )
         failpoint("log.append.before")
         await self._slots.commit(base=base, previous=self._last_base, txn_id=txn_id, value=value)
         failpoint("log.append.committed")
-        self._last_base = base
+        self._last_base, self._last_hash = base, batch_hash(value)
         self._next_offset = header.end
         for pending, span in zip(batch, header.commands, strict=True):
             first, last = base + span.first_index, base + span.last_index
-            self._ledger.record(span.command_id, first, last)
+            self._ledger.record(span.command_id, first, last, span.last_version)
             del self._by_command[span.command_id]
             pending.succeed(
-                Committed(first=Position(self._partition, first), last=Position(self._partition, last), duplicate=False)
+                Committed(
+                    first=Position(self._partition, first),
+                    last=Position(self._partition, last),
+                    version=span.last_version,
+                    duplicate=False,
+                )
             )
         self._in_flight = []
         self._batches += 1
@@ -230,7 +260,7 @@ class BatchingWriter:
         records = size = 0
         while self._queue:
             command = self._queue[0].command
-            records += len(command.records)
+            records += len(command.events)
             size += command.size
             # A command never spans two batches: that is what makes it atomic.
             if batch and (records > MAX_BATCH_RECORDS or size > MAX_BATCH_BYTES):

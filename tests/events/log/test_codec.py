@@ -1,14 +1,30 @@
 """Batches survive the round trip; damage is found and named."""
 
+import hashlib
+import struct
+import zlib
+from pathlib import Path
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from events.log.codec import CommandSpan, StreamSpan, decode_batch, decode_header, encode_batch, encode_command
-from events.log.errors import CorruptBatch
+from events.log.codec import (
+    CommandSpan,
+    StreamSpan,
+    batch_hash,
+    check_command,
+    decode_batch,
+    decode_facts,
+    decode_header,
+    encode_batch,
+)
+from events.log.errors import CorruptBatch, InvalidAppend
 from events.log.records import EventRecord, Position
 from tests.events.log.contract import event
+
+FIXTURES = Path(__file__).parent / "fixtures"
 
 text = st.text(max_size=30)
 bodies = st.recursive(
@@ -32,6 +48,13 @@ def commands(draw: st.DrawFn) -> list[tuple[str, list[EventRecord]]]:
                     event(stream, versions[stream]),
                     at=draw(st.integers(0, 2**62)),
                     reason=draw(text),
+                    event_id=draw(st.sampled_from([f"{stream}@{versions[stream]}", "e-1"])),
+                    command_id=draw(st.sampled_from([f"c{number}", "other"])),
+                    causation_id=draw(st.sampled_from([f"c{number}", "", "s/1@4"])),
+                    correlation_id=draw(text),
+                    actor=draw(st.sampled_from(["ada", "platform"])),
+                    type=draw(st.sampled_from(["Noted", "Moved", "Gone"])),
+                    schema_version=draw(st.integers(0, 3)),
                     body=msgspec.Raw(msgspec.msgpack.encode(draw(bodies))),
                 )
             )
@@ -40,8 +63,15 @@ def commands(draw: st.DrawFn) -> list[tuple[str, list[EventRecord]]]:
 
 
 def encode(made: list[tuple[str, list[EventRecord]]], base: int = 7) -> bytes:
-    encoded = [encode_command(command_id, events) for command_id, events in made]
-    return encode_batch(partition=2, base=base, epoch=3, txn_id="t", commands=encoded)[1]
+    commands = [check_command(command_id, events) for command_id, events in made]
+    return encode_batch(partition=2, base=base, epoch=3, txn_id="t", previous=b"p" * 32, commands=commands)[1]
+
+
+def recorded(name: str) -> tuple[bytes, list[EventRecord]]:
+    """A batch as a released version wrote it, and the events that it holds."""
+    lines = [msgspec.json.decode(line) for line in (FIXTURES / f"{name}.jsonl").read_text().splitlines()]
+    events = [EventRecord(**{**line, "body": msgspec.Raw(msgspec.msgpack.encode(line["body"]))}) for line in lines]
+    return (FIXTURES / f"{name}.batch").read_bytes(), events
 
 
 @given(commands())
@@ -56,9 +86,76 @@ def test_round_trip(made: list[tuple[str, list[EventRecord]]]) -> None:
     assert [span.command_id for span in header.commands] == [command_id for command_id, _ in made]
     for span, (_, events) in zip(header.commands, made, strict=True):
         assert records[span.first_index : span.last_index + 1] == events
+        assert span.last_version == events[-1].version
     for stream in header.streams:
         versions = [e.version for e in flat if e.stream == stream.stream]
         assert (stream.first_version, stream.last_version) == (versions[0], versions[-1])
+
+
+@given(commands())
+def test_facts_are_what_the_records_say(made: list[tuple[str, list[EventRecord]]]) -> None:
+    value = encode(made)
+    facts = decode_facts(value, Position(2, 7))
+    _, records = decode_batch(value, Position(2, 7))
+    assert len(facts) == len(records)
+    assert facts.base == 7
+    columns = (facts.streams, facts.versions, facts.types, facts.schema_versions, facts.times, facts.bodies)
+    assert list(zip(*columns, strict=True)) == [
+        (record.stream, record.version, record.type, record.schema_version, record.at, record.body)
+        for record in records
+    ]
+
+
+@pytest.mark.parametrize(("name", "base"), [("format-1-plain", 0), ("format-1-zstd", 1)])
+def test_what_format_1_wrote_is_read_for_ever(name: str, base: int) -> None:
+    value, events = recorded(name)
+    header, records = decode_batch(value, Position(3, base))
+    assert records == events
+    assert (header.format, header.previous, header.count) == (1, b"", len(events))
+    assert {span.last_version for span in header.commands} == {0}
+    facts = decode_facts(value, Position(3, base))
+    assert [bytes(body) for body in facts.bodies] == [bytes(event.body) for event in events]
+    assert (facts.streams, facts.versions) == ([e.stream for e in events], [e.version for e in events])
+
+
+def test_a_batch_of_a_newer_format_is_refused_by_name() -> None:
+    header = decode_header(encode([("c", [event("s/1", 1)])]), Position(2, 7))
+    head = msgspec.msgpack.encode(msgspec.structs.replace(header, format=3))
+    value = struct.pack(">4sIII", b"RFB1", len(head), zlib.crc32(head), 0) + head
+    with pytest.raises(CorruptBatch, match="newer release"):
+        decode_header(value, Position(2, 7))
+
+
+def test_the_hash_of_the_batch_before_is_in_the_header() -> None:
+    first, _ = recorded("format-1-plain")
+    command = check_command("c", [event("s/1", 1)])
+    header, value = encode_batch(
+        partition=3, base=1, epoch=3, txn_id="t", previous=batch_hash(first), commands=[command]
+    )
+    assert decode_header(value, Position(3, 1)) == header
+    assert header.previous == hashlib.sha256(first).digest()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"body": msgspec.Raw(b"")},
+        {"body": msgspec.Raw(b"\xc1")},
+        {"body": msgspec.Raw(b"\x01\x02")},
+        {"reason": "\ud800"},
+        {"actor": None},
+        {"type": 7},
+        {"at": -1},
+        {"at": 2**64},
+        {"at": 1.5},
+        {"schema_version": "1"},
+        {"version": True},
+    ],
+    ids=str,
+)
+def test_an_event_that_could_not_be_read_back_is_refused(damage: dict[str, object]) -> None:
+    with pytest.raises(InvalidAppend, match="c-1"):
+        check_command("c-1", [msgspec.structs.replace(event("s/1", 1), **damage)])
 
 
 @given(commands(), st.data())
@@ -92,7 +189,7 @@ def test_the_body_is_compressed_when_it_pays() -> None:
     assert header.compression == "zstd"
     assert len(value) < header.body_bytes / 4
     assert len(records) == 300
-    assert header.commands == (CommandSpan("c", 0, 299),)
+    assert header.commands == (CommandSpan("c", 0, 299, 300),)
     assert header.streams == (StreamSpan("s/1", 1, 300),)
 
 

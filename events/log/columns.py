@@ -1,0 +1,171 @@
+"""The body of a batch of format 2: events as columns, what a fold needs apart from the rest of the envelope.
+
+Knows the fields of an event and which of them usually repeat; nothing of headers' checksums or of where bytes are kept.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from events.log.records import EventRecord
+
+
+class FactColumns(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """One entry per event, in log order. A pair is a dictionary: its values, and per event the index of its value."""
+
+    streams: list[int]
+    """Index of the stream in the header's list."""
+    versions: list[int]
+    types: tuple[list[str], list[int]]
+    schema_versions: tuple[list[int], list[int]]
+    times: list[int]
+    """Microseconds after the header's `t_min`."""
+    bodies: list[msgspec.Raw]
+
+
+class EnvelopeColumns(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """What no fold looks at. A mapping holds only the events (by index) whose value is not the usual one."""
+
+    event_ids: dict[int, str]
+    """Usual: `stream@version`."""
+    command_ids: dict[int, str]
+    """Usual: the id of the command whose span in the header holds the event."""
+    causation_ids: dict[int, str]
+    """Usual: the event's command id."""
+    correlation_ids: tuple[list[str], list[int]]
+    actors: tuple[list[str], list[int]]
+    reasons: tuple[list[str], list[int]]
+    traceparents: tuple[list[str], list[int]]
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of a batch that a fold needs, as columns of equal length; `bodies` undecoded, `times` in microseconds.
+
+    Event i has the offset `base + i`.
+    """
+
+    base: int
+    streams: list[str]
+    versions: list[int]
+    types: list[str]
+    schema_versions: list[int]
+    times: list[int]
+    bodies: list[msgspec.Raw]
+
+    def __len__(self) -> int:
+        return len(self.streams)
+
+
+T = TypeVar("T", str, int)
+
+_encoder = msgspec.msgpack.Encoder()
+_facts_decoder = msgspec.msgpack.Decoder(FactColumns)
+_envelope_decoder = msgspec.msgpack.Decoder(EnvelopeColumns)
+
+
+def encode_columns(
+    events: Sequence[EventRecord], *, streams: Mapping[str, int], commands: Sequence[str], t_min: int
+) -> tuple[bytes, bytes]:
+    """The two sections. `streams` gives each stream's index in the header; `commands` each event's command in it."""
+    columns = zip(*map(msgspec.structs.astuple, events), strict=True)
+    of, versions, types, schemas, ids, times, command_ids, correlations, causes, actors, reasons, traces, bodies = (
+        columns
+    )
+    facts = FactColumns(
+        streams=list(map(streams.__getitem__, of)),
+        versions=list(versions),
+        types=_dictionary(types),
+        schema_versions=_dictionary(schemas),
+        times=[at - t_min for at in times],
+        bodies=list(bodies),
+    )
+    usual_ids = [f"{stream}@{version}" for stream, version in zip(of, versions, strict=True)]
+    envelope = EnvelopeColumns(
+        event_ids=_unusual(ids, usual_ids),
+        command_ids=_unusual(command_ids, commands),
+        causation_ids=_unusual(causes, command_ids),
+        correlation_ids=_dictionary(correlations),
+        actors=_dictionary(actors),
+        reasons=_dictionary(reasons),
+        traceparents=_dictionary(traces),
+    )
+    return _encoder.encode(facts), _encoder.encode(envelope)
+
+
+def decode_facts_section(section: bytes, *, base: int, count: int, streams: Sequence[str], t_min: int) -> Facts:
+    """Read the first section. Raises msgspec.MsgspecError, IndexError or ValueError if it does not hold `count`."""
+    columns = _facts_decoder.decode(section)
+    facts = Facts(
+        base=base,
+        streams=[streams[index] for index in columns.streams],
+        versions=columns.versions,
+        types=_expand(columns.types, count),
+        schema_versions=_expand(columns.schema_versions, count),
+        times=[t_min + after for after in columns.times],
+        bodies=columns.bodies,
+    )
+    lengths = {len(facts.streams), len(facts.versions), len(facts.types), len(facts.schema_versions),
+               len(facts.times), len(facts.bodies)}  # fmt: skip
+    if lengths != {count}:
+        raise ValueError(f"its header counts {count} records, its columns hold {sorted(lengths)}")
+    return facts
+
+
+def join_envelopes(facts: Facts, section: bytes, commands: Sequence[str]) -> list[EventRecord]:
+    """Whole records: the facts, and the second section beside them. Raises as `decode_facts_section` does."""
+    count = len(facts)
+    columns = _envelope_decoder.decode(section)
+    command_ids = _replaced(commands, columns.command_ids)
+    event_ids = [f"{stream}@{version}" for stream, version in zip(facts.streams, facts.versions, strict=True)]
+    rows = zip(
+        facts.streams,
+        facts.versions,
+        facts.types,
+        facts.schema_versions,
+        _replaced(event_ids, columns.event_ids),
+        facts.times,
+        command_ids,
+        _expand(columns.correlation_ids, count),
+        _replaced(command_ids, columns.causation_ids),
+        _expand(columns.actors, count),
+        _expand(columns.reasons, count),
+        _expand(columns.traceparents, count),
+        facts.bodies,
+        strict=True,
+    )
+    return [EventRecord(*row) for row in rows]
+
+
+def _dictionary(column: Sequence[T]) -> tuple[list[T], list[int]]:
+    """The distinct values and their indexes. Without indexes: one value for all, or each event its own."""
+    table: dict[T, int] = dict.fromkeys(column, 0)
+    if len(table) in (1, len(column)):
+        return list(table), []
+    for index, value in enumerate(table):
+        table[value] = index
+    return list(table), list(map(table.__getitem__, column))
+
+
+def _expand(column: tuple[list[T], list[int]], count: int) -> list[T]:
+    values, indexes = column
+    if indexes:
+        return [values[index] for index in indexes]
+    return values * count if len(values) == 1 else values
+
+
+def _unusual(column: Sequence[str], usual: Sequence[str]) -> dict[int, str]:
+    if list(column) == list(usual):
+        return {}
+    return {
+        index: value for index, (value, expected) in enumerate(zip(column, usual, strict=True)) if value != expected
+    }
+
+
+def _replaced(usual: Sequence[str], unusual: Mapping[int, str]) -> Sequence[str]:
+    if not unusual:
+        return usual
+    values = list(usual)
+    for index, value in unusual.items():
+        values[index] = value
+    return values

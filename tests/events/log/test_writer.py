@@ -1,0 +1,59 @@
+"""The batching writer by itself: the chain it writes, and what it refuses before anything is queued."""
+
+from itertools import pairwise
+
+import pytest
+
+from events.log.codec import batch_hash, decode_header
+from events.log.errors import LogFull
+from events.log.memory import MemoryEventLog, MemoryStore
+from events.log.records import Position
+from events.log.recovery import recover
+from events.log.writer import BatchingWriter
+from tests.events.log.contract import event
+
+
+class Slots:
+    """Slots over a memory store, without a fence."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    async def commit(self, *, base: int, previous: int | None, txn_id: str, value: bytes) -> int:
+        return self._store.put(0, base, value)
+
+    async def hint(self, base: int) -> None:
+        self._store.partitions[0].tail_hint = base
+
+    async def give_up(self, last_base: int | None) -> None:
+        self._store.partitions[0].tail_hint = last_base or 0
+
+
+async def test_each_batch_carries_the_hash_of_the_one_before_it_across_owners() -> None:
+    store = MemoryStore(1)
+    log = MemoryEventLog(partitions=1, store=store)
+    for version, owner in enumerate(("a", "a", "b", "c"), start=1):
+        writer = await log.claim(0, owner, force=True)
+        await writer.append(f"c{version}", [event("s/1", version)])
+    values = [batch.value for batch in await store.page(0, 0)]
+    headers = [decode_header(value, Position(0, base)) for base, value in enumerate(values)]
+    assert headers[0].previous == b""
+    assert [later.previous for _, later in pairwise(headers)] == [batch_hash(value) for value in values[:-1]]
+    await log.close()
+
+
+async def test_a_full_log_takes_nothing_new_and_answers_what_it_knows() -> None:
+    store = MemoryStore(1)
+    refusal: LogFull | None = None
+    writer = BatchingWriter(
+        partition=0, epoch=1, recovered=await recover(store, 0), slots=Slots(store), refuse=lambda: refusal
+    )
+    first = await writer.append("c1", [event("s/1", 1)])
+    refusal = LogFull(used_bytes=81, budget_bytes=80, advice="let the archive work")
+    with pytest.raises(LogFull, match="at most 80 bytes in etcd, found 81; let the archive work"):
+        writer.submit("c2", [event("s/1", 2)])
+    assert (await writer.append("c1", [])).first == first.first
+    refusal = None
+    # The refused one left no trace: its version is free.
+    assert (await writer.append("c2", [event("s/1", 2)])).version == 2
+    await writer.release()
