@@ -14,7 +14,7 @@ import structlog
 
 from actors.supervisor.entity import Entity
 from events.failpoints import failpoint
-from events.log.errors import Fenced, LogBroken, LogUnavailable, Overloaded, WriterClosed
+from events.log.errors import Fenced, LogBroken, LogFull, LogUnavailable, Overloaded, WriterClosed
 from events.log.port import Committed, EventLog, PartitionWriter
 from events.log.records import EventRecord
 from events.model.base import Decision, Envelope, Event, Meta, Refusal, Reply
@@ -159,8 +159,10 @@ class PartitionEngine:
         first = self._writer.committed(envelope.command_id)
         if first is None:
             return None
+        # A batch of format 1 did not keep its commands' versions: then the present one stands in.
         entity = self.entities.get(envelope.stream)
-        return self._reply(envelope, entity.version if entity else 0, first.last.offset)
+        version = first.version or (entity.version if entity else 0)
+        return self._reply(envelope, version, first.last.offset)
 
     async def _append(self, entity: Entity, events: Sequence[Event], envelope: Envelope, at: int) -> Reply:
         if not envelope.correlation_id:
@@ -171,6 +173,8 @@ class PartitionEngine:
             committed = self._submit(entity, envelope.command_id, records)
         except Overloaded as error:
             return Reply(command_id=envelope.command_id, error="overloaded", error_message=str(error))
+        except LogFull as error:
+            return Reply(command_id=envelope.command_id, error="full", error_message=str(error))
         except _DEAD as error:
             self._closed = True
             return Reply(command_id=envelope.command_id, error="not_owner", error_message=str(error))
@@ -295,6 +299,9 @@ class PartitionEngine:
                 committed = self._submit(entity, envelope.command_id, records)
             except Overloaded:
                 asyncio.get_running_loop().call_later(RETRY_FIRST_SECONDS, self._settle, entity)
+                return
+            except LogFull:
+                asyncio.get_running_loop().call_later(RETRY_MAX_SECONDS, self._settle, entity)
                 return
             except _DEAD:
                 self._closed = True

@@ -9,6 +9,7 @@ import pytest
 
 from actors.supervisor.engine import PartitionEngine
 from actors.supervisor.entity import Entity
+from events.log.errors import LogFull
 from events.log.memory import MemoryEventLog, MemoryStore
 from events.log.records import partition_of
 from events.model.base import Envelope, Reply, partition_key, service_id_of
@@ -103,10 +104,24 @@ async def test_a_successor_answers_a_known_command_from_the_ledger() -> None:
     async with owner(store) as engine:
         await engine.handle(create())
         first = await engine.handle(change("c1", A="1"))
+        later = await engine.handle(change("c2", A="3"))
+        # The stream has moved on, the answer has not.
+        assert await engine.handle(change("c1", A="2")) == first
+        assert later.version > first.version
     async with owner(store) as successor:
-        again = await successor.handle(change("c1", A="2"))
-        assert again.offset == first.offset
-        assert (await types(successor)).count("SpecChanged") == 1
+        assert await successor.handle(change("c1", A="2")) == first
+        assert (await types(successor)).count("SpecChanged") == 2
+
+
+async def test_a_full_log_is_said_in_the_reply_and_the_command_may_be_sent_again() -> None:
+    async with owner(MemoryStore(16)) as engine:
+        refusal: LogFull | None = LogFull(used_bytes=81, budget_bytes=80, advice="let the archive work")
+        engine._writer._refuse = lambda: refusal  # type: ignore[attr-defined]
+        refused = await engine.handle(create())
+        assert (refused.error, refused.offset) == ("full", -1)
+        assert "let the archive work" in refused.error_message
+        refusal = None
+        assert (await engine.handle(create())).version == 1
 
 
 async def test_fifty_deploys_at_once_have_one_winner() -> None:
