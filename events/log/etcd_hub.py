@@ -23,20 +23,21 @@ class WatchHub:
     def __init__(self, client: EtcdClient, keys: Keys) -> None:
         self._client = client
         self._keys = keys
-        self._subscriptions: set[Subscription] = set()
+        # In order of arrival: what a simulation sees must not hang on the order of a set.
+        self._subscriptions: dict[Subscription, None] = {}
         self._task: asyncio.Task[None] | None = None
 
     def subscribe(self, partitions: Iterable[int]) -> Subscription:
         """Live batches from now on. While no watch stands the subscription hears nothing, then that it lags."""
         subscription = Subscription(partitions)
-        self._subscriptions.add(subscription)
+        self._subscriptions[subscription] = None
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="log-watch")
             self._task.add_done_callback(self._on_task_done)
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        self._subscriptions.discard(subscription)
+        self._subscriptions.pop(subscription, None)
 
     async def close(self) -> None:
         if self._task is not None:

@@ -88,7 +88,10 @@ class EtcdStore:
 
 
 class EtcdEventLog:
-    """An `EventLog` on etcd. Use one per process and event loop; its client is shared by everything it does."""
+    """An `EventLog` on etcd. Use one per process and event loop; its client is shared by everything it does.
+
+    `client` is for another way to reach etcd than the settings' endpoints (a simulated one); the log closes it.
+    """
 
     def __init__(
         self,
@@ -98,12 +101,13 @@ class EtcdEventLog:
         limits: WriterLimits | None = None,
         ledger_window: int = WINDOW,
         recheck_s: float = RECHECK_S,
+        client: EtcdClient | None = None,
     ) -> None:
         self._partitions = partitions
         self._limits = limits
         self._ledger_window = ledger_window
         self._keys = Keys(settings.namespace)
-        self.client = EtcdClient(settings)
+        self.client = client or EtcdClient(settings)
         self._store = EtcdStore(self.client, self._keys)
         self._reader = LogReader(self._store, recheck_s=recheck_s)
         self._keepers: dict[BatchingWriter, asyncio.Task[None]] = {}
