@@ -101,6 +101,7 @@ class CorruptBatch(LogBroken):
     def __init__(self, position: Position, why: str) -> None:
         super().__init__(f"batch at {position} is corrupt: {why}; restore it from a backup or an archived segment")
         self.position = position
+        self.why = why
 
 
 class LogHole(LogBroken):
