@@ -31,8 +31,9 @@ test-fast: $(STAMP) ## the tests that start no server
 test-all: $(STAMP) ## the long ones as well
 	$(PYTEST) tests $(ARGS)
 
-faults: $(STAMP) ## kill, pause and cut what can be killed, paused and cut
+faults: $(STAMP) ## kill, pause and cut what can be killed, paused and cut; NEMESIS="--seconds 60 --seed 7"
 	$(PYTEST) tests -m "system or servers" $(ARGS)
+	$(BIN)/python -m tests.faults.nemesis $(NEMESIS)
 
 lint: $(STAMP) ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
