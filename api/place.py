@@ -12,11 +12,13 @@ from actors.cluster.settings import (
     DEFAULT_API_PORT,
     DEFAULT_GATEWAY_PORT,
     EMBEDDED_PARTITIONS,
+    MASTER_KEY_FILE,
     PlatformSettings,
     load_settings,
 )
 from api.config import PlatformConfig
 from events.log.etcd_connection import EtcdSettings
+from events.secrets.master import ensure_master_file
 
 LONGEST_RUN_PATH = 38  # Ray's socket paths add 66 bytes to it, and a unix socket's path has at most 107
 PRIVATE = ("etcd", "pki", "ray", "sql", "uploads", "artifacts", "cache", "logs", "tokens", "platform", "orders")
@@ -38,6 +40,7 @@ def prepare(data: Path) -> None:
         directory.chmod(0o700)
     for name in ("admin", "logs"):
         _ensure_token(data / "tokens" / name)
+    ensure_master_file(data / MASTER_KEY_FILE)
     node_root(data).mkdir(parents=True, exist_ok=True)
     node_root(data).chmod(0o711)
 

@@ -14,6 +14,7 @@ EMBEDDED_PARTITIONS = 16
 DEFAULT_API_PORT = 8500
 DEFAULT_GATEWAY_PORT = 8080
 RAY_NAMESPACE = "rayfold"
+MASTER_KEY_FILE = "master.key"
 
 
 class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +58,11 @@ class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def admin_token_file(self) -> Path:
         return self.data_dir / "tokens" / "admin"
+
+    @property
+    def master_key_file(self) -> Path:
+        """What opens the teams' data keys; machines that run supervisors or the API need the same file here."""
+        return self.data_dir / MASTER_KEY_FILE
 
     @property
     def log_token_file(self) -> Path:

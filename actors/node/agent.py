@@ -190,7 +190,8 @@ class Agent:
         path = self._order_path(order.instance)
         draft = path.with_suffix(".draft")
         draft.touch(mode=0o600)
-        draft.write_bytes(msgspec.msgpack.encode(order))
+        # Without the configuration: an adopted instance has it already, and secrets are in clear in it.
+        draft.write_bytes(msgspec.msgpack.encode(msgspec.structs.replace(order, config={})))
         draft.replace(path)
 
     def _read_order(self, instance: str) -> StartOrder | None:

@@ -12,6 +12,8 @@ from actors.supervisor.narrate import narrate
 from actors.supervisor.supervisor import Supervisor
 from events.log.etcd_log import EtcdEventLog
 from events.model.base import Envelope, Reply
+from events.secrets.keyring import Keyring
+from events.secrets.table import EtcdKeyTable
 
 
 class LifecycleSupervisor(ActorShell):
@@ -42,6 +44,7 @@ class LifecycleSupervisor(ActorShell):
             nodes=node_links,
             builders=BuilderLinks(directory=directory, builders=settings.builders),
             gateways=GatewayLinks(directory=directory, registry=gateways),
+            keys=Keyring(table=EtcdKeyTable(event_log.client), master_file=settings.master_key_file),
         )
         self._supervisor.use(effects)
         self.keep(nodes.run(), "nodes")

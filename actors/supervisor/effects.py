@@ -15,14 +15,15 @@ import msgspec
 from actors.ports import CommandPort
 from actors.supervisor.engine import PartitionEngine
 from actors.supervisor.entity import Entity
-from actors.supervisor.orders import BuilderPort, BuildOrder, GatewayPort, NodePort, StartOrder
+from actors.supervisor.orders import BuilderPort, BuildOrder, GatewayPort, KeyPort, NodePort, StartOrder
 from events.failpoints import failpoint
-from events.model import app, build, component_commands, route
+from events.model import app, build, component_commands, route, team
 from events.model.base import Command, Envelope, Reply, service_id_of
 from events.model.build import BuildState, BuildStatus
 from events.model.component_parts import ComponentState, Instance, InstanceStatus, Operation, RouteSpec, Spec
 from events.model.component_progress import Effect, surplus_claims, unclaimed_routes
 from events.model.registry import encode_command
+from events.secrets.errors import SecretError
 
 DRAIN_POLL_SECONDS = 0.05
 DRAIN_QUIET_POLLS = 2  # polls in a row without a request before an endpoint counts as drained
@@ -35,11 +36,14 @@ class EffectFailed(Exception):
 class Effects:
     """Carries out the effects of every aggregate through the ports it is given."""
 
-    def __init__(self, *, commands: CommandPort, nodes: NodePort, builders: BuilderPort, gateways: GatewayPort) -> None:
+    def __init__(
+        self, *, commands: CommandPort, nodes: NodePort, builders: BuilderPort, gateways: GatewayPort, keys: KeyPort
+    ) -> None:
         self._commands = commands
         self._nodes = nodes
         self._builders = builders
         self._gateways = gateways
+        self._keys = keys
         self._by_kind: dict[str, Callable[[PartitionEngine, Entity, str], Awaitable[None]]] = {
             "start": self._start,
             "stop": self._stop,
@@ -55,6 +59,7 @@ class Effects:
             "run-build": self._run_build,
             "cancel-running-build": self._cancel_running_build,
             "destroy-component": self._destroy_component,
+            "destroy-key": self._destroy_key,
         }
 
     async def run(self, engine: PartitionEngine, entity: Entity, effect: Effect) -> None:
@@ -68,10 +73,24 @@ class Effects:
         instance = state.instances.get(key)
         if instance is None:
             return  # it ended while this effect waited for its turn
+        order = start_order(state, instance)
+        try:
+            # Not a line earlier: what is opened here is in clear in this order and nowhere else.
+            config = await self._keys.open_all(state.team, entity.stream, order.config)
+        except SecretError as error:
+            await self._cannot_start(engine, entity, instance, str(error))
+            return
         failpoint("effects.before-start")
-        started = await self._nodes.start(instance.node, start_order(state, instance))
+        started = await self._nodes.start(instance.node, msgspec.structs.replace(order, config=config))
         failpoint("effects.after-start")
         report = component_commands.ReportStarted(instance=key, host=started.host, port=started.port, pid=started.pid)
+        await _tell(engine, entity.stream, report)
+
+    async def _cannot_start(self, engine: PartitionEngine, entity: Entity, instance: Instance, reason: str) -> None:
+        # An earlier owner may have started it and died before it could say so: it must not run on unseen.
+        await self._nodes.stop(instance.node, instance.id, 0)
+        failpoint("effects.cannot-start")
+        report = component_commands.ReportExited(instance=instance.id, exit_code=-1, reason=reason)
         await _tell(engine, entity.stream, report)
 
     async def _stop(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
@@ -264,6 +283,15 @@ class Effects:
         failpoint("effects.destroy-sent")
         if reply.refusal is not None and reply.refusal.code == "not_found":
             await _tell(engine, entity.stream, app.DeregisterComponent(name=key))
+
+    async def _destroy_key(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
+        state = cast("team.TeamState", entity.state)
+        doomed = state.doomed_keys.get(key)
+        if doomed is None:
+            return  # it was destroyed while this effect waited for its turn
+        await self._keys.destroy(state.name, key, by=doomed.by, reason=doomed.why)
+        failpoint("effects.key-destroyed")
+        await _tell(engine, entity.stream, team.ReportKeyDestroyed(key_id=key))
 
     async def _send(
         self,

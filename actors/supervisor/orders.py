@@ -3,7 +3,7 @@
 Shapes and promises only; how an order travels (Ray) and how it is carried out are other rooms' business.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -12,7 +12,10 @@ from events.model.build import FinishBuild, Source
 
 
 class StartOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a node must know to start, watch and probe one instance. Sizes in bytes, times in seconds."""
+    """Everything a node must know to start, watch and probe one instance. Sizes in bytes, times in seconds.
+
+    `config` holds secrets in clear: the order travels, and is neither stored as it is nor ever shown.
+    """
 
     instance: str
     service_id: str
@@ -33,6 +36,9 @@ class StartOrder(msgspec.Struct, frozen=True, kw_only=True):
     open_files: int
     processes: int
     operation: str = ""
+
+    def __repr__(self) -> str:
+        return f"StartOrder({self.instance}, release {self.release} of {self.team}/{self.app}/{self.component})"
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,4 +119,16 @@ class GatewayPort(Protocol):
 
     async def active_requests(self, service_id: str, instances: Sequence[str]) -> int:
         """Requests that these instances of a component still work on, summed over all gateways."""
+        ...
+
+
+class KeyPort(Protocol):
+    """The teams' data keys, as `events.secrets.keyring` has them. Raises LogUnavailable when they cannot be had now."""
+
+    async def open_all(self, team: str, stream: str, values: Mapping[str, str]) -> dict[str, str]:
+        """`values` of `stream` with the sealed ones in clear. Raises SecretError for what can never be opened."""
+        ...
+
+    async def destroy(self, team: str, key_id: str, *, by: str, reason: str) -> None:
+        """Destroy a key for good. Idempotent."""
         ...

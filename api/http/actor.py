@@ -12,6 +12,8 @@ from api.http.app import create_app, serve
 from api.http.schema_platform import CheckView, PoolView
 from api.http.services import PlatformAway, Services
 from events.log.etcd_log import EtcdEventLog
+from events.secrets.keyring import Keyring
+from events.secrets.table import EtcdKeyTable
 from projections.database import Database
 from projections.errors import UnknownProjection
 
@@ -82,6 +84,8 @@ class ApiServer(ActorShell):
             log=event_log,
             database=Database(settings.database_url),
             logs=LogClient(settings.eventlog_address_file, log_token, node=settings.node),
+            keyring=Keyring(table=EtcdKeyTable(event_log.client), master_file=settings.master_key_file),
+            master_key_file=settings.master_key_file,
             platform=ClusterPlatform(directory),
             uploads=settings.uploads,
             admin_token=settings.admin_token_file.read_text().strip(),

@@ -4,11 +4,12 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from api.http.schema import Accepted
+from events.secrets import mask
 
 
 def answer(model: BaseModel, status: int = 200) -> web.Response:
-    """The model as JSON."""
-    body = model.model_dump_json(by_alias=True).encode()
+    """The model as JSON, secrets masked wherever they stand in it."""
+    body = mask(model.model_dump_json(by_alias=True)).encode()
     return web.Response(
         status=status, body=body, content_type="application/json", headers={"Cache-Control": "no-store"}
     )

@@ -19,6 +19,7 @@ from api.http.problems import HttpProblem, not_found, of_http, unavailable
 from api.http.routes import ROUTES, Route
 from api.http.services import PlatformAway, Services
 from events.log.errors import BeyondTail, LogError
+from events.secrets.errors import SecretError
 from projections.errors import BadCursor, ProjectionsError
 
 log = structlog.get_logger("api")
@@ -162,6 +163,8 @@ def _problem_of(error: Exception, request_id: str) -> HttpProblem:
     if isinstance(error, LogError | LinesError | ProjectionsError | PlatformAway):
         log.warning("a part did not answer", request_id=request_id, error=f"{type(error).__name__}: {error}")
         return unavailable("a part of the platform did not answer", hint="try again; rayfold status shows which")
+    if isinstance(error, SecretError):
+        return unavailable(str(error), hint="docs/operations.md, Secrets, says how keys are put back", code="secrets")
     if isinstance(error, TimeoutError):
         return unavailable("no answer in time", hint="try again; rayfold status shows why")
     hint = f"the platform's log has the cause under {request_id}"

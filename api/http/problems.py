@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from api.http.schema import EventView, FieldProblem, Problem
 from events.model.base import Refusal, Reply
+from events.secrets import mask
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 1
@@ -74,7 +75,7 @@ class HttpProblem(Exception):
         """The whole answer."""
         return web.Response(
             status=self.status,
-            body=self.view(request_id).model_dump_json().encode(),
+            body=mask(self.view(request_id).model_dump_json()).encode(),
             content_type=MEDIA_TYPE,
             headers=self.headers,
         )

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from api.http import queries as q
 from api.http import schema as s
 from api.http import schema_platform as p
+from api.http import schema_secrets as secret
 from api.http import schema_story as story
 
 Reach = Literal["public", "token", "team", "admin"]
@@ -187,6 +188,24 @@ ROUTES: tuple[Route, ...] = (
         status=201,
     ),
     _command("revokeToken", "DELETE", TEAM + "/tokens/{token}", "End a token.", None),
+    _page("listSecrets", TEAM + "/secrets", "Variables that are sealed, by component.", secret.SecretView),
+    _get("listKeys", TEAM + "/keys", "The keys that seal them.", s.Page[secret.KeyView], q.Nothing),
+    _command(
+        "destroyKey",
+        "POST",
+        TEAM + "/keys/destroy",
+        "Make what a key sealed unreadable, for good.",
+        secret.DestroyKey,
+    ),
+    _command(
+        "rotateMaster",
+        "POST",
+        "/v1/keys/rotate-master",
+        "Wrap every team's keys with a new master key.",
+        None,
+        answer=secret.RotatedView,
+        reach="admin",
+    ),
     Route(
         id="putUpload",
         method="PUT",

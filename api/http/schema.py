@@ -6,7 +6,7 @@ Shapes and bounds only; it knows nothing of how a request is served or where an 
 from datetime import datetime
 from typing import Annotated, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr
 
 Item = TypeVar("Item")
 
@@ -18,6 +18,7 @@ Host = Annotated[str, Field(min_length=1, max_length=253)]
 PathPrefix = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^/")]
 ConfigKey = Annotated[str, Field(min_length=1, max_length=128)]
 ConfigValue = Annotated[str, Field(max_length=65536)]
+SecretValue = Annotated[SecretStr, Field(max_length=65536)]
 
 
 class Body(BaseModel):
@@ -110,8 +111,9 @@ class ChangeComponent(Body):
 
 
 class ChangeConfig(Body):
-    """`unset` wins over `set`."""
+    """`secret` is `set` for values that are kept encrypted and never shown again; `unset` wins over both."""
 
+    secret: dict[ConfigKey, SecretValue] = Field(default={}, max_length=1000)
     set: dict[ConfigKey, ConfigValue] = Field(default={}, max_length=1000)
     unset: list[ConfigKey] = Field(default=[], max_length=1000)
     reason: Reason = ""
@@ -298,11 +300,14 @@ class InstanceView(View):
 
 
 class ConfigView(View):
+    """In `config` a secret is `•••• (fingerprint)`; `secret` names those that are."""
+
     team: str
     app: str
     component: str
     version: int
     config: dict[str, str]
+    secret: list[str]
 
 
 class PortView(View):

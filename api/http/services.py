@@ -13,6 +13,7 @@ from actors.logs.line import LogLine
 from actors.ports import CommandPort
 from api.http.schema_platform import CheckView, PoolView
 from events.log.port import EventLog
+from events.secrets.keyring import Keyring
 from projections.database import Database
 
 MIB = 1024 * 1024
@@ -66,6 +67,8 @@ class Services:
     log: EventLog
     database: Database
     logs: LogReads
+    keyring: Keyring
+    master_key_file: Path
     platform: Platform
     uploads: Path
     admin_token: str

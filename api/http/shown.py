@@ -14,6 +14,7 @@ from api.http import schema_story as story
 from api.http.call import at_time, to_time
 from api.http.schema_platform import NodeView
 from events.model.component_parts import SETTINGS, Spec
+from events.secrets import mask
 from projections import views as v
 
 Row = TypeVar("Row")
@@ -115,7 +116,7 @@ def build(row: v.BuildView) -> story.BuildView:
 
 
 def release(row: v.ReleaseView, *, config: bool = False) -> story.ReleaseView:
-    """`config` true: with the configuration, secrets included."""
+    """`config` true: with the configuration, secrets masked."""
     spec = row.release.spec
     return story.ReleaseView(
         team=row.team,
@@ -131,7 +132,7 @@ def release(row: v.ReleaseView, *, config: bool = False) -> story.ReleaseView:
         command=row.command,
         scale=spec.scale,
         rollback_of=row.rollback_of,
-        config=dict(spec.config) if config else None,
+        config=mask(dict(spec.config)) if config else None,
         routes=[f"{r.host}{r.path}" for r in spec.all_routes()],
         settings=settings_of(spec),
         created_at=to_time(row.created_at),

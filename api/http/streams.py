@@ -9,6 +9,7 @@ from types import TracebackType
 from aiohttp import web
 
 from api.http.call import Call
+from events.secrets import mask
 
 WRITE_SECONDS = 30.0  # a client that takes nothing for so long is let go; it resumes by its cursor
 _HEADERS = {
@@ -43,9 +44,12 @@ class EventStream:
             await self.response.write_eof()
 
     async def send(self, data: str, *, id: str = "", event: str = "") -> None:
-        """One event. `data` has no line breaks (JSON on one line). Raises ConnectionResetError when nobody reads."""
+        """One event, secrets masked. `data` has no line breaks (JSON on one line).
+
+        Raises ConnectionResetError when nobody reads.
+        """
         head = (f"id: {id}\n" if id else "") + (f"event: {event}\n" if event else "")
-        await self._write(f"{head}data: {data}\n\n")
+        await self._write(f"{head}data: {mask(data)}\n\n")
 
     async def heartbeat(self, id: str = "") -> None:
         """A comment, and where to resume: filtered events move the cursor too."""

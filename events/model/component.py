@@ -83,6 +83,7 @@ from events.model.operation import (
     OperationTimedOut,
 )
 from events.model.route import path_problem
+from events.secrets import is_sealed
 
 _replace = msgspec.structs.replace
 
@@ -195,7 +196,7 @@ def _change_spec(state: ComponentState, command: ChangeSpec, meta: Meta) -> Deci
 
 def _changed_spec(spec: Spec, command: ChangeSpec) -> Spec | Refusal:
     for key, value in command.config_set.items():
-        if problem := config_problem(key, value):
+        if problem := config_problem(key, value) or _unsealing(spec, key, value):
             return problem
     config = {k: v for k, v in {**spec.config, **command.config_set}.items() if k not in command.config_unset}
     scale = spec.scale if command.scale is None else command.scale
@@ -211,6 +212,14 @@ def _changed_spec(spec: Spec, command: ChangeSpec) -> Spec | Refusal:
     stopped = spec.stopped if command.stopped is None else command.stopped
     changed = _replace(spec, config=config, scale=scale, routes=routes, stopped=stopped)
     return changed.with_settings(command.settings)
+
+
+def _unsealing(spec: Spec, key: str, value: str) -> Refusal | None:
+    """What was once a secret must not get into the log readable because a flag was forgotten."""
+    if is_sealed(value) or not is_sealed(spec.config.get(key, "")):
+        return None
+    hint = f"set it as a secret (config set --secret {key}=…), or unset it first to make it readable"
+    return Refusal(code="conflict", message=f"{key} is a secret, and this value was not given as one", hint=hint)
 
 
 def _kind_of_change(command: ChangeSpec) -> tuple[str, str]:

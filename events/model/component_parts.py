@@ -11,11 +11,13 @@ import msgspec
 
 from events.model.base import Refusal
 from events.model.build import Artifact, Source
+from events.secrets import is_sealed
 
 SECOND = 1_000_000  # microseconds
 STABLE_SECONDS = 60  # an instance that was ready this long starts its crash count anew
 MAX_SCALE = 100
 MAX_CONFIG_VALUE = 64 * 1024  # characters
+MAX_SEALED_VALUE = 6 * MAX_CONFIG_VALUE  # characters: four bytes for each in base64, and what says who can open it
 BACKOFF_FREE_RESTARTS = 3  # restarts at once, before the back-off begins
 BACKOFF_CAP_SECONDS = 300.0
 _CONFIG_KEY = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")
@@ -73,14 +75,14 @@ ALIVE = (
 )
 
 
-class RouteSpec(msgspec.Struct, frozen=True, order=True):
+class RouteSpec(msgspec.Struct, frozen=True, order=True, gc=False):
     """One address: a host and a path prefix that ends on a segment boundary."""
 
     host: str
     path: str = "/"
 
 
-class Endpoint(msgspec.Struct, frozen=True, order=True):
+class Endpoint(msgspec.Struct, frozen=True, order=True, gc=False):
     """Where an instance listens. A draining one finishes its requests and gets no new ones."""
 
     instance: str
@@ -89,7 +91,7 @@ class Endpoint(msgspec.Struct, frozen=True, order=True):
     draining: bool = False
 
 
-class Spec(msgspec.Struct, frozen=True, kw_only=True):
+class Spec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the user wants of a component, apart from the artifact. Sizes in bytes, times in seconds."""
 
     config: dict[str, str] = {}
@@ -152,7 +154,7 @@ def _setting_names() -> str:
     return ", ".join(["probe_path", *sorted(SETTINGS)])
 
 
-class Release(msgspec.Struct, frozen=True, kw_only=True):
+class Release(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The whole desired state of a component, immutable and numbered. `created_at`: microseconds UTC."""
 
     number: int
@@ -166,7 +168,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
-class Instance(msgspec.Struct, frozen=True, kw_only=True):
+class Instance(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One process (tree) as the log knows it. Times in microseconds UTC; `slot` counts from 1."""
 
     id: str
@@ -187,7 +189,7 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     lines: tuple[str, ...] = ()
 
 
-class Slot(msgspec.Struct, frozen=True, kw_only=True):
+class Slot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What became of a slot's last instance. `failures`: crashes in a row."""
 
     failures: int = 0
@@ -198,7 +200,7 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
     was_ready: bool = False
 
 
-class Sibling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Sibling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Another process type of the same build, and how its own operation went."""
 
     process: str
@@ -208,7 +210,7 @@ class Sibling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str = ""
 
 
-class Operation(msgspec.Struct, frozen=True, kw_only=True):
+class Operation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The piece of work under way. Times in microseconds UTC; a deadline of 0 is none."""
 
     id: str
@@ -229,7 +231,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     siblings: tuple[Sibling, ...] = ()
 
 
-class ParentReport(msgspec.Struct, frozen=True, kw_only=True):
+class ParentReport(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The ending of an operation that another stream's operation waits for, until that stream was told."""
 
     stream: str
@@ -237,14 +239,14 @@ class ParentReport(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
-class Task(msgspec.Struct, frozen=True, kw_only=True):
+class Task(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A one-off command; its instance once it has one."""
 
     command: str
     instance: str = ""
 
 
-class ComponentState(msgspec.Struct, frozen=True, kw_only=True):
+class ComponentState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Everything the log says of a component. `version` counts its events.
 
     `routing_version` is the version of the last EndpointsChanged, `applied_version` the highest that every gateway has
@@ -285,8 +287,24 @@ class ComponentState(msgspec.Struct, frozen=True, kw_only=True):
         return earlier[-1] if earlier else 0
 
 
+_FINGERPRINTS_KEPT = 16_384
+_fingerprints: dict[int, tuple[Release, str]] = {}
+"""By the identity of a release, which is immutable; it is held here too, so that its identity is not given away."""
+
+
 def fingerprint(release: Release) -> str:
     """What makes two releases run the same process: 16 hex digits over all but scale, routes and timing of the end."""
+    known = _fingerprints.get(id(release))
+    if known is not None:
+        return known[1]
+    digest = _digest(release)
+    if len(_fingerprints) >= _FINGERPRINTS_KEPT:
+        _fingerprints.clear()
+    _fingerprints[id(release)] = (release, digest)
+    return digest
+
+
+def _digest(release: Release) -> str:
     spec = msgspec.structs.replace(release.spec, scale=0, stopped=False, routes=(), drain_seconds=0, grace_seconds=0)
     stable = msgspec.structs.replace(spec, config=dict(sorted(spec.config.items())))
     body = msgspec.msgpack.encode((release.artifact.digest, release.command, stable))
@@ -307,7 +325,7 @@ def config_problem(key: str, value: str) -> Refusal | None:
         return Refusal(code="invalid", message=message, hint="for example: DATABASE_URL")
     if key == _RESERVED[0] or key.startswith(_RESERVED[1]):
         return Refusal(code="invalid", message=f"{key} is set by the platform", hint="choose another name")
-    if len(value) > MAX_CONFIG_VALUE or "\0" in value:
+    if len(value) > (MAX_SEALED_VALUE if is_sealed(value) else MAX_CONFIG_VALUE) or "\0" in value:
         message = f"expected a value of at most {MAX_CONFIG_VALUE} characters without NUL for {key}"
         return Refusal(code="invalid", message=message, hint="put large data into a file of the application")
     return None

@@ -217,7 +217,7 @@ def _after_claims(state: ComponentState, operation: Operation, now: int, nodes: 
         if ended is None:
             return []
         if ended.exit_code != 0:
-            reason = f"the release step `{step}` ended with exit code {ended.exit_code}"
+            reason = f"the release step `{step}` ended with exit code {ended.exit_code}{_unseen(ended)}"
             return _failed(state, "release_step_failed", reason, ended.lines)
     deadline = now + (release.spec.start_timeout_seconds + ROLLOUT_MARGIN_SECONDS) * SECOND
     return [RolloutStarted(operation=operation.id, release=release.number, deadline_at=deadline)]
@@ -316,6 +316,11 @@ def _fill_slots(state: ComponentState, now: int, nodes: Sequence[str]) -> list[E
     return events
 
 
+def _unseen(ended: Instance) -> str:
+    """What there is to say of an instance that has no exit code of its own."""
+    return f": {ended.reason}" if ended.exit_code == -1 and ended.reason else ""
+
+
 def _start_tasks(state: ComponentState, now: int, nodes: Sequence[str]) -> list[Event]:
     for operation, task in state.tasks.items():
         if state.status is not ComponentStatus.ACTIVE:
@@ -326,7 +331,7 @@ def _start_tasks(state: ComponentState, now: int, nodes: Sequence[str]) -> list[
                 continue
             if ended.exit_code == 0:
                 return [OperationSucceeded(operation=operation, detail="exit code 0")]
-            reason = f"exit code {ended.exit_code}"
+            reason = f"exit code {ended.exit_code}{_unseen(ended)}"
             return [OperationFailed(operation=operation, code="task_failed", reason=reason, lines=ended.lines)]
         node = _pick_node(state, nodes)
         if node:

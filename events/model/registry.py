@@ -46,6 +46,10 @@ class Aggregate(msgspec.Struct, frozen=True, kw_only=True):
     next_deadline: Callable[[Any, int], int | None] = lambda state, now: None
 
 
+def _team_effects(state: team.TeamState) -> list[component_progress.Effect]:
+    return [component_progress.Effect("destroy-key", key) for key in sorted(state.doomed_keys)]
+
+
 def _app_effects(state: app.AppState) -> list[component_progress.Effect]:
     if state.status is not app.AppStatus.DESTROYING:
         return []
@@ -71,6 +75,7 @@ AGGREGATES: dict[str, Aggregate] = {
             command=team.TeamCommand,
             apply=team.apply,
             decide=team.decide,
+            effects=_team_effects,
         ),
         Aggregate(
             kind="app",
@@ -127,7 +132,10 @@ UPCASTERS: dict[tuple[str, int], Upcaster] = {}
 """(type, from version) → the step to the next version. Empty until a released event changes its shape."""
 
 _encoder = msgspec.msgpack.Encoder()
-_decoders = {name: msgspec.msgpack.Decoder(cls) for name, cls in EVENT_TYPES.items()}
+BODY_DECODERS: dict[str, tuple[Callable[[msgspec.Raw], Event], int]] = {
+    name: (msgspec.msgpack.Decoder(cls).decode, cls.schema_version) for name, cls in EVENT_TYPES.items()
+}
+"""type → how to read a body of its current schema version, and that version."""
 _command_decoders = {kind: msgspec.msgpack.Decoder(a.command) for kind, a in AGGREGATES.items()}
 
 
@@ -151,18 +159,23 @@ def encode_event(event: Event) -> msgspec.Raw:
 
 def decode_event(record: EventRecord) -> Event:
     """The event of a record, upcast to the current schema; raises UnknownEventError for a type or version not known."""
-    decoder = _decoders.get(record.type)
-    if decoder is None:
-        raise UnknownEventError(f"expected an event type known to this version, found {record.type!r}: upgrade rayfold")
-    current = EVENT_TYPES[record.type].schema_version
-    if record.schema_version == current:
-        return decoder.decode(record.body)
-    body = msgspec.msgpack.decode(record.body, type=dict[str, object])
-    for version in range(record.schema_version, current):
-        body = UPCASTERS[(record.type, version)](body)
-    if record.schema_version > current:
-        raise UnknownEventError(f"{record.type} has schema version {record.schema_version}, newer than {current}")
-    return msgspec.convert(body, EVENT_TYPES[record.type])
+    return decode_body(record.type, record.schema_version, record.body)
+
+
+def decode_body(event_type: str, schema_version: int, body: msgspec.Raw) -> Event:
+    """The event that `body` holds, upcast to the current schema. Raises as `decode_event`."""
+    known = BODY_DECODERS.get(event_type)
+    if known is None:
+        raise UnknownEventError(f"expected an event type known to this version, found {event_type!r}: upgrade rayfold")
+    decode, current = known
+    if schema_version == current:
+        return decode(body)
+    fields = msgspec.msgpack.decode(body, type=dict[str, object])
+    for version in range(schema_version, current):
+        fields = UPCASTERS[(event_type, version)](fields)
+    if schema_version > current:
+        raise UnknownEventError(f"{event_type} has schema version {schema_version}, newer than {current}")
+    return msgspec.convert(fields, EVENT_TYPES[event_type])
 
 
 def encode_command(command: Command) -> msgspec.Raw:

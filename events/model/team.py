@@ -15,12 +15,24 @@ class TeamStatus(StrEnum):
     DELETED = "deleted"
 
 
-class TeamState(msgspec.Struct, frozen=True, kw_only=True):
-    """`tokens` maps a token's name to the sha256 of its secret, in hex: the secret itself is never stored."""
+class DoomedKey(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Who wants a data key gone, and why."""
+
+    by: str
+    why: str = ""
+
+
+class TeamState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """`tokens` maps a token's name to the sha256 of its secret, in hex: the secret itself is never stored.
+
+    `doomed_keys` are data keys that are to be destroyed, by id; the keys themselves are no part of any state or event.
+    """
 
     status: TeamStatus = TeamStatus.ABSENT
     name: str = ""
     tokens: dict[str, str] = {}
+    doomed_keys: dict[str, DoomedKey] = {}
+    destroyed_keys: tuple[str, ...] = ()
 
 
 class TeamCreated(Event, frozen=True):
@@ -40,6 +52,22 @@ class TeamDeleted(Event, frozen=True):
     pass
 
 
+class TeamKeyDestructionRequested(Event, frozen=True):
+    """The intent to destroy a data key; durable before anything is."""
+
+    key_id: str
+    by: str
+    why: str = ""
+
+
+class TeamKeyDestroyed(Event, frozen=True):
+    """Nobody can read any more what this key sealed, here or in any release."""
+
+    key_id: str
+    by: str
+    why: str = ""
+
+
 class CreateTeam(Command, frozen=True):
     name: str
 
@@ -53,20 +81,41 @@ class RevokeTeamToken(Command, frozen=True):
     name: str
 
 
-TeamEvent = TeamCreated | TeamTokenIssued | TeamTokenRevoked | TeamDeleted
-TeamCommand = CreateTeam | IssueTeamToken | RevokeTeamToken
+class DestroyTeamKey(Command, frozen=True):
+    key_id: str
+
+
+class ReportKeyDestroyed(Command, frozen=True):
+    key_id: str
+
+
+TeamEvent = (
+    TeamCreated | TeamTokenIssued | TeamTokenRevoked | TeamDeleted | TeamKeyDestructionRequested | TeamKeyDestroyed
+)
+TeamCommand = CreateTeam | IssueTeamToken | RevokeTeamToken | DestroyTeamKey | ReportKeyDestroyed
 
 
 def apply(state: TeamState, event: TeamEvent, at: int) -> TeamState:
     match event:
         case TeamCreated(name=name):
-            return TeamState(status=TeamStatus.ACTIVE, name=name)
+            # A key that an earlier life of this name wanted gone must go all the same.
+            return TeamState(
+                status=TeamStatus.ACTIVE,
+                name=name,
+                doomed_keys=state.doomed_keys,
+                destroyed_keys=state.destroyed_keys,
+            )
         case TeamTokenIssued(name=name, sha256=digest):
             return msgspec.structs.replace(state, tokens={**state.tokens, name: digest})
         case TeamTokenRevoked(name=name):
             return msgspec.structs.replace(state, tokens={k: v for k, v in state.tokens.items() if k != name})
         case TeamDeleted():
             return msgspec.structs.replace(state, status=TeamStatus.DELETED, tokens={})
+        case TeamKeyDestructionRequested(key_id=key, by=by, why=why):
+            return msgspec.structs.replace(state, doomed_keys={**state.doomed_keys, key: DoomedKey(by=by, why=why)})
+        case TeamKeyDestroyed(key_id=key):
+            left = {k: v for k, v in state.doomed_keys.items() if k != key}
+            return msgspec.structs.replace(state, doomed_keys=left, destroyed_keys=(*state.destroyed_keys, key))
 
 
 def decide(state: TeamState, command: TeamCommand, meta: Meta) -> Decision:
@@ -75,6 +124,9 @@ def decide(state: TeamState, command: TeamCommand, meta: Meta) -> Decision:
             if state.status is TeamStatus.ACTIVE:
                 return Refusal(code="conflict", message=f"team {name} exists already")
             return name_problem("a team name", name) or [TeamCreated(name=name)]
+        case ReportKeyDestroyed(key_id=key):
+            doomed = state.doomed_keys.get(key)
+            return [TeamKeyDestroyed(key_id=key, by=doomed.by, why=doomed.why)] if doomed else []
         case _ if state.status is not TeamStatus.ACTIVE:
             return Refusal(code="not_found", message="no such team", hint="rayfold teams create NAME")
         case IssueTeamToken(name=name, sha256=digest):
@@ -85,4 +137,8 @@ def decide(state: TeamState, command: TeamCommand, meta: Meta) -> Decision:
             if name not in state.tokens:
                 return Refusal(code="not_found", message=f"no token called {name[:60]!r}")
             return [TeamTokenRevoked(name=name)]
+        case DestroyTeamKey(key_id=key):
+            if key in state.doomed_keys or key in state.destroyed_keys:
+                return []
+            return [TeamKeyDestructionRequested(key_id=key, by=meta.actor, why=meta.reason)]
     raise TypeError(f"not a team command: {type(command).__name__}")

@@ -26,6 +26,9 @@ from events.model.base import Command, Envelope, Reply, service_id_of
 from events.model.build import Artifact, BuildStatus, FinishBuild
 from events.model.component_parts import ComponentState, InstanceStatus
 from events.model.registry import encode_command
+from events.secrets.keyring import Keyring
+from events.secrets.master import ensure_master_file
+from events.secrets.table import MemoryKeyTable
 
 PARTITION = 0
 DEADLINE_SECONDS = 30.0
@@ -76,6 +79,7 @@ class World:
         self.delivered = 1
         self.store = MemoryStore(1)
         self.supervisors: dict[str, Supervisor] = {}
+        self.keys = Keyring(table=MemoryKeyTable(), master_file=base / "master.key")
         self.builds: dict[tuple[str, int], asyncio.Task[FinishBuild]] = {}
         self.cancelled = asyncio.Event()
         self.slow = False
@@ -87,6 +91,7 @@ class World:
 
     async def open(self) -> None:
         app = self.base / "app"
+        ensure_master_file(self.base / "master.key")
         (app / "started").mkdir(parents=True)
         (app / "started").chmod(0o777)
         (app / "server.py").write_text(SERVER)
@@ -117,7 +122,7 @@ class World:
         log = TakingLog(self.store)
         await log.open()
         supervisor = Supervisor(name=name, event_log=log, nodes=self)
-        supervisor.use(around(Effects(commands=self, nodes=self, builders=self, gateways=self)))
+        supervisor.use(around(Effects(commands=self, nodes=self, builders=self, gateways=self, keys=self.keys)))
         self.supervisors[name] = supervisor
         await supervisor.assign([PARTITION])
 

@@ -6,11 +6,12 @@ from api.http import schema as s
 from api.http.answers import accepted
 from api.http.call import Call, reason_of
 from api.http.context import accepted_view
-from api.http.problems import invalid
+from api.http.problems import invalid, of_refusal
 from api.http.queries import Destroy, RemoveRoute
 from events.model.base import Command, service_id_of
 from events.model.component_commands import ChangeSpec, DestroyComponent, Restart, Rollback, RunTask
-from events.model.component_parts import RouteSpec
+from events.model.component_parts import RouteSpec, config_problem
+from events.secrets import is_sealed
 
 
 async def command(call: Call, order: Command, reason: str) -> web.Response:
@@ -33,9 +34,29 @@ async def change_component(call: Call) -> web.Response:
 
 async def change_config(call: Call) -> web.Response:
     body = call.body_as(s.ChangeConfig)
-    if not body.set and not body.unset:
-        raise invalid("expected variables in set or unset, found none")
-    return await command(call, ChangeSpec(config_set=dict(body.set), config_unset=tuple(body.unset)), body.reason)
+    if not body.set and not body.secret and not body.unset:
+        raise invalid("expected variables in set, secret or unset, found none")
+    given = {**body.set, **await _sealed(call, body)}
+    return await command(call, ChangeSpec(config_set=given, config_unset=tuple(body.unset)), body.reason)
+
+
+async def _sealed(call: Call, body: s.ChangeConfig) -> dict[str, str]:
+    """The secrets of `body` as they may go on: before they are part of any command. Raises HttpProblem 404, 422."""
+    clear = {key: value.get_secret_value() for key, value in body.secret.items()}
+    for key, text in {**body.set, **clear}.items():
+        if is_sealed(text):
+            raise invalid(f"{key}: expected a value, found the text of a sealed one, which opens at its own place only")
+    if both := sorted(clear.keys() & body.set.keys()):
+        raise invalid(f"expected each variable in set or in secret, found in both: {both[0]}")
+    for key, text in clear.items():
+        if problem := config_problem(key, text):  # its length and letters cannot be seen once it is sealed
+            raise of_refusal(problem)
+    if not clear:
+        return {}
+    team = call.name("team")
+    await call.context.reads.team(team)  # nobody's key is made for a team that there is not
+    stream = f"component/{service_id_of(team, call.name('app'), call.name('component'))}"
+    return await call.context.services.keyring.seal_all(team, stream, clear)
 
 
 async def change_probe(call: Call) -> web.Response:

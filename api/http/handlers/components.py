@@ -13,6 +13,7 @@ from api.http.call import Call
 from api.http.problems import HttpProblem, not_found
 from api.http.queries import PageOf, Preview
 from events.model.component_parts import Release
+from events.secrets import is_sealed, mask
 from projections import queries
 from projections.views import ComponentView, ReleaseView
 
@@ -153,8 +154,14 @@ async def list_instances(call: Call) -> web.Response:
 
 async def get_config(call: Call) -> web.Response:
     row = await _component(call)
+    config = row.spec.config
     view = s.ConfigView(
-        team=row.team, app=row.app, component=row.name, version=row.version, config=dict(row.spec.config)
+        team=row.team,
+        app=row.app,
+        component=row.name,
+        version=row.version,
+        config=mask(config),
+        secret=sorted(key for key, value in config.items() if is_sealed(value)),
     )
     return versioned(view, row.version)
 

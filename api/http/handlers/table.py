@@ -15,6 +15,7 @@ from api.http.handlers import (
     operations,
     past,
     platform,
+    secrets,
     teams,
     uploads,
 )
@@ -24,6 +25,7 @@ Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 HANDLERS: dict[str, Handler] = {
     **platform.HANDLERS,
     **teams.HANDLERS,
+    **secrets.HANDLERS,
     **uploads.HANDLERS,
     **apps.HANDLERS,
     **components.HANDLERS,

@@ -30,6 +30,9 @@ from events.model.build import Artifact, BuildStatus, FinishBuild
 from events.model.component_commands import ReportExited, ReportReady
 from events.model.component_parts import InstanceStatus
 from events.model.registry import encode_command
+from events.secrets.keyring import Keyring
+from events.secrets.master import ensure_master_file
+from events.secrets.table import MemoryKeyTable
 from projections.database import Database
 from projections.projector import Projector
 
@@ -50,11 +53,13 @@ class World:
         self.wake = asyncio.Event()
         self.fails = ""
         self.tasks: set[asyncio.Task[None]] = set()
+        self.ordered: list[StartOrder] = []
 
     def nodes(self) -> Sequence[str]:
         return ["n1"]
 
     async def start(self, node: str, order: StartOrder) -> Started:
+        self.ordered.append(order)
         task = asyncio.create_task(self._go_on(f"component/{order.service_id}", order))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
@@ -278,7 +283,9 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     await log.open()
     supervisor = Supervisor(name="s1", event_log=log, nodes=world)
     world.supervisor = supervisor
-    supervisor.use(Effects(commands=supervisor, nodes=world, builders=world, gateways=world))
+    ensure_master_file(tmp_path / "master.key")
+    keyring = Keyring(table=MemoryKeyTable(), master_file=tmp_path / "master.key")
+    supervisor.use(Effects(commands=supervisor, nodes=world, builders=world, gateways=world, keys=keyring))
     await supervisor.assign(range(PARTITIONS))
     database = Database(f"sqlite:///{tmp_path / 'sql' / 'rayfold.db'}")
     await asyncio.to_thread(database.migrate)
@@ -290,6 +297,8 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
         log=log,
         database=database,
         logs=lines,
+        keyring=keyring,
+        master_key_file=tmp_path / "master.key",
         platform=parts,
         uploads=tmp_path / "uploads",
         admin_token=ADMIN,
