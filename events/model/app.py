@@ -22,7 +22,7 @@ class AppStatus(StrEnum):
     DESTROYED = "destroyed"
 
 
-class AppState(msgspec.Struct, frozen=True, kw_only=True):
+class AppState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """`components` maps a component's name to its service_id."""
 
     status: AppStatus = AppStatus.ABSENT

@@ -17,8 +17,12 @@ _NAME = re.compile(r"^[a-z](?:[a-z0-9]|-(?=[a-z0-9]))*$")
 _HOST_LABEL = re.compile(r"^(?!-)[a-z0-9-]{1,63}(?<!-)$")
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Something that happened. The class name is the stored type; old schema versions are upcast on read."""
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """Something that happened. The class name is the stored type; old schema versions are upcast on read.
+
+    Events, and the states they make, hold values only and cannot refer to themselves: without `gc=False` the collector
+    walks all of them again and again while a log is folded, which costs more than the fold.
+    """
 
     schema_version: ClassVar[int] = 1
 

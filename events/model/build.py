@@ -27,7 +27,7 @@ LIVE = (BuildStatus.QUEUED, BuildStatus.RUNNING)
 MAX_ATTEMPTS = 3
 
 
-class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Where the source comes from. `kind`: upload (digest of the uploaded tar) or git (url, ref, subdir)."""
 
     kind: str
@@ -37,7 +37,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     subdir: str = ""
 
 
-class Artifact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Artifact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What a build made: content-addressed, with how to run it. `processes` maps a process type to its command."""
 
     digest: str
@@ -52,7 +52,7 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     settings: dict[str, str] = {}
 
 
-class BuildState(msgspec.Struct, frozen=True, kw_only=True):
+class BuildState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     status: BuildStatus = BuildStatus.ABSENT
     build_id: str = ""
     service_id: str = ""

@@ -16,7 +16,7 @@ class NodeStatus(StrEnum):
     LEFT = "left"
 
 
-class NodeState(msgspec.Struct, frozen=True, kw_only=True):
+class NodeState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     status: NodeStatus = NodeStatus.ABSENT
     name: str = ""
     address: str = ""

@@ -17,7 +17,7 @@ class RouteStatus(StrEnum):
     CLAIMED = "claimed"
 
 
-class RouteState(msgspec.Struct, frozen=True, kw_only=True):
+class RouteState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """`as_of`: for each component that ever held it, its version when it last claimed or released it."""
 
     status: RouteStatus = RouteStatus.FREE

@@ -1,0 +1,116 @@
+"""Folding batches of columns gives what folding record by record gives, for whole lives of every kind of stream."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.histories import World, component_life, partition, platform_life
+from events.log.codec import check_command, decode_facts, encode_batch
+from events.log.errors import LogBroken
+from events.log.records import EventRecord, Position
+from events.model.component_parts import ComponentState
+from events.model.folding import PartitionFold
+from events.model.registry import AGGREGATES, EVENT_TYPES, apply_record, fold, initial_state
+
+
+def batches(records: Sequence[EventRecord], sizes: Sequence[int]) -> list[tuple[int, bytes]]:
+    """`records` as stored, in batches of these sizes, the last of them repeated."""
+    values: list[tuple[int, bytes]] = []
+    base = 0
+    for size in [*sizes, *([sizes[-1]] * len(records))]:
+        part = records[base : base + size]
+        if not part:
+            break
+        commands = [check_command(record.event_id, [record]) for record in part]
+        _, value = encode_batch(partition=0, base=base, epoch=1, txn_id="t", previous=b"", commands=commands)
+        values.append((base, value))
+        base += len(part)
+    return values
+
+
+def folded(values: Sequence[tuple[int, bytes]], into: PartitionFold | None = None) -> PartitionFold:
+    into = into or PartitionFold()
+    for base, value in values:
+        into.add(decode_facts(value, Position(0, base)))
+    return into
+
+
+def by_stream(records: Sequence[EventRecord]) -> dict[str, list[EventRecord]]:
+    streams: dict[str, list[EventRecord]] = {}
+    for record in records:
+        streams.setdefault(record.stream, []).append(record)
+    return streams
+
+
+@settings(max_examples=15)
+@given(seed=st.integers(0, 10_000), sizes=st.lists(st.integers(1, 120), min_size=1, max_size=6), whole=st.booleans())
+def test_a_fold_of_batches_is_the_plain_fold(seed: int, sizes: list[int], whole: bool) -> None:
+    records = platform_life(seed) if whole else component_life(seed, events=300)
+    result = folded(batches(records, sizes))
+    streams = by_stream(records)
+    assert result.next_offset == len(records)
+    assert result.states.keys() == streams.keys()
+    for stream, own in streams.items():
+        assert result.states[stream].state == fold(stream, own)
+        assert result.states[stream].version == len(own)
+        assert records[result.states[stream].last_offset] == own[-1]
+
+
+def test_the_histories_hold_every_kind_of_stream_and_most_events() -> None:
+    records = [record for seed in range(6) for record in (*platform_life(seed), *component_life(seed))]
+    assert {record.stream.partition("/")[0] for record in records} == AGGREGATES.keys()
+    missing = EVENT_TYPES.keys() - {record.type for record in records}
+    # What needs a second process type, a deadline that passes, or a change before the first release.
+    assert missing <= {
+        "SiblingsRequested", "SiblingEnded", "ParentTold", "OperationTimedOut", "OperationCancelled", "SpecChanged",
+        "BuildTimedOut", "BuildCancelled", "BuildCancelRequested", "CancelRequested", "RolloutFailed", "TeamDeleted",
+        "TeamKeyDestructionRequested", "TeamKeyDestroyed",
+    }  # fmt: skip
+
+
+def test_every_event_of_a_component_counts_one_version_and_leaves_the_state_before_alone() -> None:
+    state = initial_state("component/0")
+    for record in component_life(11, events=400):
+        if record.stream.startswith("component/"):
+            assert isinstance(state, ComponentState)
+            before = repr(state)
+            after = apply_record(state, record)
+            assert isinstance(after, ComponentState)
+            assert repr(state) == before
+            assert after.version == state.version + 1
+            state = after
+
+
+def test_the_same_seed_gives_the_same_history() -> None:
+    assert component_life(3) == component_life(3)
+    assert component_life(3) != component_life(4)
+    assert World(seed=1).records == []
+
+
+def test_a_renamed_life_folds_to_the_same_under_its_own_name() -> None:
+    records = list(partition(events=3000, streams_of=100, templates=3, at_once=8))
+    for stream, own in by_stream(records).items():
+        state = fold(stream, own)
+        if isinstance(state, ComponentState):
+            assert stream == f"component/{state.service_id}"
+            assert state.operation is None or state.operation.id
+            assert all(key.startswith(state.service_id) for key in state.instances)
+
+
+def test_what_was_folded_already_is_passed_over_and_a_gap_is_refused() -> None:
+    records = component_life(1)
+    values = batches(records, [10])
+    part = folded(values[:2])
+    again = folded(values[1:3], part)
+    assert again.next_offset == 30
+    with pytest.raises(LogBroken, match="expected a batch that holds offset 30, found one from 50 on"):
+        folded(values[5:6], part)
+
+
+def test_a_missing_version_is_refused_and_named() -> None:
+    records = component_life(1)
+    values = batches([records[0], records[2]], [2])
+    with pytest.raises(LogBroken, match="expected version 2 at offset 1, found 3"):
+        folded(values)
