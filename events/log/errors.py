@@ -104,13 +104,24 @@ class CorruptBatch(LogBroken):
         self.why = why
 
 
+class CorruptSegment(LogBroken):
+    """An archived segment is not what its manifest says; `position` is where it begins."""
+
+    def __init__(self, position: Position, location: str, why: str) -> None:
+        super().__init__(
+            f"archived segment {location}, which begins at {position}, is corrupt: {why}; restore it from a backup"
+        )
+        self.position = position
+        self.location = location
+
+
 class LogHole(LogBroken):
     """The offsets from `position` on are absent although later ones exist."""
 
     def __init__(self, position: Position, next_base: int) -> None:
         super().__init__(
             f"expected a batch that holds {position}, found the next one at offset {next_base}; "
-            "these events are not in the hot log: read them from the archive"
+            "no archived segment holds these events either: restore them from a backup"
         )
         self.position = position
 

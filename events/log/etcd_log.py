@@ -4,23 +4,24 @@ Knows keys and pages; batches are the codec's, group commit the writer's, joinin
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 
 import msgspec
 
-from events.log.codec import decode_header
+from events.log.archive.cold import ColdSegments
+from events.log.archive.tiers import TieredStore
+from events.log.blobs import BlobStore
 from events.log.errors import Fenced, LayoutMismatch, LogError
 from events.log.etcd_claim import EtcdClaim, win_claim
 from events.log.etcd_client import EtcdClient
 from events.log.etcd_connection import EtcdSettings
-from events.log.etcd_hub import WatchHub
+from events.log.etcd_store import EtcdStore
 from events.log.keys import HASH_NAME, LAYOUT_FORMAT, Keys
 from events.log.ledger import WINDOW
 from events.log.port import OwnerRecord, PartitionWriter
 from events.log.reader import RECHECK_S, LogReader
-from events.log.records import Position, StoredEvent
+from events.log.records import StoredEvent
 from events.log.recovery import recover
-from events.log.store import PAGE_BATCHES, PAGE_OFFSETS, StoredBatch, Subscription
 from events.log.writer import BatchingWriter, WriterLimits
 
 DEFAULT_PARTITIONS = 16
@@ -34,59 +35,6 @@ class LogLayout(msgspec.Struct, frozen=True, kw_only=True):
     format: int = LAYOUT_FORMAT
 
 
-class EtcdStore:
-    """Reading side: pages by key range with a tight upper bound, and the hub's live batches."""
-
-    def __init__(self, client: EtcdClient, keys: Keys) -> None:
-        self._client = client
-        self._keys = keys
-        self.hub = WatchHub(client, keys)
-
-    async def page(self, partition: int, base: int) -> list[StoredBatch]:
-        listing = await self._client.range(
-            self._keys.batch(partition, base), self._keys.batch(partition, base + PAGE_OFFSETS), limit=PAGE_BATCHES
-        )
-        return [StoredBatch(self._base(item.key), item.mod_revision, item.value) for item in listing]
-
-    async def tail_hint(self, partition: int) -> int:
-        hint = await self._client.get(self._keys.tail_hint(partition))
-        return int(hint.value) if hint is not None and hint.value.isdigit() else 0
-
-    async def subscribe(self, partitions: Iterable[int]) -> Subscription:
-        return self.hub.subscribe(partitions)
-
-    def unsubscribe(self, subscription: Subscription) -> None:
-        self.hub.unsubscribe(subscription)
-
-    async def tail(self, partition: int) -> int:
-        """Hop over keys alone from the hint; contiguous offsets make the first absent base the tail."""
-        start = await self.tail_hint(partition)
-        if start and await self._client.get(self._keys.batch(partition, start)) is None:
-            start = 0
-        while True:
-            listing = await self._client.range(
-                self._keys.batch(partition, start),
-                self._keys.batch(partition, start + PAGE_OFFSETS),
-                limit=PAGE_OFFSETS,
-                keys_only=True,
-            )
-            if not listing.items:
-                return start
-            newest = await self._client.get(listing.items[-1].key)
-            if newest is None:
-                # Archived between the two reads: what is newer is still there.
-                start = self._base(listing.items[-1].key) + 1
-                continue
-            base = self._base(newest.key)
-            end = decode_header(newest.value, Position(partition, base)).end
-            if end < start + PAGE_OFFSETS:
-                return end
-            start = end
-
-    def _base(self, key: str) -> int:
-        return int(key.rpartition("/")[2], 16)
-
-
 class EtcdEventLog:
     """An `EventLog` on etcd. Use one per process and event loop; its client is shared by everything it does.
 
@@ -98,6 +46,7 @@ class EtcdEventLog:
         settings: EtcdSettings,
         *,
         partitions: int = DEFAULT_PARTITIONS,
+        blobs: BlobStore | None = None,
         limits: WriterLimits | None = None,
         ledger_window: int = WINDOW,
         recheck_s: float = RECHECK_S,
@@ -109,7 +58,8 @@ class EtcdEventLog:
         self._keys = Keys(settings.namespace)
         self.client = client or EtcdClient(settings)
         self._store = EtcdStore(self.client, self._keys)
-        self._reader = LogReader(self._store, recheck_s=recheck_s)
+        self._tiers = TieredStore(self._store, ColdSegments(self._store.manifests, blobs))
+        self._reader = LogReader(self._tiers, recheck_s=recheck_s)
         self._keepers: dict[BatchingWriter, asyncio.Task[None]] = {}
 
     @property
@@ -139,7 +89,7 @@ class EtcdEventLog:
         self._check(partition)
         claim = await win_claim(self.client, self._keys, partition, owner, force=force)
         try:
-            recovered = await recover(self._store, partition, self._ledger_window)
+            recovered = await recover(self._tiers, partition, self._ledger_window)
         except LogError:
             await claim.give_up(None)
             raise
@@ -149,9 +99,9 @@ class EtcdEventLog:
         self._keep(claim, writer)
         return writer
 
-    def read(self, partition: int, from_offset: int) -> AsyncIterator[list[StoredEvent]]:
+    def read(self, partition: int, from_offset: int, *, stream: str | None = None) -> AsyncIterator[list[StoredEvent]]:
         self._check(partition)
-        return self._reader.read(partition, from_offset)
+        return self._reader.read(partition, from_offset, stream=stream)
 
     def follow(self, partition: int, from_offset: int) -> AsyncIterator[list[StoredEvent]]:
         return self.follow_all({partition: from_offset})

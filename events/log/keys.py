@@ -14,6 +14,7 @@ class Keys:
         self.root = f"/{namespace}/"
         self.layout = f"{self.root}layout"
         self.partitions = f"{self.root}p/"
+        self.compaction = f"{self.root}compaction"
 
     def _partition(self, partition: int) -> str:
         return f"{self.partitions}{partition:02d}/"
@@ -41,6 +42,10 @@ class Keys:
     def segment(self, partition: int, base: int) -> str:
         """Manifest of an archived segment."""
         return f"{self._partition(partition)}seg/{base:016x}"
+
+    def snapshot(self, partition: int) -> str:
+        """Where the partition's newest snapshot is, and its offset."""
+        return f"{self._partition(partition)}snap"
 
     def parse_batch(self, key: str) -> tuple[int, int] | None:
         """(partition, base) if `key` is a batch's, else None."""

@@ -8,15 +8,27 @@ import os
 import socket
 import time
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
+from events.log.archive.cold import ColdSegments
+from events.log.archive.manifest import SegmentManifest
+from events.log.archive.tiers import TieredStore
+from events.log.blobs import MemoryBlobs
 from events.log.errors import Fenced, LayoutMismatch, LogBroken, PartitionOwned
 from events.log.ledger import WINDOW
 from events.log.port import OwnerRecord
 from events.log.reader import LogReader
 from events.log.records import StoredEvent
 from events.log.recovery import recover
-from events.log.store import PAGE_BATCHES, PAGE_OFFSETS, StoredBatch, Subscription
+from events.log.store import (
+    DELETES_AT_ONCE,
+    MANIFESTS_AT_ONCE,
+    PAGE_BATCHES,
+    PAGE_OFFSETS,
+    SeenLow,
+    StoredBatch,
+    Subscription,
+)
 from events.log.writer import BatchingWriter, WriterLimits
 
 
@@ -30,12 +42,19 @@ class _Partition:
         self.owner: OwnerRecord | None = None
         self.tail_hint = 0
         self.writer: BatchingWriter | None = None
+        self.low = SeenLow(0, 0)
+        self.segments: list[SegmentManifest] = []
+        self.snapshot_offset: int | None = None
 
 
 class MemoryStore:
-    """What etcd would hold. Shared by every log opened over it; touched from one event loop only."""
+    """What etcd and the archive would hold: a `HotStore` and `blobs`.
+
+    Shared by every log opened over it; touched from one event loop only.
+    """
 
     def __init__(self, partitions: int = 16) -> None:
+        self.blobs = MemoryBlobs()
         self.partitions = [_Partition() for _ in range(partitions)]
         self.revision = 0
         self._subscriptions: list[Subscription] = []
@@ -57,6 +76,40 @@ class MemoryStore:
 
     def unsubscribe(self, subscription: Subscription) -> None:
         self._subscriptions.remove(subscription)
+
+    async def low(self, partition: int) -> SeenLow:
+        return self.partitions[partition].low
+
+    async def manifests(self, partition: int, base: int) -> list[SegmentManifest]:
+        found = [manifest for manifest in self.partitions[partition].segments if manifest.base >= base]
+        return found[:MANIFESTS_AT_ONCE]
+
+    async def record(self, partition: int, seen: SeenLow, manifest: SegmentManifest) -> bool:
+        await asyncio.sleep(0)
+        kept = self.partitions[partition]
+        if kept.low != seen or manifest.base != seen.first_hot or manifest.end not in kept.batches:
+            return False
+        self.revision += 1
+        kept.segments.append(manifest)
+        kept.low = SeenLow(manifest.end, self.revision)
+        return True
+
+    async def bases(self, partition: int, start: int, end: int) -> list[int]:
+        bases = self.partitions[partition].bases
+        return bases[bisect_left(bases, start) : bisect_left(bases, end)][:DELETES_AT_ONCE]
+
+    async def delete(self, partition: int, seen: SeenLow, bases: Sequence[int]) -> bool:
+        await asyncio.sleep(0)
+        kept = self.partitions[partition]
+        if kept.low != seen:
+            return False
+        for base in bases:
+            if kept.batches.pop(base, None) is not None:
+                kept.bases.remove(base)
+        return True
+
+    async def snapshot_offset(self, partition: int) -> int | None:
+        return self.partitions[partition].snapshot_offset
 
     def put(self, partition: int, base: int, value: bytes) -> int:
         """Keep a batch and tell the followers; returns the new revision."""
@@ -84,7 +137,8 @@ class _MemorySlots:
         await asyncio.sleep(0)
         if self._kept.epoch != self._epoch:
             raise Fenced(f"partition {self._partition}: expected epoch {self._epoch}, found {self._kept.epoch}; stop")
-        if base in self._kept.batches or not (previous is None or previous in self._kept.batches):
+        continues = self._kept.low.revision == 0 if previous is None else previous in self._kept.batches
+        if base in self._kept.batches or not continues:
             raise LogBroken(f"partition {self._partition}: the slot at offset {base} does not continue the log")
         return self._store.put(self._partition, base, value)
 
@@ -112,7 +166,8 @@ class MemoryEventLog:
         self._store = store or MemoryStore(partitions)
         self._limits = limits
         self._ledger_window = ledger_window
-        self._reader = LogReader(self._store)
+        self._tiers = TieredStore(self._store, ColdSegments(self._store.manifests, self._store.blobs))
+        self._reader = LogReader(self._tiers)
         self._writers: list[BatchingWriter] = []
 
     @property
@@ -142,7 +197,7 @@ class MemoryEventLog:
             claimed_at=time.time_ns() // 1000,
         )
         epoch = kept.epoch
-        recovered = await recover(self._store, partition, self._ledger_window)
+        recovered = await recover(self._tiers, partition, self._ledger_window)
         slots = _MemorySlots(self._store, partition, epoch)
         writer = BatchingWriter(partition=partition, epoch=epoch, recovered=recovered, slots=slots, limits=self._limits)
         if kept.writer is not None:
@@ -151,9 +206,9 @@ class MemoryEventLog:
         self._writers.append(writer)
         return writer
 
-    def read(self, partition: int, from_offset: int) -> AsyncIterator[list[StoredEvent]]:
+    def read(self, partition: int, from_offset: int, *, stream: str | None = None) -> AsyncIterator[list[StoredEvent]]:
         self._check(partition)
-        return self._reader.read(partition, from_offset)
+        return self._reader.read(partition, from_offset, stream=stream)
 
     def follow(self, partition: int, from_offset: int) -> AsyncIterator[list[StoredEvent]]:
         return self.follow_all({partition: from_offset})
@@ -165,7 +220,7 @@ class MemoryEventLog:
 
     async def tail(self, partition: int) -> int:
         self._check(partition)
-        return (await recover(self._store, partition, window=0)).next_offset
+        return (await recover(self._tiers, partition, window=0)).next_offset
 
     async def owner_of(self, partition: int) -> OwnerRecord | None:
         self._check(partition)

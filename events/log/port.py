@@ -111,10 +111,12 @@ class EventLog(Protocol):
         """
         ...
 
-    def read(self, partition: int, from_offset: int) -> AsyncIterator[list[StoredEvent]]:
+    def read(self, partition: int, from_offset: int, *, stream: str | None = None) -> AsyncIterator[list[StoredEvent]]:
         """Events from `from_offset` on, in non-empty lists, ending at the tail as it is when reached.
 
-        Raises BeyondTail, LogHole, CorruptBatch, LogUnavailable.
+        Archived events come as those in etcd do. With `stream` only that stream's events, and batches that do not
+        name it are not decoded. Raises BeyondTail, LogHole, CorruptBatch, CorruptSegment, BlobMissing,
+        LogUnavailable (ArchiveUnavailable when it is the archive that does not answer).
         """
         ...
 

@@ -1,11 +1,11 @@
 """Reading: pages up to the tail, then live, joined without a gap. Offsets are the proof, arrival is only a hint.
 
-Knows bases and offsets; which store the batches come from is the adapter's (`BatchStore`). The archive's tier belongs
-in front of `_Cursor.advance`: where that raises LogHole today, it will read the cold segment that holds the offset.
+Knows bases and offsets; which store the batches come from is the adapter's (`BatchStore`), and which tier of it they
+are kept in is archive/tiers.py's.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from events.failpoints import failpoint
 from events.log.codec import MAX_BATCH_RECORDS, decode_batch, decode_header
@@ -15,6 +15,8 @@ from events.log.store import PAGE_BATCHES, PAGE_OFFSETS, BatchStore, StoredBatch
 
 RECHECK_S = 10.0
 """A follower pages its partitions this often even when all seems well: a watch that lost an event costs this delay."""
+DECODE_INLINE_BYTES = 128 * 1024
+"""Of stored batches; about 2 ms to decode. More goes to a thread."""
 RETRY_FIRST_S = 0.1
 RETRY_MOST_S = 2.0
 
@@ -22,8 +24,9 @@ RETRY_MOST_S = 2.0
 class _Cursor:
     """Where one reader is in one partition: `expected` is the next offset to hand out, `base` the next batch to see."""
 
-    def __init__(self, partition: int, from_offset: int) -> None:
+    def __init__(self, partition: int, from_offset: int, stream: str | None = None) -> None:
         self.partition = partition
+        self._stream = stream
         self.expected = from_offset
         # The batch that holds or ends at `from_offset` begins at most this far before it.
         self.base = max(0, from_offset - MAX_BATCH_RECORDS)
@@ -32,17 +35,25 @@ class _Cursor:
     async def advance(self, store: BatchStore) -> tuple[list[StoredEvent], bool]:
         """The next page's events and whether it ended at the tail."""
         start = self.base
-        events: list[StoredEvent] = []
         page = await store.page(self.partition, start)
-        for batch in page:
-            if not self.follows(batch):
-                raise LogHole(Position(self.partition, self.base), batch.base)
-            events += self.take(batch)
+        if sum(len(batch.value) for batch in page) > DECODE_INLINE_BYTES:
+            # Decoding a whole page takes long enough to hold up everything else on this loop.
+            events = await asyncio.to_thread(self._take_all, page)
+        else:
+            events = self._take_all(page)
         at_tail = len(page) < PAGE_BATCHES and self.base < start + PAGE_OFFSETS
         if at_tail and self.base < self.expected:
             raise BeyondTail(Position(self.partition, self.expected), self.base)
         self._aligned = True
         return events, at_tail
+
+    def _take_all(self, page: Sequence[StoredBatch]) -> list[StoredEvent]:
+        events: list[StoredEvent] = []
+        for batch in page:
+            if not self.follows(batch):
+                raise LogHole(Position(self.partition, self.base), batch.base)
+            events += self.take(batch)
+        return events
 
     def follows(self, batch: StoredBatch) -> bool:
         """Whether the batch is the very next one, or an older one that `take` drops."""
@@ -57,6 +68,8 @@ class _Cursor:
         if self.base < self.expected and (end := decode_header(batch.value, at).end) <= self.expected:
             self._aligned, self.base = True, end
             return []
+        if self._stream is not None:
+            return self._take_stream(batch, self._stream)
         header, records = decode_batch(batch.value, at)
         self._aligned, self.base = True, header.end
         skip = self.expected - batch.base
@@ -67,6 +80,20 @@ class _Cursor:
             for offset, record in enumerate(records[skip:] if skip else records, first)
         ]
 
+    def _take_stream(self, batch: StoredBatch, stream: str) -> list[StoredEvent]:
+        """As `take`, of one stream: the header tells whether the body is worth decoding."""
+        at = Position(self.partition, batch.base)
+        header = decode_header(batch.value, at)
+        start, self._aligned, self.base, self.expected = self.expected, True, header.end, header.end
+        if all(span.stream != stream for span in header.streams):
+            return []
+        _, records = decode_batch(batch.value, at)
+        return [
+            StoredEvent(Position(self.partition, offset), batch.revision, record)
+            for offset, record in enumerate(records, batch.base)
+            if offset >= start and record.stream == stream
+        ]
+
 
 class LogReader:
     """Reads and follows any adapter's partitions."""
@@ -75,9 +102,11 @@ class LogReader:
         self._store = store
         self._recheck_s = recheck_s
 
-    async def read(self, partition: int, from_offset: int) -> AsyncIterator[list[StoredEvent]]:
+    async def read(
+        self, partition: int, from_offset: int, *, stream: str | None = None
+    ) -> AsyncIterator[list[StoredEvent]]:
         """See `EventLog.read`."""
-        cursor = _Cursor(partition, from_offset)
+        cursor = _Cursor(partition, from_offset, stream)
         at_tail = False
         while not at_tail:
             events, at_tail = await cursor.advance(self._store)

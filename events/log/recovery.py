@@ -35,8 +35,7 @@ async def recover(store: BatchStore, partition: int, window: int = WINDOW) -> Re
     while known < window and start > 0:
         older = await _before(store, partition, start)
         if not older:
-            # Archived. Their command ids are older than the hot log's; the window ends here.
-            break
+            raise LogHole(Position(partition, start - 1), start)
         chunks.append(older)
         known += sum(len(header.commands) for header in older)
         start = older[0].base
@@ -57,10 +56,11 @@ async def recover(store: BatchStore, partition: int, window: int = WINDOW) -> Re
 
 
 async def _walk_start(store: BatchStore, partition: int) -> int:
-    """The hint if a batch really begins there, else the first offset: a hint is never the truth."""
+    """The hint if a batch really begins there, else the first that is hot: a hint is never the truth."""
     hint = await store.tail_hint(partition)
-    page = await store.page(partition, hint) if hint else []
-    return hint if page and page[0].base == hint else 0
+    first_hot = (await store.low(partition)).first_hot
+    page = await store.page(partition, hint) if hint > first_hot else []
+    return hint if page and page[0].base == hint else first_hot
 
 
 async def _forward(store: BatchStore, partition: int, start: int) -> tuple[list[BatchHeader], bytes]:

@@ -5,15 +5,20 @@ The seam between the shared writer and reader and an adapter (memory, etcd); oth
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
+from events.log.archive.manifest import SegmentManifest
 from events.log.errors import LogError
 
 PAGE_OFFSETS = 4096
 """A page covers base keys in [base, base + 4096): the tight bound keeps etcd from walking its whole index."""
 PAGE_BATCHES = 256
 """At most this many batches in a page: 64 MiB if each were at its cap."""
+
+MANIFESTS_AT_ONCE = 500
+DELETES_AT_ONCE = 100
+"""etcd takes at most 128 operations in a transaction."""
 
 
 class StoredBatch(NamedTuple):
@@ -22,6 +27,17 @@ class StoredBatch(NamedTuple):
     base: int
     revision: int
     value: bytes
+
+
+class SeenLow(NamedTuple):
+    """A partition's low mark as read: every batch from `first_hot` on is hot, everything before it is in segments.
+
+    `revision` names this very version of it, 0 while nothing was ever archived. `first_hot` only grows, and a batch
+    always begins there: the last one is never archived.
+    """
+
+    first_hot: int
+    revision: int
 
 
 class BatchSlots(Protocol):
@@ -117,3 +133,34 @@ class BatchStore(Protocol):
         ...
 
     def unsubscribe(self, subscription: Subscription) -> None: ...
+
+    async def low(self, partition: int) -> SeenLow:
+        """Below which offset events are in segments."""
+        ...
+
+
+class HotStore(BatchStore, Protocol):
+    """What the archiver needs besides of the place that keeps the hot batches. `page` is of hot batches alone."""
+
+    async def manifests(self, partition: int, base: int) -> list[SegmentManifest]:
+        """Segments with a base of `base` or more, ascending, at most MANIFESTS_AT_ONCE of them."""
+        ...
+
+    async def record(self, partition: int, seen: SeenLow, manifest: SegmentManifest) -> bool:
+        """Make the segment part of the log and the low mark its end, at once.
+
+        False, and nothing changed, if the mark moved since it was seen or no batch is hot at the segment's end.
+        """
+        ...
+
+    async def bases(self, partition: int, start: int, end: int) -> list[int]:
+        """Bases of hot batches in [start, end), ascending, at most DELETES_AT_ONCE of them."""
+        ...
+
+    async def delete(self, partition: int, seen: SeenLow, bases: Sequence[int]) -> bool:
+        """Delete these hot batches, all below the mark, together; False, and none deleted, if the mark moved."""
+        ...
+
+    async def snapshot_offset(self, partition: int) -> int | None:
+        """Up to where the partition's newest snapshot covers its events; None if there is none."""
+        ...

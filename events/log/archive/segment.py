@@ -1,0 +1,124 @@
+"""A segment's bytes: stored batches verbatim, one after another, then an index of them that is checked by itself.
+
+Knows batches' headers, to check their chain; nothing of etcd or of where the bytes are kept.
+"""
+
+import hashlib
+import struct
+import zlib
+from bisect import bisect_left
+from collections.abc import Sequence
+
+import msgspec
+
+from events.log.archive.manifest import SegmentManifest
+from events.log.codec import BatchHeader, batch_hash, decode_header
+from events.log.errors import CorruptBatch, CorruptSegment
+from events.log.records import Position
+from events.log.store import StoredBatch
+
+MAGIC = b"RFS1"
+# index length, CRC of the index, magic: the last bytes, so that a truncated segment cannot pass for a whole one.
+_TRAILER = struct.Struct(">II4s")
+
+
+class IndexEntry(msgspec.Struct, frozen=True, array_like=True):
+    """One batch: its base, where its bytes begin and how many there are, and the etcd revision it was committed at."""
+
+    base: int
+    start: int
+    length: int
+    revision: int
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[IndexEntry])
+
+
+def encode_segment(partition: int, batches: Sequence[StoredBatch]) -> tuple[SegmentManifest, bytes]:
+    """The segment of these contiguous batches. Blocking: some ms per MiB.
+
+    Raises CorruptBatch if one is damaged or not the next of the one before it: what is archived is known to be whole.
+    """
+    headers = [decode_header(batch.value, Position(partition, batch.base)) for batch in batches]
+    last_hash = _check_chain(partition, batches, headers)
+    entries: list[IndexEntry] = []
+    start = 0
+    for batch in batches:
+        entries.append(IndexEntry(batch.base, start, len(batch.value), batch.revision))
+        start += len(batch.value)
+    index = _encoder.encode(entries)
+    trailer = _TRAILER.pack(len(index), zlib.crc32(index), MAGIC)
+    data = b"".join((*(batch.value for batch in batches), index, trailer))
+    sha256 = hashlib.sha256(data).hexdigest()
+    base = headers[0].base
+    manifest = SegmentManifest(
+        base=base,
+        end=headers[-1].end,
+        # The hash in the name: two archivers that chose differently write two blobs, and only one gets a manifest.
+        location=f"segments/{partition:02d}/{base:016x}-{sha256}",
+        sha256=sha256,
+        bytes=len(data),
+        events=headers[-1].end - base,
+        t_min=min(header.t_min for header in headers),
+        t_max=max(header.t_max for header in headers),
+        first_previous=headers[0].previous.hex(),
+        last_hash=last_hash.hex(),
+    )
+    return manifest, data
+
+
+def _check_chain(partition: int, batches: Sequence[StoredBatch], headers: Sequence[BatchHeader]) -> bytes:
+    """Each batch continues the one before it; returns the last one's hash."""
+    expected, previous = headers[0].base, headers[0].previous
+    for batch, header in zip(batches, headers, strict=True):
+        at = Position(partition, batch.base)
+        if header.base != expected:
+            raise CorruptBatch(at, f"expected the batch at offset {expected} before it")
+        # Format 1 did not keep it.
+        if header.previous and header.previous != previous:
+            raise CorruptBatch(at, "the hash it keeps of the batch before it is another than that batch's")
+        expected, previous = header.end, batch_hash(batch.value)
+    return previous
+
+
+class Segment:
+    """A segment whose bytes were checked. Holds them whole."""
+
+    def __init__(self, manifest: SegmentManifest, entries: Sequence[IndexEntry], data: bytes) -> None:
+        self.manifest = manifest
+        self._entries = entries
+        self._bases = [entry.base for entry in entries]
+        self._data = data
+
+    def batches(self, start: int, end: int, limit: int) -> list[StoredBatch]:
+        """Batches with a base in [start, end), ascending, at most `limit`."""
+        first = bisect_left(self._bases, start)
+        last = min(bisect_left(self._bases, end), first + limit)
+        return [
+            StoredBatch(entry.base, entry.revision, self._data[entry.start : entry.start + entry.length])
+            for entry in self._entries[first:last]
+        ]
+
+
+def decode_segment(partition: int, manifest: SegmentManifest, data: bytes) -> Segment:
+    """Check the bytes against the manifest, once. Blocking: about 1 ms per MiB. Raises CorruptSegment."""
+    at = Position(partition, manifest.base)
+
+    def corrupt(why: str) -> CorruptSegment:
+        return CorruptSegment(at, manifest.location, why)
+
+    if len(data) != manifest.bytes:
+        raise corrupt(f"expected {manifest.bytes} bytes, found {len(data)}")
+    if (found := hashlib.sha256(data).hexdigest()) != manifest.sha256:
+        raise corrupt(f"expected SHA-256 {manifest.sha256}, found {found}")
+    # The hash matched: what is wrong from here on was written so.
+    length, crc, magic = _TRAILER.unpack_from(data, len(data) - _TRAILER.size)
+    index = data[len(data) - _TRAILER.size - length : len(data) - _TRAILER.size]
+    if magic != MAGIC or zlib.crc32(index) != crc:
+        raise corrupt(f"expected it to end with {MAGIC!r} and an index before that, found {magic!r}")
+    try:
+        entries = _decoder.decode(index)
+    except msgspec.MsgspecError as error:
+        raise corrupt(f"its index cannot be decoded: {error}") from error
+    return Segment(manifest, entries, data)
