@@ -15,3 +15,27 @@ class NoSuchMoment(ReplayError):
 
 class BadTime(ReplayError):
     """A text that is no time."""
+
+
+class NoSuchField(ReplayError):
+    """The state has no such field."""
+
+
+class BadCommand(ReplayError):
+    """What was given as a command is none of that stream's."""
+
+
+class BadReducer(ReplayError):
+    """What was named as an `apply` cannot be loaded, or is none."""
+
+
+class BadHistoryFile(ReplayError):
+    """An exported file is damaged, cut off, of another version, or none at all. `line` counts from 1."""
+
+    def __init__(self, line: int, problem: str) -> None:
+        super().__init__(f"line {line}: {problem}")
+        self.line = line
+
+
+class CheckFailed(ReplayError):
+    """A fold in a process of its own did not come to an end."""

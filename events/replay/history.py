@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
-from events.log.port import EventLog
 from events.log.records import Position, StoredEvent, partition_of
 from events.model.base import partition_key
 from events.model.registry import aggregate_of, apply_record, decode_event, initial_state, kind_of
 from events.replay.diffing import Change, Plain, diff, to_plain
 from events.replay.errors import NoSuchMoment, NoSuchStream
+from events.replay.past import Past
 
 
 class EventView(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +71,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
         return dict(shown) if isinstance(shown, dict) else {}
 
 
-def place_of(log: EventLog, stream: str) -> int:
+def place_of(log: Past, stream: str) -> int:
     """The partition that holds `stream`; raises NoSuchStream for a kind that there is not."""
     try:
         kind_of(stream)
@@ -103,7 +103,7 @@ def to_event_view(stored: StoredEvent) -> EventView:
     )
 
 
-async def history(log: EventLog, stream: str) -> list[StoredEvent]:
+async def history(log: Past, stream: str) -> list[StoredEvent]:
     """Every event of `stream`, in order. Raises NoSuchStream when there is none, and what the log's reading raises."""
     events = [stored async for stored in _read(log, stream)]
     if not events:
@@ -111,7 +111,7 @@ async def history(log: EventLog, stream: str) -> list[StoredEvent]:
     return events
 
 
-async def _read(log: EventLog, stream: str) -> AsyncIterator[StoredEvent]:
+async def _read(log: Past, stream: str) -> AsyncIterator[StoredEvent]:
     async for part in log.read(place_of(log, stream), 0):
         for stored in part:
             if stored.record.stream == stream:
@@ -139,6 +139,10 @@ def state_of(
     state = initial_state(stream)
     for stored in events[:until]:
         state = apply_record(state, stored.record)
+    return _replayed(stream, events, until, state)
+
+
+def _replayed(stream: str, events: Sequence[StoredEvent], until: int, state: msgspec.Struct) -> Replayed:
     last = events[until - 1] if until else None
     return Replayed(
         stream=stream,
@@ -149,6 +153,14 @@ def state_of(
         last_event=to_event_view(last) if last else None,
         state=state,
     )
+
+
+def states_of(stream: str, events: Sequence[StoredEvent]) -> list[msgspec.Struct]:
+    """The state before the first event and after each: one more than `events`. They share what did not change."""
+    states = [initial_state(stream)]
+    for stored in events:
+        states.append(apply_record(states[-1], stored.record))
+    return states
 
 
 def _count(events: Sequence[StoredEvent], at: int | None, offset: int | None) -> int:

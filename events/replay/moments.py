@@ -4,7 +4,7 @@ Must not know the log: whether the stream exists is found out by reading it.
 """
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from events.model.base import service_id_of
 from events.model.registry import AGGREGATES
@@ -47,6 +47,12 @@ def _unix(text: str) -> int:
     whole, _, fraction = text.partition(".")
     scale = MICROS if len(whole) <= 11 else 1000 if len(whole) <= 14 else 1
     return int(whole) * scale + int(fraction.ljust(6, "0")) * scale // MICROS if fraction else int(whole) * scale
+
+
+def show_time(micros: int) -> str:
+    """Microseconds UTC as ISO-8601, to the microsecond, which `parse_time` reads back."""
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
+    return moment.isoformat().replace("+00:00", "Z")
 
 
 def resolve_stream(text: str, *, team: str = "default") -> str:

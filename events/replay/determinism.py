@@ -1,0 +1,142 @@
+"""Whether folding depends on anything but the events: the same history folded in two processes that differ in hash
+seed, clock, time zone and locale must give the same states.
+
+Knows how to run the two and to find where they part; what a fold is, is `folding`'s business.
+"""
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from events.replay.diffing import Change, Plain, diff
+from events.replay.errors import CheckFailed
+from events.replay.folding import Folded
+
+YEARS_LATER_S = 20 * 365 * 86400
+FOLD_SECONDS = 600.0
+_LINE_BYTES = 64 * 1024 * 1024  # a state as one line
+_ERROR_CHARACTERS = 600
+
+_COMMON = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "HOME")
+
+
+class World(msgspec.Struct, frozen=True, kw_only=True):
+    """What a fold runs under. `zone`: as TZ takes it, needing no zone files; `shift`: seconds the clock is wrong."""
+
+    seed: str
+    zone: str
+    locale: str
+    shift: int
+
+
+HERE = World(seed="0", zone="UTC0", locale="C", shift=0)
+ELSEWHERE = World(seed="4242", zone="ELSE-13:45", locale="tr_TR.UTF-8", shift=YEARS_LATER_S)
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """A stream that was folded twice. `same` and, if not: the `version` of the first event after which the two states
+    differ, and what differs. `sha256`: of the state (of the first of the two); `error`: why it cannot be folded."""
+
+    stream: str
+    events: int
+    same: bool
+    sha256: str
+    version: int = 0
+    changes: Sequence[Change] = ()
+    error: str = ""
+
+
+async def check(
+    file: Path, *, reducer: str = "", directory: Path | None = None, worlds: tuple[World, World] = (HERE, ELSEWHERE)
+) -> AsyncIterator[Verdict]:
+    """Fold every stream of an exported file twice, in fresh processes at the same time; a verdict each, by name.
+
+    `reducer`: `module:function` in `directory` in place of the aggregates' own `apply`. Raises CheckFailed when a
+    process ends badly or does not end.
+    """
+    arguments = [str(file), "--reducer", reducer, "--directory", str(directory or Path.cwd())]
+    first, second = (_run(world, arguments) for world in worlds)
+    async with contextlib.aclosing(first), contextlib.aclosing(second):  # type: ignore[type-var]
+        async for one in first:
+            other = await anext(second, None)
+            if other is None or other.stream != one.stream:
+                raise CheckFailed(f"expected both folds to tell of {one.stream}, found one that did not")
+            same = (one.version, one.sha256, one.error) == (other.version, other.sha256, other.error)
+            verdict = Verdict(
+                stream=one.stream, events=one.version, same=same, sha256=one.sha256, error=one.error if same else ""
+            )
+            yield verdict if same else await _parted(verdict, arguments, worlds)
+
+
+async def _parted(verdict: Verdict, arguments: Sequence[str], worlds: tuple[World, World]) -> Verdict:
+    """The verdict with the first event after which the two differ."""
+    each = [*arguments, "--each", verdict.stream]
+    version = 0
+    ways = [_run(world, each) for world in worlds]
+    async with contextlib.aclosing(ways[0]), contextlib.aclosing(ways[1]):  # type: ignore[type-var]
+        async for one in ways[0]:
+            other = await anext(ways[1], None)
+            version = one.version
+            if other is None or (one.sha256, one.error) != (other.sha256, other.error):
+                break
+    sides = [await _state(world, [*each, "--state", str(version)]) for world in worlds]
+    before, after = (msgspec.json.decode(side.state) for side in sides)
+    changes = diff(before, after) or _reordered("", before, after)
+    errors = [side.error for side in sides if side.error]
+    return msgspec.structs.replace(verdict, version=version, changes=changes, error="; ".join(errors))
+
+
+async def _state(world: World, arguments: Sequence[str]) -> Folded:
+    async with contextlib.aclosing(_run(world, arguments)) as told:  # type: ignore[type-var]
+        async for one in told:
+            return one
+    raise CheckFailed("expected a fold to tell a state, found that it told none")
+
+
+def _reordered(path: str, before: Plain, after: Plain) -> list[Change]:
+    """Maps with the same content in another order, which `diff` does not see."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        if list(before) != list(after):
+            return [Change(path=path, kind="reordered", before=list(before), after=list(after))]
+        steps = [(key, before[key], after[key]) for key in before]
+    elif isinstance(before, list) and isinstance(after, list):
+        steps = [(str(i), one, other) for i, (one, other) in enumerate(zip(before, after, strict=True))]
+    else:
+        return []
+    return [change for key, one, other in steps for change in _reordered(f"{path}.{key}".strip("."), one, other)]
+
+
+async def _run(world: World, arguments: Sequence[str]) -> AsyncIterator[Folded]:
+    environment = {name: os.environ[name] for name in _COMMON if name in os.environ}
+    environment |= {"PYTHONHASHSEED": world.seed, "TZ": world.zone, "LC_ALL": world.locale, "LANG": world.locale}
+    environment |= {"PYTHONUTF8": "1", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    command = [sys.executable, "-m", "events.replay.fold_once", *arguments, "--shift", str(world.shift)]
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment,
+        limit=_LINE_BYTES,
+    )
+    assert process.stdout is not None and process.stderr is not None  # noqa: S101 -- both were asked for
+    complaint = asyncio.ensure_future(process.stderr.read())
+    try:
+        async with asyncio.timeout(FOLD_SECONDS):
+            async for line in process.stdout:
+                yield msgspec.json.decode(line, type=Folded)
+            if await process.wait() != 0:
+                said = (await complaint).decode(errors="replace").strip().splitlines()[-1:]
+                raise CheckFailed(f"a fold in a process of its own failed: {''.join(said)[:_ERROR_CHARACTERS]}")
+    except TimeoutError:
+        raise CheckFailed(f"expected a fold to end within {FOLD_SECONDS:.0f} s; check fewer streams") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        complaint.cancel()

@@ -1,0 +1,77 @@
+"""One fold of an exported file in a process of its own: `python -m events.replay.fold_once FILE …`, for `determinism`.
+
+Prints JSON Lines: each stream's hash, or with `--each STREAM` the hash after each of its events, or with `--state N`
+its state then. Changes the clock before any aggregate is imported; must not be imported by anything.
+"""
+
+import argparse
+import datetime as datetime_module
+import locale
+import time
+from pathlib import Path
+
+
+def main() -> None:
+    """Read the command line and fold."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--shift", type=int, default=0, help="seconds by which every clock is wrong")
+    parser.add_argument("--reducer", default="", help="module:function instead of the aggregate's own apply")
+    parser.add_argument("--directory", type=Path, default=Path(), help="where that module is looked for")
+    parser.add_argument("--each", default="", help="a stream: a line for each of its events")
+    parser.add_argument("--state", type=int, default=-1, help="with --each: only the state after so many events")
+    given = parser.parse_args()
+    try:
+        locale.setlocale(locale.LC_ALL, "")
+    except locale.Error:
+        pass  # a machine without that locale still has the other differences
+    if given.shift:
+        shift_clock(given.shift)
+    # Only now: whatever an aggregate takes from `time` or `datetime` as it is imported must be the shifted one.
+    from events.replay.folding import print_folds
+
+    print_folds(
+        given.file,
+        reducer=given.reducer,
+        directory=given.directory,
+        each=given.each,
+        state_at=given.state,
+    )
+
+
+def shift_clock(seconds: int) -> None:
+    """Set `time` and `datetime` of this process wrong by so many seconds."""
+    for name in ("time", "monotonic", "perf_counter"):
+        setattr(time, name, _later(getattr(time, name), seconds))
+        setattr(time, f"{name}_ns", _later(getattr(time, f"{name}_ns"), seconds * 1_000_000_000))
+    real = datetime_module.datetime
+    span = datetime_module.timedelta(seconds=seconds)
+
+    class Shifted(real):  # type: ignore[misc,valid-type]
+        """`datetime` with another present."""
+
+        @classmethod
+        def now(cls, tz: datetime_module.tzinfo | None = None) -> datetime_module.datetime:
+            return real.now(tz) + span
+
+        @classmethod
+        def today(cls) -> datetime_module.datetime:
+            return real.today() + span
+
+        @classmethod
+        def utcnow(cls) -> datetime_module.datetime:
+            return real.now(datetime_module.UTC).replace(tzinfo=None) + span
+
+    datetime_module.datetime = Shifted  # type: ignore[misc]
+
+
+def _later(clock: object, amount: float) -> object:
+    def shifted() -> float:
+        now: float = clock()  # type: ignore[operator]
+        return now + amount
+
+    return shifted
+
+
+if __name__ == "__main__":
+    main()

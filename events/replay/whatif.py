@@ -1,0 +1,178 @@
+"""What would have been: a history folded with a changed `apply`, and commands that nobody gave decided anyway.
+
+Pure: nothing is appended, no effect is run. Loading a changed `apply` runs the caller's own code, so only a tool that
+runs as the caller may do it.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from events.log.records import StoredEvent
+from events.model.base import Command, Event, Meta, Refusal
+from events.model.registry import Aggregate, aggregate_of, decode_event, initial_state
+from events.replay.diffing import Change, diff
+from events.replay.errors import BadCommand, BadReducer
+
+Reducer = Callable[[msgspec.Struct, Event, int], object]
+"""state, event, microseconds UTC → the state after it."""
+
+MAX_COMMANDS = 100
+PROGRESS_ROUNDS = 100  # as the supervisor's own bound
+
+
+class Refolded(msgspec.Struct, frozen=True, kw_only=True):
+    """A history under another `apply`. `first`: the first event after which the states differ, with what differed
+    then; None: they never did. `final`: what differs at the end. `error`: how the other one failed, after which there
+    is nothing to compare."""
+
+    stream: str
+    events: int
+    first: StoredEvent | None
+    at_first: Sequence[Change]
+    final: Sequence[Change]
+    error: str = ""
+
+
+class WouldBe(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that would be written. `follows`: not decided from the command but from the state after it."""
+
+    type: str
+    event: Event
+    follows: bool
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What one command would come to: events and what they change, or a refusal that changes nothing."""
+
+    command: str
+    refusal: Refusal | None
+    events: Sequence[WouldBe]
+    changes: Sequence[Change]
+
+
+def load_reducer(name: str, *, directory: Path) -> Reducer:
+    """The function `module:function`, looked for in `directory` first. Raises BadReducer."""
+    module, colon, function = name.partition(":")
+    if not (module and colon and function):
+        raise BadReducer(f"expected module:function, as in my_component:apply, found {name[:80]!r}")
+    sys.path.insert(0, str(directory))
+    try:
+        found = getattr(importlib.import_module(module), function, None)
+    except Exception as error:
+        raise BadReducer(f"cannot import {module}: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(str(directory))
+    if not callable(found):
+        raise BadReducer(f"expected a function {function} in {module}, found {type(found).__name__}")
+    reducer: Reducer = found
+    return reducer
+
+
+def refold(stream: str, events: Sequence[StoredEvent], reducer: Reducer) -> Refolded:
+    """Fold `events` with the recorded `apply` and with `reducer`, state by state."""
+    aggregate = aggregate_of(stream)
+    recorded: object = initial_state(stream)
+    changed: object = initial_state(stream)
+    first: StoredEvent | None = None
+    at_first: Sequence[Change] = ()
+    for stored in events:
+        record = stored.record
+        recorded = aggregate.apply(recorded, decode_event(record), record.at)
+        try:
+            # Decoded twice: a reducer that changes what it was given must not change it for the other one.
+            changed = reducer(changed, decode_event(record), record.at)  # type: ignore[arg-type]
+            differs = [] if first is not None else diff(recorded, changed)
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            return Refolded(
+                stream=stream, events=len(events), first=first or stored, at_first=at_first, final=(), error=what
+            )
+        if differs:
+            first, at_first = stored, differs
+    return Refolded(stream=stream, events=len(events), first=first, at_first=at_first, final=diff(recorded, changed))
+
+
+def read_commands(stream: str, raw: bytes) -> list[Command]:
+    """Commands of the stream's kind from JSON: one object with its `type`, or a list of them. Raises BadCommand."""
+    kind = aggregate_of(stream).command
+    try:
+        try:
+            given = msgspec.json.decode(raw)
+        except msgspec.DecodeError as error:
+            raise BadCommand(f"expected a command as JSON: {error}") from None
+        items = given if isinstance(given, list) else [given]
+        if not 1 <= len(items) <= MAX_COMMANDS:
+            raise BadCommand(f"expected 1 to {MAX_COMMANDS} commands, found {len(items)}")
+        # Through JSON's own rules (a list for a tuple, text for an enum), as a command over the wire is read.
+        return [msgspec.convert(item, kind) for item in items]
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise BadCommand(f"expected a command of {stream}, found another: {error}; {_known(stream)}") from None
+
+
+def _known(stream: str) -> str:
+    kinds = sorted(kind.__name__ for kind in command_types(aggregate_of(stream)))
+    return f'give {{"type": NAME, …}}, NAME one of {", ".join(kinds)}'
+
+
+def command_types(aggregate: Aggregate) -> tuple[type[Command], ...]:
+    """Every command an aggregate takes."""
+    kinds = getattr(aggregate.command, "__args__", (aggregate.command,))
+    return tuple(kind for kind in kinds if isinstance(kind, type))
+
+
+def decide_all(
+    stream: str,
+    state: msgspec.Struct,
+    commands: Sequence[Command],
+    *,
+    at: int,
+    actor: str,
+    nodes: Sequence[str],
+) -> list[Outcome]:
+    """What `commands`, one after another, would come to in `state` at `at` (microseconds UTC).
+
+    What follows by itself is told as well, up to where the world would have to do something; `nodes` are the machines
+    an instance could be given to.
+    """
+    aggregate = aggregate_of(stream)
+    outcomes: list[Outcome] = []
+    for number, command in enumerate(commands, 1):
+        meta = Meta(command_id=f"whatif-{number}", at=at, actor=actor, reason="what if")
+        name = type(command).__name__
+        try:
+            decision = aggregate.decide(state, command, meta)
+        except TypeError as error:
+            raise BadCommand(f"{name} cannot be decided: {error}") from None
+        if isinstance(decision, Refusal):
+            outcomes.append(Outcome(command=name, refusal=decision, events=(), changes=()))
+            continue
+        before = state
+        would = [WouldBe(type=type(event).__name__, event=event, follows=False) for event in decision]
+        for event in decision:
+            state = aggregate.apply(state, event, at)
+        state = _progress(aggregate, state, at, nodes, would)
+        outcomes.append(Outcome(command=name, refusal=None, events=would, changes=diff(before, state)))
+    return outcomes
+
+
+def _progress(
+    aggregate: Aggregate, state: msgspec.Struct, at: int, nodes: Sequence[str], would: list[WouldBe]
+) -> msgspec.Struct:
+    for _ in range(PROGRESS_ROUNDS):
+        events = aggregate.progress(state, at, nodes)
+        if not events:
+            break
+        for event in events:
+            would.append(WouldBe(type=type(event).__name__, event=event, follows=True))
+            state = aggregate.apply(state, event, at)
+    return state
+
+
+def nodes_of(events: Sequence[StoredEvent]) -> list[str]:
+    """The machines that a component was given to, by its own history."""
+    found = {getattr(decode_event(s.record), "node", "") for s in events if s.record.type == "InstanceStarting"}
+    return sorted(found - {""})

@@ -1,0 +1,138 @@
+"""Folding twice in processes of their own, under another hash seed, clock, time zone and locale."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from events.replay.determinism import Verdict, check
+from events.replay.errors import CheckFailed
+from events.replay.export import export
+from tests.projections.recorder import WEB, log_of, tell_everything
+
+MODEL = Path(__file__).resolve().parents[3] / "events" / "model"
+STREAM = f"component/{WEB}"
+
+IMPURE = """
+import os, time, sys
+from datetime import datetime, timezone
+from events.model.registry import aggregate_of
+
+def _then(state, event, at):
+    kind = "component" if hasattr(state, "spec") else type(state).__name__.removesuffix("State").lower()
+    return aggregate_of(kind + "/x").apply(state, event, at)
+
+def _marked(state, event, at, mark):
+    import msgspec
+    state = _then(state, event, at)
+    if type(event).__name__ == "NodeLost":
+        return msgspec.structs.replace(state, reason=mark)
+    return state
+
+def by_clock(state, event, at):
+    return _marked(state, event, at, str(int(time.time()) // 1_000_000_00))
+
+def by_date(state, event, at):
+    return _marked(state, event, at, str(datetime.now(timezone.utc).year))
+
+def by_zone(state, event, at):
+    return _marked(state, event, at, time.strftime("%H:%M", time.localtime(at // 1_000_000)))
+
+def by_seed(state, event, at):
+    return _marked(state, event, at, ",".join({"lost", "gone", "away", "silent", "absent", "missing", "off"}))
+
+def by_order(state, event, at):
+    import msgspec
+    state = _then(state, event, at)
+    if type(event).__name__ == "TeamTokenIssued":
+        names = {*state.tokens, "aa", "bb", "cc", "dd", "ee", "ff"}
+        return msgspec.structs.replace(state, tokens={n: state.tokens.get(n, "x") for n in names})
+    return state
+
+def fails(state, event, at):
+    raise ValueError("never folds")
+
+def exits(state, event, at):
+    print("to nobody")
+    os._exit(3)
+"""
+
+
+@pytest.fixture
+async def history(tmp_path: Path) -> Path:
+    """Everything but the long stories, as a file."""
+    short = ["node/node1", "node/node2", "team/default", f"build/{WEB}-op1"]
+    (tmp_path / "impure.py").write_text(IMPURE)
+    return await write(tmp_path / "history.jsonl", short)
+
+
+async def write(path: Path, streams: list[str] | None) -> Path:
+    log = await log_of(tell_everything())
+    path.write_bytes(b"".join([block async for block in export(log, streams, rayfold="test", now=0)]))
+    return path
+
+
+async def verdicts(file: Path, reducer: str = "") -> dict[str, Verdict]:
+    found = check(file, reducer=reducer, directory=file.parent)
+    return {verdict.stream: verdict async for verdict in found}
+
+
+async def test_the_aggregates_fold_to_the_same_whatever_runs_them(tmp_path: Path) -> None:
+    found = await verdicts(await write(tmp_path / "all.jsonl", None))
+
+    assert {v.stream for v in found.values()} == {record.stream for record in tell_everything()}
+    assert all(v.same and not v.error and len(v.sha256) == 64 for v in found.values())
+    assert found[STREAM].events == max(r.version for r in tell_everything() if r.stream == STREAM)
+
+
+@pytest.mark.parametrize("reducer", ["by_clock", "by_date", "by_zone", "by_seed"])
+async def test_a_fold_that_asks_for_more_than_its_events_is_caught(history: Path, reducer: str) -> None:
+    found = await verdicts(history, f"impure:{reducer}")
+
+    lost = found["node/node2"]
+    assert (lost.same, lost.version) == (False, 2), "NodeLost is its second event"
+    assert [change.path for change in lost.changes] == ["reason"]
+    assert found["node/node1"].same
+
+
+async def test_a_map_in_another_order_is_caught_too(history: Path) -> None:
+    team = (await verdicts(history, "impure:by_order"))["team/default"]
+
+    assert (team.same, team.version) == (False, 2)
+    assert [(change.path, change.kind) for change in team.changes] == [("tokens", "reordered")]
+
+
+async def test_a_fold_that_fails_the_same_way_twice_is_told_as_failing(history: Path) -> None:
+    found = await verdicts(history, "impure:fails")
+
+    assert {(v.same, v.version, v.error) for v in found.values()} == {(True, 0, "ValueError: never folds")}
+    assert all(v.events == 1 for v in found.values())
+
+
+async def test_a_process_that_ends_badly_is_no_verdict(history: Path) -> None:
+    with pytest.raises(CheckFailed, match=r"expected both folds|failed"):
+        await verdicts(history, "impure:exits")
+    with pytest.raises(CheckFailed, match="cannot import"):
+        await verdicts(history, "no_such_module:apply")
+
+
+_FORBIDDEN = {"time", "random", "os", "secrets", "uuid", "socket", "locale", "pathlib", "subprocess", "asyncio"}
+
+_ASKING = {"open", "hash", "input", "eval", "exec"}
+
+
+@pytest.mark.parametrize("module", sorted(MODEL.glob("*.py")), ids=lambda path: path.name)
+def test_no_aggregate_can_ask_the_world(module: Path) -> None:
+    """No clock, no chance, no environment, no file: neither imported nor called."""
+    tree = ast.parse(module.read_text())
+    imported: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add((node.module or "").partition(".")[0])
+    called = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    own = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    assert not imported & _FORBIDDEN
+    assert not {f.attr for f in called if isinstance(f, ast.Attribute)} & {"now", "today", "utcnow", "getenv"}
+    assert not ({f.id for f in called if isinstance(f, ast.Name)} - own) & _ASKING

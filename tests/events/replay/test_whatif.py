@@ -1,0 +1,141 @@
+"""What would have been, had `apply` been another or a command been given."""
+
+from pathlib import Path
+
+import pytest
+
+from events.log.records import StoredEvent
+from events.model import component_fold
+from events.model.component_parts import ComponentState
+from events.model.registry import aggregate_of
+from events.replay.errors import BadCommand, BadReducer
+from events.replay.history import history, state_of
+from events.replay.whatif import decide_all, load_reducer, nodes_of, read_commands, refold
+from tests.projections.recorder import START, WEB, Recorder, log_of, tell_component, tell_everything
+
+STREAM = f"component/{WEB}"
+
+CHANGED = """
+from events.model import component_fold
+
+def same(state, event, at):
+    return component_fold.apply(state, event, at)
+
+def forgets_keys(state, event, at):
+    state = component_fold.apply(state, event, at)
+    import msgspec
+    config = {k: v for k, v in state.spec.config.items() if k != "KEY"}
+    return msgspec.structs.replace(state, spec=msgspec.structs.replace(state.spec, config=config))
+
+def breaks(state, event, at):
+    if type(event).__name__ == "RolloutSucceeded":
+        raise ValueError("no such thing")
+    return component_fold.apply(state, event, at)
+
+nothing = 1
+"""
+
+
+@pytest.fixture
+def changed(tmp_path: Path) -> Path:
+    (tmp_path / "changed_component.py").write_text(CHANGED)
+    return tmp_path
+
+
+async def told() -> list[StoredEvent]:
+    recorder = Recorder()
+    tell_component(recorder)
+    return await history(await log_of(recorder.records), STREAM)
+
+
+async def test_an_apply_that_does_the_same_never_parts(changed: Path) -> None:
+    events = await told()
+
+    found = refold(STREAM, events, load_reducer("changed_component:same", directory=changed))
+
+    assert (found.first, list(found.final), found.events) == (None, [], len(events))
+
+
+async def test_a_changed_apply_parts_at_the_first_event_that_it_tells_otherwise(changed: Path) -> None:
+    events = await told()
+
+    found = refold(STREAM, events, load_reducer("changed_component:forgets_keys", directory=changed))
+
+    assert found.first is not None
+    version = found.first.record.version
+    before = state_of(STREAM, events, version=version - 1).state
+    after = state_of(STREAM, events, version=version).state
+    assert isinstance(before, ComponentState) and isinstance(after, ComponentState)
+    assert ("KEY" in before.spec.config, "KEY" in after.spec.config) == (False, True)
+    assert [(c.path, c.before, c.after) for c in found.at_first] == [("spec.config.KEY", "value", None)]
+
+
+async def test_an_apply_that_fails_is_told_with_the_event_it_failed_at(changed: Path) -> None:
+    found = refold(STREAM, await told(), load_reducer("changed_component:breaks", directory=changed))
+
+    assert found.error == "ValueError: no such thing"
+    assert found.first is not None and found.first.record.type == "RolloutSucceeded"
+
+
+@pytest.mark.parametrize(
+    "name", ["changed_component", "changed_component:", ":x", "changed_component:nothing", "no_such_module:apply"]
+)
+def test_what_is_no_apply_is_refused(changed: Path, name: str) -> None:
+    with pytest.raises(BadReducer, match=r"expected|cannot import"):
+        load_reducer(name, directory=changed)
+
+
+async def test_commands_are_decided_one_after_another_and_nothing_is_written() -> None:
+    events = await told()
+    state = state_of(STREAM, events).state
+    commands = read_commands(
+        STREAM, b'[{"type":"ChangeSpec","scale":5},{"type":"ChangeSpec","scale":6},{"type":"ChangeSpec","scale":101}]'
+    )
+
+    first, second, third = decide_all(STREAM, state, commands, at=START, actor="ada", nodes=nodes_of(events))
+
+    assert first.refusal is None
+    assert [(w.type, w.follows) for w in first.events][:2] == [("OperationStarted", False), ("ReleaseCreated", False)]
+    assert any(w.type == "InstanceStarting" and w.follows for w in first.events), "what follows by itself is told too"
+    assert {c.path for c in first.changes} >= {"operation", "releases.8"} or first.changes
+    assert second.refusal is not None and second.refusal.code == "conflict", "the first one is under way then"
+    assert third.refusal is not None
+    assert list(third.events) == list(second.events) == []
+    assert state_of(STREAM, events).state == state
+
+
+@pytest.mark.parametrize(
+    ("stream", "command", "code"),
+    [
+        (STREAM, b'{"type":"ChangeSpec","scale":101}', "invalid"),
+        (STREAM, b'{"type":"ChangeSpec","config_set":{"PORT":"1"}}', "invalid"),
+        ("team/default", b'{"type":"CreateTeam","name":"default"}', "conflict"),
+        (
+            "route/shop.example.com/api",
+            b'{"type":"ClaimRoute","host":"shop.example.com","path":"/api","service_id":"x","team":"t","app":"a"}',
+            "conflict",
+        ),
+    ],
+)
+async def test_a_refusal_is_told_as_the_platform_would(stream: str, command: bytes, code: str) -> None:
+    log = await log_of(tell_everything())
+    state = state_of(stream, await history(log, stream)).state
+
+    [outcome] = decide_all(stream, state, read_commands(stream, command), at=START, actor="ada", nodes=[])
+
+    assert outcome.refusal is not None and outcome.refusal.code == code
+    assert (list(outcome.events), list(outcome.changes)) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"{", b"[]", b"7", b'{"type":"Nothing"}', b'{"scale":1}', b'{"type":"ChangeSpec","scale":"x"}', b"[" * 9000,
+     b"[" + b",".join([b"{}"] * 101) + b"]"],
+)  # fmt: skip
+def test_what_is_no_command_is_refused_with_those_there_are(raw: bytes) -> None:
+    with pytest.raises(BadCommand, match="expected"):
+        read_commands(STREAM, raw)
+
+
+def test_the_real_apply_is_the_registrys() -> None:
+    assert aggregate_of(STREAM).apply is component_fold.apply
