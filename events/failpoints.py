@@ -3,10 +3,11 @@
 Arm with the environment variable `RAYFOLD_FAILPOINTS`, a comma-separated list of `name=action`, where action is `exit`
 (the process dies at once, as by kill -9), `error` (raises `FailpointError`), `once-error` (the same, the first time in
 this process only), or `once-exit:PATH` (dies the first time only: PATH is created as the mark that it has happened).
-Knows nothing of what the names mean.
+A test may arm a function instead, which then runs at that very line. Knows nothing of what the names mean.
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -19,7 +20,8 @@ def _parse(text: str) -> dict[str, str]:
     return {name.strip(): action.strip() for name, _, action in pairs}
 
 
-_armed: dict[str, str] = _parse(os.environ.get("RAYFOLD_FAILPOINTS", ""))
+_armed: dict[str, str | Callable[[], None]] = {}
+_armed |= _parse(os.environ.get("RAYFOLD_FAILPOINTS", ""))
 
 
 def failpoint(name: str) -> None:
@@ -28,7 +30,7 @@ def failpoint(name: str) -> None:
         _fire(name)
 
 
-def arm(name: str, action: str) -> None:
+def arm(name: str, action: str | Callable[[], None]) -> None:
     """Arm `name` in this process (tests)."""
     _armed[name] = action
 
@@ -46,6 +48,9 @@ def disarm(name: str) -> None:
 def _fire(name: str) -> None:
     action = _armed.get(name)
     if action is None:
+        return
+    if callable(action):
+        action()
         return
     if action == "error":
         raise FailpointError(f"failpoint {name} is armed with error")

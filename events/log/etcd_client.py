@@ -10,7 +10,8 @@ from typing import Any
 
 from aetcd.rpc import rpc_pb2, rpc_pb2_grpc
 
-from events.log.errors import Compacted, LogUnavailable
+from events.failpoints import failpoint
+from events.log.errors import Compacted, EtcdRefused, LogUnavailable
 from events.log.etcd_connection import EtcdConnection, EtcdSettings, Purpose
 from events.log.etcd_lease import KeptLease
 from events.log.etcd_watch import watch_range
@@ -34,6 +35,7 @@ from events.log.etcd_wire import (
 CALL_TIMEOUT_S = 5.0
 """Per request; reads are repeated within it, writes are sent once."""
 PREFIX_PAGE = 500
+PREFIX_TRIES = 5
 RETRY_FIRST_S = 0.05
 RETRY_MOST_S = 1.0
 
@@ -107,8 +109,20 @@ class EtcdClient:
         return await self._range(start.encode(), end.encode(), limit, keys_only=keys_only, revision=revision)
 
     async def get_prefix(self, prefix: str) -> Listing:
-        """Every key with this prefix, at one revision, read in pages of 500."""
-        end, start, revision = prefix_end(prefix), prefix.encode(), 0
+        """Every key with this prefix, at one revision, read in pages of 500.
+
+        Raises LogUnavailable also when that revision was compacted between two pages each time it was tried.
+        """
+        for _ in range(PREFIX_TRIES):
+            try:
+                return await self._pages(prefix.encode(), prefix_end(prefix))
+            except Compacted:
+                # The pages read so far are of a revision that is gone: only all of them anew are of one revision.
+                continue
+        raise LogUnavailable(f"keys under {prefix!r} were compacted {PREFIX_TRIES} times while listed; list again")
+
+    async def _pages(self, start: bytes, end: bytes) -> Listing:
+        revision = 0
         items: list[KeyValue] = []
         while True:
             page = await self._range(start, end, PREFIX_PAGE, revision=revision)
@@ -117,6 +131,7 @@ class EtcdClient:
             if len(page) < PREFIX_PAGE:
                 return Listing(tuple(items), revision)
             start = items[-1].key.encode() + b"\0"
+            failpoint("log.client.between-pages")
 
     # -- watching
 
@@ -198,9 +213,14 @@ class EtcdClient:
     async def _range(
         self, start: bytes, end: bytes, limit: int, *, keys_only: bool = False, revision: int = 0
     ) -> Listing:
-        response = await self._read(
-            rpc_pb2.RangeRequest(key=start, range_end=end, limit=limit, keys_only=keys_only, revision=revision)
-        )
+        try:
+            response = await self._read(
+                rpc_pb2.RangeRequest(key=start, range_end=end, limit=limit, keys_only=keys_only, revision=revision)
+            )
+        except EtcdRefused as error:
+            if revision and "compacted" in str(error):
+                raise Compacted(f"revision {revision} was compacted: {error}; list again") from error
+            raise
         return Listing(tuple(key_value(item) for item in response.kvs), response.header.revision)
 
     async def _delete(self, request: Any) -> int:
