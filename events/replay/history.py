@@ -3,7 +3,7 @@
 Works on the log's port and the aggregates' pure `apply` alone; must not know SQL, HTTP or how anything is shown.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -105,17 +105,10 @@ def to_event_view(stored: StoredEvent) -> EventView:
 
 async def history(log: Past, stream: str) -> list[StoredEvent]:
     """Every event of `stream`, in order. Raises NoSuchStream when there is none, and what the log's reading raises."""
-    events = [stored async for stored in _read(log, stream)]
+    events = [stored async for block in log.read(place_of(log, stream), 0, stream=stream) for stored in block]
     if not events:
         raise NoSuchStream(f"expected events of {stream}, found none; list streams with: rayfold events")
     return events
-
-
-async def _read(log: Past, stream: str) -> AsyncIterator[StoredEvent]:
-    async for part in log.read(place_of(log, stream), 0):
-        for stored in part:
-            if stored.record.stream == stream:
-                yield stored
 
 
 def state_of(

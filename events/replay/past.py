@@ -18,8 +18,9 @@ class Past(Protocol):
         """P, which places a stream."""
         ...
 
-    def read(self, partition: int, from_offset: int) -> AsyncIterator[list[StoredEvent]]:
-        """Events of a partition in order, in non-empty lists. Raises what the log or the file raises."""
+    def read(self, partition: int, from_offset: int, *, stream: str | None = None) -> AsyncIterator[list[StoredEvent]]:
+        """Events of a partition, or of a stream in it, in order, in non-empty lists. Raises what the log or the file
+        raises."""
         ...
 
 
