@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -145,10 +146,7 @@ async def test_what_a_read_costs_does_not_grow_with_the_log(
         return await send(self, *sent, **more)
 
     monkeypatch.setattr(EtcdConnection, "call", noting)
-    small, large = (
-        etcd_settings,
-        type(etcd_settings)(**{**_fields(etcd_settings), "namespace": "x" + etcd_settings.namespace}),
-    )
+    small, large = etcd_settings, msgspec.structs.replace(etcd_settings, namespace=f"{etcd_settings.namespace}-large")
     of_small = await _ranges_of_a_reader(small, PAGE_BATCHES // 2, seen)
     of_large = await _ranges_of_a_reader(large, 2 * PAGE_BATCHES, seen)
 
