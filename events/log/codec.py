@@ -35,7 +35,7 @@ _ZSTD = "zstd"
 _PLAIN = ""
 
 
-class StreamSpan(msgspec.Struct, frozen=True, array_like=True):
+class StreamSpan(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The versions one stream gains in a batch, both inclusive."""
 
     stream: str
@@ -43,7 +43,7 @@ class StreamSpan(msgspec.Struct, frozen=True, array_like=True):
     last_version: int
 
 
-class CommandSpan(msgspec.Struct, frozen=True, array_like=True):
+class CommandSpan(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The records one command wrote: 0-based indexes within the batch, both inclusive.
 
     `last_version` is the version of the last of them in its stream; 0 in a batch of format 1, which did not keep it.
@@ -84,7 +84,7 @@ class BatchHeader(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         return self.base + self.count
 
 
-class CheckedCommand(msgspec.Struct, frozen=True, kw_only=True):
+class CheckedCommand(msgspec.Struct, frozen=True):
     """One command's events, known to survive the way to bytes and back, ready to be placed in a batch."""
 
     command_id: str
@@ -97,6 +97,7 @@ class CheckedCommand(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _encoder = msgspec.msgpack.Encoder()
+_record_decoder = msgspec.msgpack.Decoder(EventRecord)
 _records_decoder = msgspec.msgpack.Decoder(list[EventRecord])
 _header_decoder = msgspec.msgpack.Decoder(BatchHeader)
 _compressor = zstandard.ZstdCompressor(level=1)
@@ -116,21 +117,20 @@ def check_command(command_id: str, events: Sequence[EventRecord]) -> CheckedComm
         raise InvalidAppend(f"expected a command id of 1 to 200 characters, found {len(command_id)}")
     try:
         _encoder.encode(command_id)
-        rows = _body([_encoder.encode(event) for event in events])
-        _records_decoder.decode(rows)
+        size = 0
+        for event in events:
+            row = _encoder.encode(event)
+            _record_decoder.decode(row)
+            size += len(row)
     except (msgspec.MsgspecError, TypeError, UnicodeError, OverflowError) as error:
         raise InvalidAppend(f"command {command_id!r}: an event cannot be stored: {error}") from error
-    times = [event.at for event in events]
-    if min(times) < 0:
-        raise InvalidAppend(f"command {command_id!r}: expected times since 1970 in microseconds, found {min(times)}")
-    return CheckedCommand(
-        command_id=command_id,
-        events=tuple(events),
-        streams=_spans(command_id, events),
-        t_min=min(times),
-        t_max=max(times),
-        size=len(rows),
-    )
+    t_min = t_max = events[0].at
+    if len(events) > 1:
+        times = [event.at for event in events]
+        t_min, t_max = min(times), max(times)
+    if t_min < 0:
+        raise InvalidAppend(f"command {command_id!r}: expected times since 1970 in microseconds, found {t_min}")
+    return CheckedCommand(command_id, tuple(events), _spans(command_id, events), t_min, t_max, size)
 
 
 def encode_batch(
@@ -260,18 +260,6 @@ def _split(value: bytes, at: Position) -> tuple[BatchHeader, int, memoryview]:
     return header, body_crc, view[_PREFIX.size + head_length :]
 
 
-def _body(records: Sequence[bytes]) -> bytes:
-    """A MessagePack array of already encoded records."""
-    count = len(records)
-    if count < 16:
-        head = bytes((0x90 | count,))
-    elif count < 1 << 16:
-        head = b"\xdc" + count.to_bytes(2, "big")
-    else:
-        head = b"\xdd" + count.to_bytes(4, "big")
-    return head + b"".join(records)
-
-
 def _compress(facts: bytes, envelopes: bytes) -> tuple[str, bytes, bytes]:
     """Both sections by themselves, so that a fold need not unpack the envelopes; both or neither."""
     plain = len(facts) + len(envelopes)
@@ -298,6 +286,9 @@ def _decompress(header: BatchHeader, stored: memoryview, size: int) -> bytes:
 
 
 def _spans(command_id: str, events: Sequence[EventRecord]) -> tuple[StreamSpan, ...]:
+    if len(events) == 1 and events[0].version >= 1:
+        only = events[0]
+        return (StreamSpan(only.stream, only.version, only.version),)
     spans: dict[str, tuple[int, int]] = {}
     for event in events:
         first, last = spans.get(event.stream, (event.version, event.version - 1))

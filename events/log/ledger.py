@@ -4,7 +4,7 @@ Plain memory, rebuilt from batch headers by whoever claims a partition; knows no
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from events.log.codec import BatchHeader, StreamSpan
 from events.log.errors import VersionConflict
@@ -26,18 +26,13 @@ class CommandLedger:
     def __len__(self) -> int:
         return len(self._spans)
 
-    def record(self, command_id: str, first: int, last: int, version: int) -> None:
-        """Remember where a committed command's events are. The first result stays while the id is remembered."""
-        self._spans.setdefault(command_id, (first, last, version))
-        if len(self._spans) > self._window:
-            self._spans.popitem(last=False)
-
     def record_header(self, header: BatchHeader) -> None:
-        """Remember every command of a committed batch."""
+        """Remember every command of a committed batch. A first result stays for as long as its id is remembered."""
+        spans, base = self._spans, header.base
         for span in header.commands:
-            self.record(
-                span.command_id, header.base + span.first_index, header.base + span.last_index, span.last_version
-            )
+            spans.setdefault(span.command_id, (base + span.first_index, base + span.last_index, span.last_version))
+        while len(spans) > self._window:
+            spans.popitem(last=False)
 
     def find(self, command_id: str) -> Committed | None:
         """The first result, marked as a duplicate."""
@@ -60,16 +55,19 @@ class StreamVersions:
         self._window = window
         self._last: OrderedDict[str, int] = OrderedDict()
 
-    def check(self, spans: Iterable[StreamSpan]) -> None:
-        """Raise VersionConflict unless every span continues its stream."""
+    def advance(self, spans: Sequence[StreamSpan]) -> None:
+        """Remember the spans, or raise VersionConflict and remember nothing unless each continues its stream."""
         for span in spans:
             last = self._last.get(span.stream)
             if last is not None and span.first_version != last + 1:
                 raise VersionConflict(stream=span.stream, expected=last + 1, found=span.first_version)
+        self.record(spans)
 
-    def record(self, spans: Iterable[StreamSpan]) -> None:
+    def record(self, spans: Sequence[StreamSpan]) -> None:
+        """Remember the spans of what is stored already."""
+        last = self._last
         for span in spans:
-            self._last[span.stream] = span.last_version
-            self._last.move_to_end(span.stream)
-            if len(self._last) > self._window:
-                self._last.popitem(last=False)
+            last[span.stream] = span.last_version
+            last.move_to_end(span.stream)
+            if len(last) > self._window:
+                last.popitem(last=False)

@@ -29,7 +29,7 @@ class Position(NamedTuple):
         return cls(int(left), int(right))
 
 
-class EventRecord(msgspec.Struct, frozen=True, array_like=True):
+class EventRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One event as stored. `body` is the event's own MessagePack map, decoded only by whoever knows `type`.
 
     `version` is 1-based and contiguous within `stream`. `command_id` is the idempotency key; `correlation_id` the

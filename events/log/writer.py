@@ -4,6 +4,7 @@ Knows queues, futures and the command ledger; how a batch gets into its slot is 
 """
 
 import asyncio
+import math
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from events.failpoints import failpoint
 from events.log.codec import (
     MAX_BATCH_BYTES,
     MAX_BATCH_RECORDS,
+    BatchHeader,
     CheckedCommand,
     batch_hash,
     check_command,
@@ -39,27 +41,41 @@ class WriterLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Pending:
-    """A command on its way: its own waiter, and those who sent the same id meanwhile."""
+    """A command on its way: its own waiter, and those who sent the same id meanwhile.
 
-    __slots__ = ("command", "joined", "waiter")
+    Deadlines are in the loop's time; 0.0 is none.
+    """
 
-    def __init__(self, command: CheckedCommand, waiter: "asyncio.Future[Committed]") -> None:
+    __slots__ = ("command", "deadline", "joined", "waiter")
+
+    def __init__(self, command: CheckedCommand, waiter: "asyncio.Future[Committed]", deadline: float) -> None:
         self.command = command
         self.waiter = waiter
-        self.joined: list[asyncio.Future[Committed]] = []
+        self.deadline = deadline
+        self.joined: list[tuple[asyncio.Future[Committed], float]] | None = None
+
+    def join(self, waiter: "asyncio.Future[Committed]", deadline: float) -> None:
+        if self.joined is None:
+            self.joined = []
+        self.joined.append((waiter, deadline))
+
+    def waiters(self) -> "list[tuple[asyncio.Future[Committed], float]]":
+        """Those still waiting."""
+        everyone = [(self.waiter, self.deadline), *(self.joined or ())]
+        return [(waiter, deadline) for waiter, deadline in everyone if not waiter.done()]
 
     def succeed(self, committed: Committed) -> None:
         if not self.waiter.done():
             self.waiter.set_result(committed)
-        again = msgspec.structs.replace(committed, duplicate=True)
-        for waiter in self.joined:
-            if not waiter.done():
-                waiter.set_result(again)
+        if self.joined is not None:
+            again = msgspec.structs.replace(committed, duplicate=True)
+            for waiter, _ in self.joined:
+                if not waiter.done():
+                    waiter.set_result(again)
 
     def fail(self, reason: LogError) -> None:
-        for waiter in (self.waiter, *self.joined):
-            if not waiter.done():
-                waiter.set_exception(_fresh(reason))
+        for waiter, _ in self.waiters():
+            _fail(waiter, _fresh(reason))
 
 
 class BatchingWriter:
@@ -76,6 +92,7 @@ class BatchingWriter:
         refuse: Callable[[], LogError | None] = lambda: None,
     ) -> None:
         """`refuse` is asked before anything new is queued: an error it gives is raised and nothing is written."""
+        self._loop = asyncio.get_running_loop()
         self._partition = partition
         self._epoch = epoch
         self._slots = slots
@@ -89,6 +106,7 @@ class BatchingWriter:
         self._queue: deque[_Pending] = deque()
         self._queued_bytes = 0
         self._in_flight: list[_Pending] = []
+        self._deadlines: asyncio.TimerHandle | None = None
         self._by_command: dict[str, _Pending] = {}
         self._batches = 0
         self._wake = asyncio.Event()
@@ -112,43 +130,57 @@ class BatchingWriter:
         return self._next_offset
 
     def submit(self, command_id: str, events: Sequence[EventRecord]) -> "asyncio.Future[Committed]":
-        self._refuse_if_ended()
-        waiter: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
-        # A waiter whose owner was cancelled must not be reported as an exception nobody looked at.
-        waiter.add_done_callback(lambda done: None if done.cancelled() else done.exception())
+        return self._enqueue(command_id, events, 0.0)
+
+    async def append(self, command_id: str, events: Sequence[EventRecord]) -> Committed:
+        deadline = self._loop.time() + self._limits.append_deadline_s
+        waiter = self._enqueue(command_id, events, deadline)
+        # One timer for all waiters: nearly all are answered long before, and a timer each costs more than the append.
+        if self._deadlines is None:
+            self._deadlines = self._loop.call_at(deadline, self._expire)
+        return await waiter
+
+    def _enqueue(self, command_id: str, events: Sequence[EventRecord], deadline: float) -> "asyncio.Future[Committed]":
+        if self._end_reason is not None or self._notice is not None or self._released:
+            raise self._why_ended()
+        waiter: asyncio.Future[Committed] = self._loop.create_future()
         if (first := self._ledger.find(command_id)) is not None:
             waiter.set_result(first)
             return waiter
         if (pending := self._by_command.get(command_id)) is not None:
-            pending.joined.append(waiter)
+            pending.join(waiter, deadline)
             return waiter
         # After the ledger: a command that committed is answered also while the log takes nothing new.
         if (refusal := self._refuse()) is not None:
             raise refusal
         command = check_command(command_id, events)
         self._refuse_if_too_large(command)
-        self._refuse_if_full(command)
-        self._versions.check(command.streams)
+        self._refuse_if_overloaded(command)
         # Queued is as good as written for the next version: it commits before any later command, or the writer dies.
-        self._versions.record(command.streams)
-        pending = _Pending(command, waiter)
+        self._versions.advance(command.streams)
+        self._by_command[command_id] = pending = _Pending(command, waiter, deadline)
         self._queue.append(pending)
         self._queued_bytes += command.size
-        self._by_command[command_id] = pending
         self._wake.set()
         return waiter
 
-    async def append(self, command_id: str, events: Sequence[EventRecord]) -> Committed:
-        waiter = self.submit(command_id, events)
-        try:
-            # The waiter is this call's own: that a time-out cancels it takes nothing back, the command is on its way.
-            async with asyncio.timeout(self._limits.append_deadline_s):
-                return await waiter
-        except TimeoutError as error:
-            raise LogUnavailable(
-                f"partition {self._partition}: expected an answer about command {command_id!r} within "
-                f"{self._limits.append_deadline_s:g} s, found none; its outcome is unknown: repeat the same command id"
-            ) from error
+    def _expire(self) -> None:
+        """Tell those whose time is up, and look again when the next one's is. What they sent stays on its way."""
+        now, next_at = self._loop.time(), math.inf
+        for pending in (*self._in_flight, *self._queue):
+            for waiter, deadline in pending.waiters():
+                if not deadline:
+                    continue
+                if deadline > now:
+                    next_at = min(next_at, deadline)
+                    continue
+                why = (
+                    f"partition {self._partition}: expected an answer about command {pending.command.command_id!r} "
+                    f"within {self._limits.append_deadline_s:g} s, found none; its outcome is unknown: repeat the same "
+                    "command id"
+                )
+                _fail(waiter, LogUnavailable(why))
+        self._deadlines = self._loop.call_at(next_at, self._expire) if next_at < math.inf else None
 
     def committed(self, command_id: str) -> Committed | None:
         return self._ledger.find(command_id)
@@ -184,13 +216,10 @@ class BatchingWriter:
         await asyncio.wait((self._task,))
         await self._ended.wait()
 
-    def _refuse_if_ended(self) -> None:
-        if self._end_reason is not None:
-            raise _fresh(self._end_reason)
-        if self._notice is not None:
-            raise _fresh(self._notice)
-        if self._released:
-            raise WriterClosed(f"partition {self._partition}: the writer is being released; claim the partition again")
+    def _why_ended(self) -> LogError:
+        if (reason := self._end_reason or self._notice) is not None:
+            return _fresh(reason)
+        return WriterClosed(f"partition {self._partition}: the writer is being released; claim the partition again")
 
     def _refuse_if_too_large(self, command: CheckedCommand) -> None:
         if command.size > MAX_BATCH_BYTES or len(command.events) > MAX_BATCH_RECORDS:
@@ -199,7 +228,7 @@ class BatchingWriter:
                 f"bytes together, found {len(command.events)} of {command.size}; store large data elsewhere"
             )
 
-    def _refuse_if_full(self, command: CheckedCommand) -> None:
+    def _refuse_if_overloaded(self, command: CheckedCommand) -> None:
         limits = self._limits
         if len(self._queue) >= limits.queued_commands or self._queued_bytes + command.size > limits.queued_bytes:
             raise Overloaded(
@@ -238,22 +267,22 @@ class BatchingWriter:
         failpoint("log.append.committed")
         self._last_base, self._last_hash = base, batch_hash(value)
         self._next_offset = header.end
-        for pending, span in zip(batch, header.commands, strict=True):
-            first, last = base + span.first_index, base + span.last_index
-            self._ledger.record(span.command_id, first, last, span.last_version)
-            del self._by_command[span.command_id]
-            pending.succeed(
-                Committed(
-                    first=Position(self._partition, first),
-                    last=Position(self._partition, last),
-                    version=span.last_version,
-                    duplicate=False,
-                )
-            )
+        self._ledger.record_header(header)
+        self._settle(batch, header)
         self._in_flight = []
         self._batches += 1
         if self._batches % HINT_EVERY_BATCHES == 0:
             await self._slots.hint(base)
+
+    def _settle(self, batch: list[_Pending], header: BatchHeader) -> None:
+        """Answer everyone who waits for a command of a committed batch."""
+        partition, base = self._partition, header.base
+        for pending, span in zip(batch, header.commands, strict=True):
+            del self._by_command[span.command_id]
+            last = Position(partition, base + span.last_index)
+            one = span.first_index == span.last_index
+            first = last if one else Position(partition, base + span.first_index)
+            pending.succeed(Committed(first=first, last=last, version=span.last_version, duplicate=False))
 
     def _gather(self) -> list[_Pending]:
         batch: list[_Pending] = []
@@ -291,8 +320,16 @@ class BatchingWriter:
         self._in_flight = []
         self._queue.clear()
         self._queued_bytes = 0
+        if self._deadlines is not None:
+            self._deadlines.cancel()
         self._by_command.clear()
         self._ended.set()
+
+
+def _fail(waiter: "asyncio.Future[Committed]", error: LogError) -> None:
+    waiter.set_exception(error)
+    # Looked at here: that a waiter's owner was cancelled must not be reported as an exception nobody retrieved.
+    waiter.exception()
 
 
 def _fresh(reason: LogError) -> LogError:

@@ -1,15 +1,16 @@
-"""The batching writer by itself: the chain it writes, and what it refuses before anything is queued."""
+"""The batching writer by itself: the chain it writes, what it refuses before anything is queued, and deadlines."""
 
+import asyncio
 from itertools import pairwise
 
 import pytest
 
 from events.log.codec import batch_hash, decode_header
-from events.log.errors import LogFull
+from events.log.errors import LogFull, LogUnavailable
 from events.log.memory import MemoryEventLog, MemoryStore
 from events.log.records import Position
 from events.log.recovery import recover
-from events.log.writer import BatchingWriter
+from events.log.writer import BatchingWriter, WriterLimits
 from tests.events.log.contract import event
 
 
@@ -18,8 +19,11 @@ class Slots:
 
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     async def commit(self, *, base: int, previous: int | None, txn_id: str, value: bytes) -> int:
+        await self.answers.wait()
         return self._store.put(0, base, value)
 
     async def hint(self, base: int) -> None:
@@ -56,4 +60,30 @@ async def test_a_full_log_takes_nothing_new_and_answers_what_it_knows() -> None:
     refusal = None
     # The refused one left no trace: its version is free.
     assert (await writer.append("c2", [event("s/1", 2)])).version == 2
+    await writer.release()
+
+
+async def test_who_waited_too_long_is_told_and_what_was_sent_stays_on_its_way() -> None:
+    store = MemoryStore(1)
+    slots = Slots(store)
+    slots.answers.clear()
+    limits = WriterLimits(append_deadline_s=0.05)
+    writer = BatchingWriter(partition=0, epoch=1, recovered=await recover(store, 0), slots=slots, limits=limits)
+    patient = writer.submit("c1", [event("s/1", 1)])
+    in_flight, queued, joined = await asyncio.gather(
+        writer.append("c0", [event("s/0", 1)]),
+        writer.append("c2", [event("s/1", 2)]),
+        writer.append("c1", [event("s/1", 1)]),
+        return_exceptions=True,
+    )
+    for command_id, outcome in (("c0", in_flight), ("c2", queued), ("c1", joined)):
+        assert isinstance(outcome, LogUnavailable)
+        assert f"'{command_id}' within 0.05 s" in str(outcome)
+    assert not patient.done(), "submit has no deadline"
+    with pytest.raises(LogUnavailable, match="'c2'"):
+        # A later waiter has a deadline of its own.
+        await writer.append("c2", [])
+    slots.answers.set()
+    assert (await patient).first == Position(0, 0)
+    assert (await writer.append("c2", [])).first == Position(0, 2)
     await writer.release()
