@@ -4,12 +4,14 @@ Knows KEY=VALUE; nothing of releases, though every change makes one.
 """
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from api.cli.errors import CliError, ExitCode
+from api.cli.given import from_files, from_lines, looks_secret, pair, typed_in
 from api.cli.safe import visible
 from api.cli.session import Session, takes_session
 from api.cli.waiting import DEFAULT_SECONDS, carry_out
@@ -21,8 +23,13 @@ settings = typer.Typer(help="Limits, times and the probe: list, set.")
 Pairs = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="What to set.")]
 Keys = Annotated[list[str], typer.Argument(metavar="KEY...")]
 FromFile = Annotated[
-    Path | None, typer.Option("--file", "-f", help="Read KEY=VALUE lines from a file, or - for stdin: for secrets.")
+    Path | None, typer.Option("--file", "-f", help="Read KEY=VALUE lines from a file, or - for stdin.")
 ]
+Whole = Annotated[
+    list[str] | None, typer.Option("--from-file", metavar="KEY=PATH", help="A whole file is the value: certificates.")
+]
+Secret = Annotated[bool, typer.Option("--secret", help="Keep them encrypted and never show them; KEY=- asks for it.")]
+Plain = Annotated[bool, typer.Option("--plain", help="Keep them readable, even those that look like a secret.")]
 
 
 @config.callback(invoke_without_command=True)
@@ -58,18 +65,28 @@ def set_config(
     session: Session,
     pairs: Pairs = None,
     file: FromFile = None,
+    from_file: Whole = None,
+    secret: Secret = False,
+    plain: Plain = False,
     message: Why = "",
     detach: Detach = False,
     timeout: Wait = DEFAULT_SECONDS,
 ) -> None:
-    """Set variables: makes a release with the same code, and rolls it out."""
-    given = _from_file(file) if file else {}
-    given |= dict(_pair(text) for text in pairs or [])
+    """Set variables: makes a release with the same code, and rolls it out. What looks like a secret is kept as one."""
+    if secret and plain:
+        raise CliError("expected --secret or --plain, found both", exit_code=ExitCode.USAGE)
+    given = dict(pair(text) for text in pairs or [])
+    given = (from_lines(file) if file else {}) | from_files(from_file or []) | (typed_in(given) if secret else given)
     if not given:
         raise CliError(
             "expected KEY=VALUE, found nothing", exit_code=ExitCode.USAGE, hint="rayfold config set GREETING=hello"
         )
-    answer = session.write("PATCH", "config", body={"set": given, "reason": message})
+    sealed = set(given) if secret else set() if plain else _suspected(session, given)
+    body: dict[str, object] = {"reason": message}
+    for name, chosen in (("set", given.keys() - sealed), ("secret", given.keys() & sealed)):
+        if chosen:
+            body[name] = {key: value for key, value in given.items() if key in chosen}
+    answer = session.write("PATCH", "config", body=body)
     _done(session, carry_out(session, answer, f"set {', '.join(given)}", detach=detach, seconds=timeout) is not None)
 
 
@@ -101,7 +118,7 @@ def set_settings(
     session: Session, pairs: Pairs = None, message: Why = "", detach: Detach = False, timeout: Wait = DEFAULT_SECONDS
 ) -> None:
     """Change settings: makes a release with the same code, and rolls it out."""
-    given = dict(_pair(text) for text in pairs or [])
+    given = dict(pair(text) for text in pairs or [])
     answer = session.write("PATCH", body={"settings": given, "reason": message})
     _done(session, carry_out(session, answer, f"set {', '.join(given)}", detach=detach, seconds=timeout) is not None)
 
@@ -111,22 +128,13 @@ def _done(session: Session, waited: bool) -> None:
         session.out.say("undo: rayfold rollback")
 
 
-def _pair(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not key or not equals:
-        raise CliError(
-            f"expected KEY=VALUE, found {text!r}", exit_code=ExitCode.USAGE, hint="rayfold config set GREETING=hello"
-        )
-    return key, value
-
-
-def _from_file(path: Path) -> dict[str, str]:
-    try:
-        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CliError(f"{path} cannot be read: {error}", exit_code=ExitCode.USAGE) from error
-    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    return dict(_pair(line.removeprefix("export ")) for line in lines)
+def _suspected(session: Session, given: Mapping[str, str]) -> set[str]:
+    """What looks like a secret: the log forgets nothing, so what gets into it readable by mistake stays readable."""
+    found = {key for key, value in given.items() if looks_secret(key, value)}
+    if found:
+        names = ", ".join(sorted(found))
+        session.out.say(f"kept as a secret, by the look of it: {names} (--plain keeps it readable, --secret says so)")
+    return found
 
 
 def _shown(value: str) -> str:

@@ -23,6 +23,7 @@ from api.cli import (
     operations,
     platform,
     releases,
+    secrets,
     tasks,
 )
 from api.cli.errors import CliError, ExitCode
@@ -66,7 +67,8 @@ _GROUPS = (
         ("config", config.config), ("settings", config.settings), ("domains", domains.domains),
     )),
     ("The platform", (
-        ("teams", apps.teams), ("projections", cluster.projections), ("pool", cluster.pool),
+        ("teams", apps.teams), ("secrets", secrets.secrets), ("projections", cluster.projections),
+        ("pool", cluster.pool),
     )),
 )  # fmt: skip
 

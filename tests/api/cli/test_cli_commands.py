@@ -277,7 +277,7 @@ def test_config_is_set_from_arguments_and_from_stdin(
     assert main(["config", "unset", "A", "B", "--app", "shop"]) == 0
 
     first, second = server.of("changeConfig")
-    assert first.body == {"set": {"TOKEN": "a=b", "A": "1"}, "reason": ""}
+    assert first.body == {"set": {"A": "1"}, "secret": {"TOKEN": "a=b"}, "reason": ""}
     assert second.body == {"unset": ["A", "B"], "reason": ""}
 
 
