@@ -79,6 +79,10 @@ class LayoutMismatch(LogError):
     """The stored log was made with another layout than this process was given. Nothing was changed."""
 
 
+class RestoreUnfinished(LogError):
+    """A backup is being restored here, or a restore was cut off. Nothing was changed; run the restore again."""
+
+
 class LogBroken(LogError):
     """An invariant does not hold; serving on would make it worse. An operator must look."""
 

@@ -9,11 +9,12 @@ import random
 import socket
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
 from events.failpoints import failpoint
+from events.log.archive.manifest import decode_low
 from events.log.codec import decode_header
 from events.log.errors import EtcdRefused, Fenced, LogBroken, LogUnavailable, PartitionOwned
 from events.log.etcd_client import EtcdClient
@@ -21,6 +22,7 @@ from events.log.etcd_wire import Delete, Get, KeyValue, ModRevisionIs, Put, TxnR
 from events.log.keys import Keys
 from events.log.port import OwnerRecord
 from events.log.records import Position
+from events.log.store import StoredBatch
 
 LEASE_TTL_S = 10
 CLAIM_DEADLINE_S = 15.0
@@ -28,6 +30,10 @@ ATTEMPT_TIMEOUT_S = 3.0
 """One attempt of an append. Then the identical transaction is sent again, for ever."""
 RESEND_FIRST_S = 0.05
 RESEND_MOST_S = 1.0
+
+
+FindArchived = Callable[[int, int], Awaitable[StoredBatch | None]]
+"""(partition, base) -> the batch that begins there, wherever it is kept."""
 
 
 class EpochRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +56,7 @@ class EtcdClaim:
         record: OwnerRecord,
         epoch_revision: int,
         lease: int,
+        archived: FindArchived,
     ) -> None:
         self._client = client
         self._keys = keys
@@ -57,6 +64,7 @@ class EtcdClaim:
         self.record = record
         self._epoch_revision = epoch_revision
         self._lease = lease
+        self._archived = archived
 
     async def commit(self, *, base: int, previous: int | None, txn_id: str, value: bytes) -> int:
         """See `BatchSlots.commit`: one new key, compared with the fence, the predecessor and its own absence."""
@@ -67,31 +75,42 @@ class EtcdClaim:
             # Free slot: of two copies of this transaction at most one commits.
             VersionIs(slot, 0),
         ]
+        # Chain: no hole, and a request delayed past the archiving of its slot cannot bring it back. The first batch has
+        # no predecessor: for it, nothing was ever archived.
         if previous is not None:
-            # Chain: no hole, and a request delayed past the archiving of its slot cannot bring it back.
             when.append(VersionIs(self._keys.batch(self.partition, previous), 1))
+        else:
+            when.append(VersionIs(self._keys.low(self.partition), 0))
         pause = RESEND_FIRST_S
         while True:
             try:
                 answer = await self._client.txn(
                     when=when,
                     then=[Put(slot, value)],
-                    otherwise=[Get(self._keys.epoch(self.partition)), Get(slot)],
+                    otherwise=[
+                        Get(self._keys.epoch(self.partition)),
+                        Get(slot),
+                        Get(self._keys.low(self.partition)),
+                    ],
                     timeout_s=ATTEMPT_TIMEOUT_S,
                 )
+                failpoint("log.append.answered")
+                return answer.revision if answer.succeeded else await self._decide(answer, base, txn_id)
             except LogUnavailable:
                 # Unknown: it may have committed. Only the identical transaction can tell.
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
                 pause = min(2 * pause, RESEND_MOST_S)
-                continue
-            failpoint("log.append.answered")
-            return answer.revision if answer.succeeded else self._decide(answer, base, txn_id)
 
-    def _decide(self, answer: TxnResult, base: int, txn_id: str) -> int:
+    async def _decide(self, answer: TxnResult, base: int, txn_id: str) -> int:
         """What a refused transaction means. The order matters: mine first, for I may have won before I was fenced."""
-        epoch, slot = answer.found
+        epoch, slot, low = answer.found
         if slot is not None and decode_header(slot.value, Position(self.partition, base)).txn_id == txn_id:
             return slot.mod_revision
+        if slot is None and low is not None and decode_low(low.value, low.key).first_hot > base:
+            # It may have won so long ago that it was archived since: the segment keeps the transaction's id.
+            kept = await self._find_archived(base)
+            if kept is not None and decode_header(kept.value, Position(self.partition, base)).txn_id == txn_id:
+                return kept.revision
         if epoch is None or epoch.mod_revision != self._epoch_revision:
             raise self._fenced(epoch)
         raise LogBroken(
@@ -99,6 +118,13 @@ class EtcdClaim:
             f"{self.record.epoch}, found {'a foreign batch there' if slot else 'no predecessor'}; "
             "something else writes or deletes this log's keys"
         )
+
+    async def _find_archived(self, base: int) -> StoredBatch | None:
+        try:
+            return await self._archived(self.partition, base)
+        except LogBroken as error:
+            # Nothing that was acknowledged may be called lost, nor the reverse: unknown, until the archive is whole.
+            raise LogUnavailable(f"partition {self.partition}: the batch at {base} is archived: {error}") from error
 
     async def hint(self, base: int) -> None:
         """See `BatchSlots.hint`. Under the fence, so that a late one of an old owner changes nothing."""
@@ -152,12 +178,14 @@ class EtcdClaim:
         )
 
 
-async def win_claim(client: EtcdClient, keys: Keys, partition: int, owner: str, *, force: bool) -> EtcdClaim:
+async def win_claim(
+    client: EtcdClient, keys: Keys, partition: int, owner: str, *, force: bool, archived: FindArchived
+) -> EtcdClaim:
     """Raise the epoch and put the owner record, in one transaction. Raises as `EventLog.claim`."""
     lease = await client.grant_lease(LEASE_TTL_S)
     try:
         async with asyncio.timeout(CLAIM_DEADLINE_S):
-            return await _try_claim(client, keys, partition, owner, lease, force=force)
+            return await _try_claim(client, keys, partition, owner, lease, force=force, archived=archived)
     except TimeoutError as error:
         raise LogUnavailable(
             f"partition {partition}: expected an answer to the claim within {CLAIM_DEADLINE_S:g} s; claim again"
@@ -168,7 +196,7 @@ async def win_claim(client: EtcdClient, keys: Keys, partition: int, owner: str, 
 
 
 async def _try_claim(
-    client: EtcdClient, keys: Keys, partition: int, owner: str, lease: int, *, force: bool
+    client: EtcdClient, keys: Keys, partition: int, owner: str, lease: int, *, force: bool, archived: FindArchived
 ) -> EtcdClaim:
     claim_id = uuid.uuid4().hex
     while True:
@@ -178,7 +206,7 @@ async def _try_claim(
         if epoch_key is not None and seen is not None and seen.claim_id == claim_id and own is not None:
             # The reply to an earlier try was lost, but it won.
             revision = epoch_key.mod_revision
-            return _claim(client, keys, partition, own, revision, lease)
+            return _claim(client, keys, partition, own, revision, lease, archived)
         if own is not None and own.owner != owner and not force:
             raise PartitionOwned(
                 f"partition {partition}: expected no owner, found {own.owner} (node {own.node}, pid {own.pid}); "
@@ -208,12 +236,24 @@ async def _try_claim(
             continue
         if answer.succeeded:
             failpoint("log.claim.won")
-            return _claim(client, keys, partition, record, answer.revision, lease)
+            return _claim(client, keys, partition, record, answer.revision, lease, archived)
 
 
 def _claim(
-    client: EtcdClient, keys: Keys, partition: int, record: OwnerRecord, epoch_revision: int, lease: int
+    client: EtcdClient,
+    keys: Keys,
+    partition: int,
+    record: OwnerRecord,
+    epoch_revision: int,
+    lease: int,
+    archived: FindArchived,
 ) -> EtcdClaim:
     return EtcdClaim(
-        client=client, keys=keys, partition=partition, record=record, epoch_revision=epoch_revision, lease=lease
+        client=client,
+        keys=keys,
+        partition=partition,
+        record=record,
+        epoch_revision=epoch_revision,
+        lease=lease,
+        archived=archived,
     )

@@ -11,11 +11,12 @@ import msgspec
 from events.log.archive.cold import ColdSegments
 from events.log.archive.tiers import TieredStore
 from events.log.blobs import BlobStore
-from events.log.errors import Fenced, LayoutMismatch, LogError
+from events.log.errors import Fenced, LayoutMismatch, LogError, RestoreUnfinished
 from events.log.etcd_claim import EtcdClaim, win_claim
 from events.log.etcd_client import EtcdClient
 from events.log.etcd_connection import EtcdSettings
 from events.log.etcd_store import EtcdStore
+from events.log.etcd_wire import ModRevisionIs, Put
 from events.log.keys import HASH_NAME, LAYOUT_FORMAT, Keys
 from events.log.ledger import WINDOW
 from events.log.port import OwnerRecord, PartitionWriter
@@ -69,10 +70,17 @@ class EtcdEventLog:
     async def open(self) -> None:
         await self.client.open()
         wanted = LogLayout(partitions=self._partitions)
-        await self.client.put_if_absent(self._keys.layout, msgspec.json.encode(wanted))
+        # Not while a backup is being restored: half a log must be neither read nor written.
+        free = [ModRevisionIs(self._keys.layout, 0), ModRevisionIs(self._keys.restore, 0)]
+        await self.client.txn(when=free, then=[Put(self._keys.layout, msgspec.json.encode(wanted))])
         stored = await self.client.get(self._keys.layout)
-        found = None if stored is None else stored.value
-        if found is None or msgspec.json.decode(found, type=LogLayout) != wanted:
+        if stored is None:
+            raise RestoreUnfinished(
+                f"expected a log or an empty namespace, found {self._keys.restore}: a restore has not ended; run the "
+                "same rayfold backup restore again, or take an empty data directory"
+            )
+        found = stored.value
+        if msgspec.json.decode(found, type=LogLayout) != wanted:
             raise LayoutMismatch(
                 f"{self._keys.layout}: expected {wanted}, found {found!r}; these are fixed when a log is made: "
                 "configure this process like the log, or use another namespace"
@@ -87,7 +95,7 @@ class EtcdEventLog:
 
     async def claim(self, partition: int, owner: str, *, force: bool = False) -> PartitionWriter:
         self._check(partition)
-        claim = await win_claim(self.client, self._keys, partition, owner, force=force)
+        claim = await win_claim(self.client, self._keys, partition, owner, force=force, archived=self._tiers.batch)
         try:
             recovered = await recover(self._tiers, partition, self._ledger_window)
         except LogError:

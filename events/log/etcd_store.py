@@ -97,6 +97,10 @@ class EtcdStore:
         mark = decode_low(None if stored is None else stored.value, key)
         return SeenLow(mark.first_hot, 0 if stored is None else stored.mod_revision)
 
+    async def batch(self, partition: int, base: int) -> StoredBatch | None:
+        stored = await self._client.get(self._keys.batch(partition, base))
+        return None if stored is None else StoredBatch(base, stored.mod_revision, stored.value)
+
     async def manifests(self, partition: int, base: int) -> list[SegmentManifest]:
         # No segment begins at or beyond the mark: a tight end, and room for the index to stop.
         end = (await self.low(partition)).first_hot

@@ -13,6 +13,7 @@ class Keys:
     def __init__(self, namespace: str) -> None:
         self.root = f"/{namespace}/"
         self.layout = f"{self.root}layout"
+        self.restore = f"{self.root}restore"
         self.partitions = f"{self.root}p/"
         self.compaction = f"{self.root}compaction"
 

@@ -80,6 +80,9 @@ class MemoryStore:
     async def low(self, partition: int) -> SeenLow:
         return self.partitions[partition].low
 
+    async def batch(self, partition: int, base: int) -> StoredBatch | None:
+        return self.partitions[partition].batches.get(base)
+
     async def manifests(self, partition: int, base: int) -> list[SegmentManifest]:
         found = [manifest for manifest in self.partitions[partition].segments if manifest.base >= base]
         return found[:MANIFESTS_AT_ONCE]

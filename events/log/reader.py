@@ -34,6 +34,11 @@ class _Cursor:
 
     async def advance(self, store: BatchStore) -> tuple[list[StoredEvent], bool]:
         """The next page's events and whether it ended at the tail."""
+        if not self._aligned:
+            # A batch begins at the mark: what is read from there on needs no segment, for which it may have to wait.
+            first_hot = (await store.low(self.partition)).first_hot
+            if self.base < first_hot <= self.expected:
+                self._aligned, self.base = True, first_hot
         start = self.base
         page = await store.page(self.partition, start)
         if sum(len(batch.value) for batch in page) > DECODE_INLINE_BYTES:

@@ -142,6 +142,10 @@ class BatchStore(Protocol):
 class HotStore(BatchStore, Protocol):
     """What the archiver needs besides of the place that keeps the hot batches. `page` is of hot batches alone."""
 
+    async def batch(self, partition: int, base: int) -> StoredBatch | None:
+        """The hot batch that begins at `base`."""
+        ...
+
     async def manifests(self, partition: int, base: int) -> list[SegmentManifest]:
         """Segments with a base of `base` or more, ascending, at most MANIFESTS_AT_ONCE of them."""
         ...

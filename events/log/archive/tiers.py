@@ -36,6 +36,11 @@ class TieredStore:
                 break
         return batches[:PAGE_BATCHES]
 
+    async def batch(self, partition: int, base: int) -> StoredBatch | None:
+        """The batch that begins at `base`, whichever tier keeps it."""
+        page = await self.page(partition, base)
+        return page[0] if page and page[0].base == base else None
+
     async def tail_hint(self, partition: int) -> int:
         return await self._hot.tail_hint(partition)
 

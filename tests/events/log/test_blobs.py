@@ -144,7 +144,10 @@ async def test_a_wrong_secret_is_refused_and_never_said(
     assert "segments" not in str(refusal.value) and s3_archive.url in str(refusal.value)
 
 
-async def test_an_archive_that_does_not_answer_is_said() -> None:
-    nowhere = ArchiveSettings(url="s3://bucket/x", endpoint="http://127.0.0.1:9", credentials_file="")
-    with pytest.raises(ArchiveUnavailable, match=r"127\.0\.0\.1:9"):
+async def test_an_archive_that_does_not_answer_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "credentials.toml"
+    file.write_text('access_key_id = "a"\nsecret_access_key = "s3cret"\n')
+    file.chmod(0o600)
+    nowhere = ArchiveSettings(url="s3://bucket/x", endpoint="http://127.0.0.1:9", credentials_file=str(file))
+    with pytest.raises(ArchiveUnavailable, match=r"127\.0\.0\.1:9.*a/b"):
         await open_blobs(nowhere).put("a/b", b"1")
