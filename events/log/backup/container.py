@@ -1,0 +1,201 @@
+"""The file of a backup: a tar whose last two members list every other with its sha256, and seal that list.
+
+Knows names, bytes and hashes; nothing of batches or of etcd. Any tar program opens it. Memory: one member at a time.
+"""
+
+import hashlib
+import io
+import os
+import secrets
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+import msgspec
+
+from events.failpoints import failpoint
+from events.log.backup.manifest import FORMAT, BackupManifest, Member
+
+MANIFEST = "MANIFEST.json"
+SEAL = "SHA256"
+COPY_BYTES = 1 << 20
+
+
+class BackupDamaged(Exception):
+    """The file is no whole backup; says which member is wrong, what was expected and what was found."""
+
+
+class BackupWriter:
+    """Writes a new file; it appears under its name whole, synced, or not at all. Blocking: use it in a thread.
+
+    Use as a context manager: leaving it without `seal` removes what was written.
+    """
+
+    def __init__(self, path: Path, at: int) -> None:
+        """`at`: the time every member carries, in seconds since 1970."""
+        self._path = path
+        self._at = at
+        self._draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        self._file: IO[bytes] = os.fdopen(os.open(self._draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+        self.members: list[Member] = []
+
+    def __enter__(self) -> "BackupWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._draft.unlink(missing_ok=True)
+
+    def add(self, name: str, data: bytes) -> Member:
+        """Add a piece that is in memory."""
+        return self._add(name, io.BytesIO(data), len(data))
+
+    def add_file(self, name: str, path: Path) -> Member:
+        """Add a file that does not change."""
+        with path.open("rb") as file:
+            return self._add(name, file, os.fstat(file.fileno()).st_size)
+
+    def seal(self, manifest: bytes) -> str:
+        """Write the list and its seal, sync, and give the file its name. Returns the seal: the list's sha256 (hex)."""
+        seal = hashlib.sha256(manifest).hexdigest()
+        self._add(MANIFEST, io.BytesIO(manifest), len(manifest))
+        self._add(SEAL, io.BytesIO(seal.encode() + b"\n"), len(seal) + 1)
+        self._tar.close()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        failpoint("log.backup.written")
+        self._draft.replace(self._path)
+        descriptor = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        return seal
+
+    def _add(self, name: str, source: IO[bytes], size: int) -> Member:
+        info = tarfile.TarInfo(name)
+        info.size, info.mtime, info.mode = size, self._at, 0o600
+        reader = _Hashing(source)
+        self._tar.addfile(info, reader)
+        member = Member(name=name, bytes=size, sha256=reader.sha256.hexdigest())
+        self.members.append(member)
+        return member
+
+
+class _Hashing:
+    """Hashes what is read through it."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self._source = source
+        self.sha256 = hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._source.read(size)
+        self.sha256.update(data)
+        return data
+
+
+class BackupReader:
+    """An existing file, its members found and its list checked against the seal. Blocking: use it in a thread.
+
+    Raises BackupDamaged if it is cut short, its list is not what was sealed, or its members are not those of the list;
+    each member is checked as it is read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("rb")
+        try:
+            self._places = self._index()
+            self.seal = self._raw(SEAL).decode(errors="replace").strip()
+            raw = self._raw(MANIFEST)
+            if (found := hashlib.sha256(raw).hexdigest()) != self.seal:
+                raise BackupDamaged(f"{path}: {MANIFEST}: expected sha256 {self.seal} as {SEAL} says, found {found}")
+            self.manifest = _decode(path, raw)
+            self._members = {member.name: member for member in self.manifest.members}
+            self._compare_names()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def close(self) -> None:
+        self._file.close()
+
+    def read(self, name: str) -> bytes:
+        """A member's bytes, checked. Raises BackupDamaged."""
+        data = self._raw(name)
+        self._compare(self._members[name], len(data), hashlib.sha256(data).hexdigest())
+        return data
+
+    def copy(self, member: Member, target: IO[bytes] | None) -> None:
+        """Check a member of any size, writing it to `target`. Raises BackupDamaged, at its end."""
+        sha256, size = hashlib.sha256(), 0
+        for chunk in self._chunks(member.name):
+            sha256.update(chunk)
+            size += len(chunk)
+            if target is not None:
+                target.write(chunk)
+        self._compare(member, size, sha256.hexdigest())
+
+    def _compare_names(self) -> None:
+        if found := sorted((self._members.keys() | {MANIFEST, SEAL}) ^ self._places.keys()):
+            raise BackupDamaged(f"{self.path}: expected the members of {MANIFEST}, found a difference: {found[:5]}")
+
+    def _index(self) -> dict[str, tuple[int, int]]:
+        places: dict[str, tuple[int, int]] = {}
+        try:
+            with tarfile.open(fileobj=self._file, mode="r:") as tar:
+                for info in tar:
+                    if not info.isreg() or info.name in places:
+                        raise BackupDamaged(
+                            f"{self.path}: expected plain members, each once, found {info.name!r} again"
+                        )
+                    places[info.name] = (info.offset_data, info.size)
+        except tarfile.TarError as error:
+            raise BackupDamaged(f"{self.path}: expected a whole backup, found {error}") from error
+        if SEAL not in places or MANIFEST not in places:
+            raise BackupDamaged(
+                f"{self.path}: expected {MANIFEST} and {SEAL} at its end, found neither after {len(places)} members: "
+                "it is cut short or no backup"
+            )
+        return places
+
+    def _compare(self, member: Member, size: int, sha256: str) -> None:
+        if (size, sha256) != (member.bytes, member.sha256):
+            raise BackupDamaged(
+                f"{self.path}: {member.name}: expected {member.bytes} bytes with sha256 {member.sha256}, found {size} "
+                f"with {sha256}"
+            )
+
+    def _raw(self, name: str) -> bytes:
+        return b"".join(self._chunks(name))
+
+    def _chunks(self, name: str) -> Iterator[bytes]:
+        if name not in self._places:
+            raise BackupDamaged(f"{self.path}: expected a member {name}, found none")
+        start, left = self._places[name]
+        while left:
+            # pread: several threads may read, each at its own place.
+            chunk = os.pread(self._file.fileno(), min(left, COPY_BYTES), start)
+            if not chunk:
+                raise BackupDamaged(f"{self.path}: {name}: expected {left} bytes more, found the end of the file")
+            start += len(chunk)
+            left -= len(chunk)
+            yield chunk
+
+
+def _decode(path: Path, raw: bytes) -> BackupManifest:
+    try:
+        manifest = msgspec.json.decode(raw, type=BackupManifest)
+    except msgspec.MsgspecError as error:
+        raise BackupDamaged(f"{path}: {MANIFEST}: expected one that this release can read, found {error}") from error
+    if manifest.format != FORMAT:
+        raise BackupDamaged(
+            f"{path}: expected a backup of format {FORMAT}, found {manifest.format}: use a newer release"
+        )
+    return manifest
