@@ -23,13 +23,8 @@ from events.model import (
     team,
 )
 from events.model.base import Command, Decision, Event, Meta
-
-Upcaster = Callable[[dict[str, object]], dict[str, object]]
-"""Turns the decoded map of one schema version into that of the next."""
-
-
-class UnknownEventError(Exception):
-    """The log holds an event this version does not know: it was written by a newer one."""
+from events.model.evolution import UnknownEventError as UnknownEventError
+from events.model.evolution import collect_upcasters, upcast
 
 
 class Aggregate(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,8 +123,7 @@ AGGREGATES: dict[str, Aggregate] = {
 }
 
 EVENT_TYPES: dict[str, type[Event]] = {e.__name__: e for a in AGGREGATES.values() for e in a.events}
-UPCASTERS: dict[tuple[str, int], Upcaster] = {}
-"""(type, from version) → the step to the next version. Empty until a released event changes its shape."""
+UPCASTERS = collect_upcasters(EVENT_TYPES.values())
 
 _encoder = msgspec.msgpack.Encoder()
 BODY_DECODERS: dict[str, tuple[Callable[[msgspec.Raw], Event], int]] = {
@@ -166,15 +160,15 @@ def decode_body(event_type: str, schema_version: int, body: msgspec.Raw) -> Even
     """The event that `body` holds, upcast to the current schema. Raises as `decode_event`."""
     known = BODY_DECODERS.get(event_type)
     if known is None:
-        raise UnknownEventError(f"expected an event type known to this version, found {event_type!r}: upgrade rayfold")
+        raise UnknownEventError(
+            f"expected an event type that this rayfold knows, found {event_type[:80]!r}: it was written by a newer "
+            "rayfold; upgrade this one"
+        )
     decode, current = known
     if schema_version == current:
         return decode(body)
     fields = msgspec.msgpack.decode(body, type=dict[str, object])
-    for version in range(schema_version, current):
-        fields = UPCASTERS[(event_type, version)](fields)
-    if schema_version > current:
-        raise UnknownEventError(f"{event_type} has schema version {schema_version}, newer than {current}")
+    fields = upcast(event_type, fields, found=schema_version, current=current, steps=UPCASTERS)
     return msgspec.convert(fields, EVENT_TYPES[event_type])
 
 
