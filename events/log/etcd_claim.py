@@ -22,6 +22,7 @@ from events.log.etcd_wire import Delete, Get, KeyValue, ModRevisionIs, Put, TxnR
 from events.log.keys import Keys
 from events.log.port import OwnerRecord
 from events.log.records import Position
+from events.log.snapshots.shelf import PointedAt
 from events.log.store import StoredBatch
 
 LEASE_TTL_S = 10
@@ -133,6 +134,19 @@ class EtcdClaim:
         except (LogUnavailable, EtcdRefused):
             # Only a hint: the next claim walks further.
             pass
+
+    async def snapshot_record(self) -> PointedAt:
+        """See `SnapshotPointer`."""
+        stored = await self._client.get(self._keys.snapshot(self.partition))
+        return PointedAt(None, 0) if stored is None else PointedAt(stored.value, stored.mod_revision)
+
+    async def point_at_snapshot(self, seen: PointedAt, record: bytes) -> bool:
+        """See `SnapshotPointer`. A late copy of this transaction finds another record than it saw, or another epoch."""
+        key = self._keys.snapshot(self.partition)
+        answer = await self._client.txn(
+            when=[self._fence(), ModRevisionIs(key, seen.revision)], then=[Put(key, record)]
+        )
+        return answer.succeeded
 
     async def give_up(self, last_base: int | None) -> None:
         """See `BatchSlots.give_up`."""

@@ -23,6 +23,8 @@ from events.log.port import OwnerRecord, PartitionWriter
 from events.log.reader import RECHECK_S, LogReader
 from events.log.records import StoredEvent
 from events.log.recovery import recover
+from events.log.snapshots.shelf import SnapshotShelf
+from events.log.store import StoredBatch
 from events.log.writer import BatchingWriter, WriterLimits
 
 DEFAULT_PARTITIONS = 16
@@ -59,6 +61,7 @@ class EtcdEventLog:
         self._keys = Keys(settings.namespace)
         self.client = client or EtcdClient(settings)
         self._store = EtcdStore(self.client, self._keys)
+        self._blobs = blobs
         self._tiers = TieredStore(self._store, ColdSegments(self._store.manifests, blobs))
         self._reader = LogReader(self._tiers, recheck_s=recheck_s)
         self._keepers: dict[BatchingWriter, asyncio.Task[None]] = {}
@@ -96,13 +99,23 @@ class EtcdEventLog:
     async def claim(self, partition: int, owner: str, *, force: bool = False) -> PartitionWriter:
         self._check(partition)
         claim = await win_claim(self.client, self._keys, partition, owner, force=force, archived=self._tiers.batch)
+        epoch = claim.record.epoch
+        shelf: SnapshotShelf | None = None
+        if self._blobs is not None:
+            shelf = SnapshotShelf(partition=partition, epoch=epoch, blobs=self._blobs, pointer=claim)
         try:
-            recovered = await recover(self._tiers, partition, self._ledger_window)
+            snapshot = await shelf.load() if shelf else None
+            recovered = await recover(self._tiers, partition, self._ledger_window, snapshot)
         except LogError:
             await claim.give_up(None)
             raise
         writer = BatchingWriter(
-            partition=partition, epoch=claim.record.epoch, recovered=recovered, slots=claim, limits=self._limits
+            partition=partition,
+            epoch=epoch,
+            recovered=recovered,
+            slots=claim,
+            limits=self._limits,
+            snapshots=shelf,
         )
         self._keep(claim, writer)
         return writer
@@ -110,6 +123,10 @@ class EtcdEventLog:
     def read(self, partition: int, from_offset: int, *, stream: str | None = None) -> AsyncIterator[list[StoredEvent]]:
         self._check(partition)
         return self._reader.read(partition, from_offset, stream=stream)
+
+    def read_batches(self, partition: int, from_offset: int) -> AsyncIterator[list[StoredBatch]]:
+        self._check(partition)
+        return self._reader.read_batches(partition, from_offset)
 
     def follow(self, partition: int, from_offset: int) -> AsyncIterator[list[StoredEvent]]:
         return self.follow_all({partition: from_offset})

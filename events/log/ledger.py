@@ -4,7 +4,7 @@ Plain memory, rebuilt from batch headers by whoever claims a partition; knows no
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from events.log.codec import BatchHeader, StreamSpan
 from events.log.errors import VersionConflict
@@ -25,6 +25,16 @@ class CommandLedger:
 
     def __len__(self) -> int:
         return len(self._spans)
+
+    def entries(self) -> list[tuple[str, tuple[int, int, int]]]:
+        """Every remembered command with its first offset, last offset and last version; the oldest first."""
+        return list(self._spans.items())
+
+    def restore(self, entries: Iterable[tuple[str, tuple[int, int, int]]]) -> None:
+        """Remember what `entries` gave, in its order, before any header that came later."""
+        self._spans.update(entries)
+        while len(self._spans) > self._window:
+            self._spans.popitem(last=False)
 
     def record_header(self, header: BatchHeader) -> None:
         """Remember every command of a committed batch. A first result stays for as long as its id is remembered."""
@@ -62,6 +72,12 @@ class StreamVersions:
             if last is not None and span.first_version != last + 1:
                 raise VersionConflict(stream=span.stream, expected=last + 1, found=span.first_version)
         self.record(spans)
+
+    def restore(self, versions: Iterable[tuple[str, int]]) -> None:
+        """Remember streams and their last versions, before any span that came later."""
+        self._last.update(versions)
+        while len(self._last) > self._window:
+            self._last.popitem(last=False)
 
     def record(self, spans: Sequence[StreamSpan]) -> None:
         """Remember the spans of what is stored already."""

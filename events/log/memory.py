@@ -10,6 +10,8 @@ import time
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
+import msgspec
+
 from events.log.archive.cold import ColdSegments
 from events.log.archive.manifest import SegmentManifest
 from events.log.archive.tiers import TieredStore
@@ -20,6 +22,7 @@ from events.log.port import OwnerRecord
 from events.log.reader import LogReader
 from events.log.records import StoredEvent
 from events.log.recovery import recover
+from events.log.snapshots.shelf import PointedAt, SnapshotRecord, SnapshotShelf
 from events.log.store import (
     DELETES_AT_ONCE,
     MANIFESTS_AT_ONCE,
@@ -44,7 +47,7 @@ class _Partition:
         self.writer: BatchingWriter | None = None
         self.low = SeenLow(0, 0)
         self.segments: list[SegmentManifest] = []
-        self.snapshot_offset: int | None = None
+        self.snapshot = PointedAt(None, 0)
 
 
 class MemoryStore:
@@ -112,7 +115,8 @@ class MemoryStore:
         return True
 
     async def snapshot_offset(self, partition: int) -> int | None:
-        return self.partitions[partition].snapshot_offset
+        record = self.partitions[partition].snapshot.record
+        return None if record is None else msgspec.json.decode(record, type=SnapshotRecord).offset
 
     def put(self, partition: int, base: int, value: bytes) -> int:
         """Keep a batch and tell the followers; returns the new revision."""
@@ -147,6 +151,17 @@ class _MemorySlots:
 
     async def hint(self, base: int) -> None:
         self._kept.tail_hint = base
+
+    async def snapshot_record(self) -> PointedAt:
+        return self._kept.snapshot
+
+    async def point_at_snapshot(self, seen: PointedAt, record: bytes) -> bool:
+        await asyncio.sleep(0)
+        if self._kept.epoch != self._epoch or self._kept.snapshot != seen:
+            return False
+        self._store.revision += 1
+        self._kept.snapshot = PointedAt(record, self._store.revision)
+        return True
 
     async def give_up(self, last_base: int | None) -> None:
         if self._kept.epoch == self._epoch:
@@ -200,9 +215,12 @@ class MemoryEventLog:
             claimed_at=time.time_ns() // 1000,
         )
         epoch = kept.epoch
-        recovered = await recover(self._tiers, partition, self._ledger_window)
         slots = _MemorySlots(self._store, partition, epoch)
-        writer = BatchingWriter(partition=partition, epoch=epoch, recovered=recovered, slots=slots, limits=self._limits)
+        shelf = SnapshotShelf(partition=partition, epoch=epoch, blobs=self._store.blobs, pointer=slots)
+        recovered = await recover(self._tiers, partition, self._ledger_window, await shelf.load())
+        writer = BatchingWriter(
+            partition=partition, epoch=epoch, recovered=recovered, slots=slots, limits=self._limits, snapshots=shelf
+        )
         if kept.writer is not None:
             kept.writer.notice_fence(Fenced(f"partition {partition}: {owner} claimed it with epoch {epoch}; stop"))
         kept.writer = writer
@@ -212,6 +230,10 @@ class MemoryEventLog:
     def read(self, partition: int, from_offset: int, *, stream: str | None = None) -> AsyncIterator[list[StoredEvent]]:
         self._check(partition)
         return self._reader.read(partition, from_offset, stream=stream)
+
+    def read_batches(self, partition: int, from_offset: int) -> AsyncIterator[list[StoredBatch]]:
+        self._check(partition)
+        return self._reader.read_batches(partition, from_offset)
 
     def follow(self, partition: int, from_offset: int) -> AsyncIterator[list[StoredEvent]]:
         return self.follow_all({partition: from_offset})

@@ -5,11 +5,14 @@ Must not know etcd, nor what any event means.
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from events.log.records import EventRecord, Position, StoredEvent
+from events.log.snapshots.contents import Snapshot
+from events.log.snapshots.shelf import SnapshotShelf
+from events.log.store import StoredBatch
 
 
 class Committed(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +25,17 @@ class Committed(msgspec.Struct, frozen=True, kw_only=True):
     last: Position
     version: int
     duplicate: bool
+
+
+class LedgerPoint(NamedTuple):
+    """What an owner knows of the batches below `base`, all durable: where the last of them begins (None: there is
+    none), the hash of its stored value, and the remembered commands, the oldest first: id, then first offset, last
+    offset and last version."""
+
+    base: int
+    last_base: int | None
+    last_hash: bytes
+    commands: list[tuple[str, tuple[int, int, int]]]
 
 
 class OwnerRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +92,19 @@ class PartitionWriter(Protocol):
         """The first result of a command, if it committed and is within the ledger's window (the newest 200,000)."""
         ...
 
+    @property
+    def snapshots(self) -> SnapshotShelf | None:
+        """Where this partition's snapshots are kept; None where the log was given no archive."""
+        ...
+
+    def take_snapshot(self) -> Snapshot | None:
+        """The snapshot that the claim found and that the log continues; once, so that nobody keeps it in memory."""
+        ...
+
+    def ledger_point(self) -> LedgerPoint:
+        """What a snapshot taken now holds of the log itself. Some ms where 200,000 commands are remembered."""
+        ...
+
     async def wait_closed(self) -> None:
         """Wait until this writer can append no more: returns after `release`, else raises why (Fenced, LogBroken)."""
         ...
@@ -117,6 +144,12 @@ class EventLog(Protocol):
         Archived events come as those in etcd do. With `stream` only that stream's events, and batches that do not
         name it are not decoded. Raises BeyondTail, LogHole, CorruptBatch, CorruptSegment, BlobMissing,
         LogUnavailable (ArchiveUnavailable when it is the archive that does not answer).
+        """
+        ...
+
+    def read_batches(self, partition: int, from_offset: int) -> AsyncIterator[list[StoredBatch]]:
+        """As `read`, the batches as they are stored, for whoever folds them: in order up to the tail, the first of them
+        perhaps from before `from_offset`. Not decoded: a damaged one is not noticed here. Raises BeyondTail.
         """
         ...
 

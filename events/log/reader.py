@@ -107,6 +107,24 @@ class LogReader:
         self._store = store
         self._recheck_s = recheck_s
 
+    async def read_batches(self, partition: int, from_offset: int) -> AsyncIterator[list[StoredBatch]]:
+        """See `EventLog.read_batches`."""
+        # The batch that holds `from_offset` begins at most this far before it.
+        base = max(0, from_offset - MAX_BATCH_RECORDS)
+        while True:
+            start = base
+            page = await self._store.page(partition, start)
+            if page:
+                last = page[-1]
+                base = decode_header(last.value, Position(partition, last.base)).end
+            at_tail = len(page) < PAGE_BATCHES and base < start + PAGE_OFFSETS
+            if at_tail and base < from_offset:
+                raise BeyondTail(Position(partition, from_offset), base)
+            if page:
+                yield page
+            if at_tail:
+                return
+
     async def read(
         self, partition: int, from_offset: int, *, stream: str | None = None
     ) -> AsyncIterator[list[StoredEvent]]:

@@ -1,15 +1,22 @@
 """What a new owner learns before it serves: where the tail is, which commands committed, how far each stream is.
 
-Walks batch headers through the store; knows nothing of claims or of how batches are kept.
+Walks batch headers through the store, from where a snapshot ends if there is one; knows nothing of claims, of how
+batches are kept, or of what states mean.
 """
 
+import asyncio
+
 import msgspec
+import structlog
 
 from events.log.codec import BatchHeader, batch_hash, decode_header
 from events.log.errors import LogHole
 from events.log.ledger import WINDOW, CommandLedger, StreamVersions
 from events.log.records import Position
+from events.log.snapshots.contents import CorruptSnapshot, Snapshot, SnapshotHead
 from events.log.store import PAGE_BATCHES, PAGE_OFFSETS, BatchStore
+
+log = structlog.get_logger("snapshots")
 
 
 class Recovered(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,13 +28,23 @@ class Recovered(msgspec.Struct, frozen=True, kw_only=True):
     """`batch_hash` of the last batch: the next one carries it."""
     ledger: CommandLedger
     versions: StreamVersions
+    snapshot: Snapshot | None = None
+    """What the log's tail continues, if a snapshot was given and the log does."""
 
 
-async def recover(store: BatchStore, partition: int, window: int = WINDOW) -> Recovered:
-    """Walk from the tail hint forward to the tail, then back until `window` commands are known.
+async def recover(
+    store: BatchStore, partition: int, window: int = WINDOW, snapshot: Snapshot | None = None
+) -> Recovered:
+    """Walk from the snapshot, which knows the commands before it, or from the tail hint, forward to the tail; without a
+    snapshot then back until `window` commands are known.
 
     Must run after the claim's transaction: only then can no older owner add a batch behind the walk.
     """
+    if snapshot is not None:
+        try:
+            return await _resume(store, partition, window, snapshot)
+        except CorruptSnapshot as error:
+            log.warning("a snapshot cannot be used, the log is walked instead", partition=partition, error=str(error))
     start = await _walk_start(store, partition)
     newest, last_hash = await _forward(store, partition, start)
     chunks = [newest]
@@ -53,6 +70,52 @@ async def recover(store: BatchStore, partition: int, window: int = WINDOW) -> Re
         ledger=ledger,
         versions=versions,
     )
+
+
+async def _resume(store: BatchStore, partition: int, window: int, snapshot: Snapshot) -> Recovered:
+    """Raises CorruptSnapshot if the log does not continue it: it was restored from before, or is another one."""
+    head = snapshot.head
+    if not await _continues(store, partition, head):
+        raise CorruptSnapshot(f"the log holds another batch before offset {head.base} than the snapshot was taken of")
+    ledger, versions = await asyncio.to_thread(_restored, snapshot, partition, window)
+    headers, last_hash = await _forward(store, partition, head.base)
+    for header in headers:
+        ledger.record_header(header)
+        versions.record(header.streams)
+    next_offset = headers[-1].end if headers else head.base
+    if next_offset < head.offset:
+        raise CorruptSnapshot(f"it covers the log up to offset {head.offset}, and the log ends at {next_offset}")
+    return Recovered(
+        next_offset=next_offset,
+        last_base=headers[-1].base if headers else head.last_base,
+        last_hash=last_hash if headers else head.last_hash,
+        ledger=ledger,
+        versions=versions,
+        snapshot=snapshot,
+    )
+
+
+async def _continues(store: BatchStore, partition: int, head: SnapshotHead) -> bool:
+    """Whether the batch before `head.base` is the one it was: told by the batch that follows, else by itself."""
+    if head.last_base is None:
+        return True
+    page = await store.page(partition, head.base)
+    if page:
+        follows = page[0].base == head.base
+        previous = decode_header(page[0].value, Position(partition, page[0].base)).previous
+        if follows and previous:
+            return previous == head.last_hash
+    page = await store.page(partition, head.last_base)
+    return bool(page) and page[0].base == head.last_base and batch_hash(page[0].value) == head.last_hash
+
+
+def _restored(snapshot: Snapshot, partition: int, window: int) -> tuple[CommandLedger, StreamVersions]:
+    ledger, versions = CommandLedger(partition, window), StreamVersions(window)
+    for commands in snapshot.commands():
+        ledger.restore((c.command_id, (c.first, c.last, c.version)) for c in commands)
+    for streams in snapshot.streams():
+        versions.restore((s.stream, s.version) for s in streams)
+    return ledger, versions
 
 
 async def _walk_start(store: BatchStore, partition: int) -> int:

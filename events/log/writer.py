@@ -22,9 +22,11 @@ from events.log.codec import (
     encode_batch,
 )
 from events.log.errors import EventTooLarge, Fenced, LogBroken, LogError, LogUnavailable, Overloaded, WriterClosed
-from events.log.port import Committed
+from events.log.port import Committed, LedgerPoint
 from events.log.records import EventRecord, Position
 from events.log.recovery import Recovered
+from events.log.snapshots.contents import Snapshot
+from events.log.snapshots.shelf import SnapshotShelf
 from events.log.store import BatchSlots
 
 HINT_EVERY_BATCHES = 256
@@ -90,14 +92,20 @@ class BatchingWriter:
         slots: BatchSlots,
         limits: WriterLimits | None = None,
         refuse: Callable[[], LogError | None] = lambda: None,
+        snapshots: SnapshotShelf | None = None,
     ) -> None:
-        """`refuse` is asked before anything new is queued: an error it gives is raised and nothing is written."""
+        """`refuse` is asked before anything new is queued: an error it gives is raised and nothing is written.
+
+        `snapshots`: this claim's shelf, where the log has a place to keep them.
+        """
         self._loop = asyncio.get_running_loop()
         self._partition = partition
         self._epoch = epoch
         self._slots = slots
         self._limits = limits or WriterLimits()
         self._refuse = refuse
+        self._snapshots = snapshots
+        self._recovered_snapshot = recovered.snapshot
         self._ledger = recovered.ledger
         self._versions = recovered.versions
         self._next_offset = recovered.next_offset
@@ -128,6 +136,22 @@ class BatchingWriter:
     @property
     def next_offset(self) -> int:
         return self._next_offset
+
+    @property
+    def snapshots(self) -> SnapshotShelf | None:
+        return self._snapshots
+
+    def take_snapshot(self) -> Snapshot | None:
+        found, self._recovered_snapshot = self._recovered_snapshot, None
+        return found
+
+    def ledger_point(self) -> LedgerPoint:
+        return LedgerPoint(
+            base=self._next_offset,
+            last_base=self._last_base,
+            last_hash=self._last_hash,
+            commands=self._ledger.entries(),
+        )
 
     def submit(self, command_id: str, events: Sequence[EventRecord]) -> "asyncio.Future[Committed]":
         return self._enqueue(command_id, events, 0.0)

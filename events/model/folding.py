@@ -3,14 +3,18 @@
 The result is by definition that of `registry.fold`; must not know where batches come from nor who owns a partition.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
 
 from events.log.columns import Facts
 from events.log.errors import LogBroken
-from events.model.registry import BODY_DECODERS, aggregate_of, decode_body
+from events.log.snapshots.contents import CorruptSnapshot, Snapshot, StreamEntry
+from events.model.registry import AGGREGATES, BODY_DECODERS, aggregate_of, decode_body, kind_of
+
+_encoder = msgspec.msgpack.Encoder()
+_state_decoders = {kind: msgspec.msgpack.Decoder(aggregate.state).decode for kind, aggregate in AGGREGATES.items()}
 
 
 class Folded:
@@ -68,6 +72,28 @@ class PartitionFold:
             folded.last_offset = offset
             offset += 1
         self.next_offset = offset
+
+
+def snapshot_entries(streams: Iterable[tuple[str, msgspec.Struct, int, int]]) -> Iterator[StreamEntry]:
+    """(stream, state, version, last offset) as a snapshot keeps them."""
+    for stream, state, version, last_offset in streams:
+        yield StreamEntry(stream, version, last_offset, msgspec.Raw(_encoder.encode(state)))
+
+
+def restored(snapshot: Snapshot) -> PartitionFold:
+    """The fold that a snapshot is of; its fingerprint must be this fold's, which the caller has compared.
+
+    Blocking: some 100 ms for 10,000 streams. Raises CorruptSnapshot.
+    """
+    states: dict[str, Folded] = {}
+    try:
+        for entries in snapshot.streams():
+            for entry in entries:
+                state = _state_decoders[kind_of(entry.stream)](entry.state)
+                states[entry.stream] = Folded(entry.stream, state, entry.version, entry.last_offset)
+    except (msgspec.MsgspecError, KeyError) as error:
+        raise CorruptSnapshot(f"a state cannot be decoded: {error}") from error
+    return PartitionFold(next_offset=snapshot.head.offset, states=states)
 
 
 def _gap(stream: str, folded: Folded, version: int, offset: int) -> LogBroken:

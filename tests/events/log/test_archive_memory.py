@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
 from events.log.archive.archiver import Archiver
@@ -9,6 +10,7 @@ from events.log.archive.cold import ColdSegments
 from events.log.blobs import MemoryBlobs
 from events.log.errors import CorruptBatch, LogBroken, LogHole
 from events.log.memory import MemoryEventLog, MemoryStore
+from events.log.snapshots.shelf import PointedAt, SnapshotRecord
 from tests.events.log.cold_contract import ALL, ColdLogContract, archive_all, small, write
 from tests.events.log.contract import event, read_all
 
@@ -39,14 +41,19 @@ async def other_log(hot: MemoryStore) -> AsyncIterator[MemoryEventLog]:
     await opened.close()
 
 
+def pointing_at(offset: int) -> PointedAt:
+    record = SnapshotRecord(offset=offset, location="l", sha256="", bytes=0, format=1, fingerprint="")
+    return PointedAt(msgspec.json.encode(record), 1)
+
+
 class TestMemoryArchive(ColdLogContract):
     async def test_a_snapshot_bounds_what_leaves(self, log: MemoryEventLog, hot: MemoryStore) -> None:
         writer = await log.claim(0, "a")
         await write(writer, 700)
         archiver = Archiver(hot=hot, blobs=hot.blobs, policy=small(retain_s=60.0, segment_bytes=1 << 20))
-        hot.partitions[0].snapshot_offset = 0
+        hot.partitions[0].snapshot = pointing_at(0)
         assert await archiver.step(0) is None
-        hot.partitions[0].snapshot_offset = 352
+        hot.partitions[0].snapshot = pointing_at(352)
         manifest = await archiver.step(0)
         assert manifest is not None and manifest.end == 350, "whole batches below the snapshot"
 

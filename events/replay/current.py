@@ -1,0 +1,63 @@
+"""Every stream of a partition as it is now: from a snapshot where one fits, then from the log's batches alone.
+
+Recovery, benchmarks and tools share it. It folds in a thread, so that the loop goes on serving others meanwhile; must
+not know who owns a partition.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from events.log.codec import decode_facts
+from events.log.port import EventLog
+from events.log.records import Position
+from events.log.snapshots.contents import CorruptSnapshot, Snapshot
+from events.log.store import StoredBatch
+from events.model.fold_fingerprint import fold_fingerprint
+from events.model.folding import PartitionFold, restored
+
+log = structlog.get_logger("snapshots")
+
+
+async def fold_partition(event_log: EventLog, partition: int, snapshot: Snapshot | None = None) -> PartitionFold:
+    """Fold `partition` up to its tail; from `snapshot` on if its states are of this very fold, else from zero.
+
+    Raises what reading raises, LogBroken for a gap, UnknownEventError for an event of a newer version.
+    """
+    fold = None if snapshot is None else await asyncio.to_thread(_restore, snapshot)
+    return await fold_tail(event_log, partition, fold or PartitionFold())
+
+
+async def fold_tail(event_log: EventLog, partition: int, fold: PartitionFold) -> PartitionFold:
+    """Go on with `fold` up to the tail. A page is folded while the next one is fetched; no more are in memory."""
+    folding: asyncio.Task[None] | None = None
+    try:
+        async for page in event_log.read_batches(partition, fold.next_offset):
+            if folding is not None:
+                await folding
+            folding = asyncio.create_task(asyncio.to_thread(add_batches, fold, partition, page))
+    finally:
+        if folding is not None:
+            # Its thread cannot be stopped; it must not go on in a fold that somebody else takes for finished.
+            await folding
+    return fold
+
+
+def add_batches(fold: PartitionFold, partition: int, batches: Sequence[StoredBatch]) -> None:
+    """Decode and fold stored batches. Blocking, about 2 us an event. Raises CorruptBatch besides what the fold does."""
+    for batch in batches:
+        fold.add(decode_facts(batch.value, Position(partition, batch.base)))
+
+
+def _restore(snapshot: Snapshot) -> PartitionFold | None:
+    head, mine = snapshot.head, fold_fingerprint()
+    if head.fingerprint != mine:
+        log.info("a snapshot is of another version's fold, the log is folded instead", partition=head.partition,
+                 expected=mine, found=head.fingerprint)  # fmt: skip
+        return None
+    try:
+        return restored(snapshot)
+    except CorruptSnapshot as error:
+        log.warning("a snapshot cannot be used, the log is folded instead", partition=head.partition, error=str(error))
+        return None
