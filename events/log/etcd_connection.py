@@ -124,25 +124,27 @@ class EtcdConnection:
     ) -> Any:
         """One request, one answer, sent once; again only if its token was stale, which etcd refuses before all else."""
         token = self._token
+        channel = self.channel(purpose)
         try:
-            return await self._send(purpose, method, request, timeout_s)
+            return await self._send(channel, method, request, timeout_s)
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.UNAUTHENTICATED or self.settings.username is None:
-                raise self.translate(error, purpose) from error
+                raise self.translate(error, purpose, channel) from error
         await self._log_in(stale=token)
+        channel = self.channel(purpose)
         try:
-            return await self._send(purpose, method, request, timeout_s)
+            return await self._send(channel, method, request, timeout_s)
         except grpc.aio.AioRpcError as error:
-            raise self.translate(error, purpose) from error
+            raise self.translate(error, purpose, channel) from error
 
-    def translate(self, error: grpc.aio.AioRpcError, purpose: Purpose) -> LogError:
-        """The error to raise instead; on a silent endpoint the next one gets its turn."""
+    def translate(self, error: grpc.aio.AioRpcError, purpose: Purpose, channel: grpc.aio.Channel) -> LogError:
+        """The error to raise instead, of a call on `channel`; after a silent endpoint the next one gets its turn."""
         endpoint = self._channels[purpose][0] if purpose in self._channels else "etcd"
         details = error.details() or "no details"
         if error.code() in _REFUSALS:
             return EtcdRefused(f"etcd at {endpoint} refused: {error.code().name}: {details}")
         if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-            self._next_endpoint(purpose)
+            self.leave(purpose, channel)
         return LogUnavailable(f"etcd at {endpoint} did not answer: {error.code().name}: {details}; is it running?")
 
     async def refresh_login(self) -> None:
@@ -151,15 +153,16 @@ class EtcdConnection:
             await self._log_in(stale=self._token)
 
     async def _send(
-        self, purpose: Purpose, method: Callable[[grpc.aio.Channel], Any], request: Any, timeout_s: float
+        self, channel: grpc.aio.Channel, method: Callable[[grpc.aio.Channel], Any], request: Any, timeout_s: float
     ) -> Any:
-        return await method(self.channel(purpose))(request, timeout=timeout_s, metadata=self.metadata())
+        return await method(channel)(request, timeout=timeout_s, metadata=self.metadata())
 
-    def _next_endpoint(self, purpose: Purpose) -> None:
-        if len(self.settings.endpoints) == 1 or purpose not in self._channels:
+    def leave(self, purpose: Purpose, channel: grpc.aio.Channel) -> None:
+        """`channel` fell silent: the next endpoint gets its turn, unless it got it on another call's word already."""
+        if len(self.settings.endpoints) == 1 or self._channels.get(purpose, ("", None))[1] is not channel:
             return
         self._turn[purpose] = self._turn.get(purpose, 0) + 1
-        _, channel = self._channels.pop(purpose)
+        del self._channels[purpose]
         # Others may still be waiting on it; they get until the grace is over.
         task = asyncio.create_task(channel.close(grace=5.0))
         self._retired.add(task)
@@ -170,11 +173,11 @@ class EtcdConnection:
             if self._token != stale:
                 return
             request = rpc_pb2.AuthenticateRequest(name=self.settings.username, password=self._password)
+            channel = self.channel(Purpose.READ)
             try:
-                stub = rpc_pb2_grpc.AuthStub(self.channel(Purpose.READ))
-                self._token = (await stub.Authenticate(request, timeout=5.0)).token
+                self._token = (await rpc_pb2_grpc.AuthStub(channel).Authenticate(request, timeout=5.0)).token
             except grpc.aio.AioRpcError as error:
-                raise self.translate(error, Purpose.READ) from error
+                raise self.translate(error, Purpose.READ, channel) from error
 
     def _read_files(self) -> None:
         settings = self.settings

@@ -37,7 +37,8 @@ async def watch_range(
         fragment=True,
         filters=[rpc_pb2.WatchCreateRequest.NODELETE] if puts_only else [],
     )
-    stream = rpc_pb2_grpc.WatchStub(connection.channel(Purpose.WATCH)).Watch(metadata=connection.metadata())
+    channel = connection.channel(Purpose.WATCH)
+    stream = rpc_pb2_grpc.WatchStub(channel).Watch(metadata=connection.metadata())
     # An answer split by etcd into fragments is handed on only when whole: events of one revision stay together.
     gathered: list[WatchEvent] = []
     try:
@@ -52,7 +53,11 @@ async def watch_range(
     except grpc.aio.AioRpcError as error:
         if error.code() is grpc.StatusCode.UNAUTHENTICATED:
             await connection.refresh_login()
-        raise connection.translate(error, Purpose.WATCH) from error
+        raise connection.translate(error, Purpose.WATCH, channel) from error
+    except LogUnavailable:
+        # A paused member keeps its connections: a new watch on this one would be as silent.
+        connection.leave(Purpose.WATCH, channel)
+        raise
     except asyncio.InvalidStateError as error:
         # grpc.aio answers a write to a stream that has ended meanwhile with this.
         raise LogUnavailable("the watch was closed by etcd; list and watch again") from error
