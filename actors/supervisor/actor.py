@@ -51,7 +51,8 @@ class LifecycleSupervisor(ActorShell):
         self.keep(self._supervisor.tend(), "tend")
 
     async def detail(self) -> str:
-        return f"{len(self._supervisor.engines)} partitions"
+        served = f"{len(self._supervisor.engines)} partitions"
+        return "; ".join((served, *self._supervisor.unreadable.values()))
 
     async def assign(self, partitions: Sequence[int]) -> list[int]:
         """Serve exactly these partitions from now on; returns those served already."""

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import cast
 
+import msgspec
 import structlog
 
 from actors.supervisor.effects import running_on
@@ -19,6 +20,7 @@ from events.log.records import EventRecord, partition_of
 from events.model.base import Envelope, Reply, partition_key
 from events.model.component_commands import ReportExited
 from events.model.component_parts import ComponentState
+from events.model.evolution import UnknownEventError
 from events.model.registry import encode_command
 
 log = structlog.get_logger("supervisor")
@@ -40,6 +42,8 @@ class Supervisor:
     ) -> None:
         self.name = name
         self.engines: dict[int, PartitionEngine] = {}
+        self.unreadable: dict[int, str] = {}
+        """Partitions that hold an event which this version cannot read, and what it says about it."""
         self._log = event_log
         self._nodes = nodes
         self._told = told
@@ -64,6 +68,9 @@ class Supervisor:
     async def _submit(self, envelope: Envelope) -> Reply:
         partition = partition_of(partition_key(envelope.stream), self._log.partitions)
         engine = self.engines.get(partition)
+        if partition in self.unreadable and partition in self._assigned:
+            message = self.unreadable[partition]
+            return Reply(command_id=envelope.command_id, error="unavailable", error_message=message)
         if engine is None or engine.closed:
             message = f"{self.name} does not serve partition {partition}"
             return Reply(command_id=envelope.command_id, error="not_owner", error_message=message)
@@ -97,7 +104,7 @@ class Supervisor:
                 if engine.closed or partition not in self._assigned:
                     del self.engines[partition]
                     await engine.close()
-            missing = sorted(self._assigned - self.engines.keys())
+            missing = sorted(self._assigned - self.engines.keys() - self.unreadable.keys())
             await asyncio.gather(*(self._claim(partition) for partition in missing))
 
     async def _claim(self, partition: int) -> None:
@@ -109,7 +116,11 @@ class Supervisor:
             engine = PartitionEngine(
                 event_log=self._log, writer=writer, runner=self._runner, nodes=self._nodes.nodes, told=self._told
             )  # fmt: skip
-            count = await engine.recover()
+            try:
+                count = await engine.recover()
+            except (UnknownEventError, msgspec.ValidationError) as error:
+                await self._leave_alone(partition, engine, error)
+                return
             failpoint("supervisor.recovered")
         except PartitionOwned:
             return  # its owner's lease lapses or is given back; the next round tries again
@@ -118,6 +129,15 @@ class Supervisor:
             return
         self.engines[partition] = engine
         log.info("serves partition", partition=partition, events=count, epoch=writer.epoch)
+
+    async def _leave_alone(self, partition: int, engine: PartitionEngine, error: Exception) -> None:
+        """What cannot be folded must not be decided upon: the rest of its streams wait for a version that knows it.
+
+        It stays so while this process lives, for neither the log nor the code changes under it.
+        """
+        log.error("a partition is not served: an event in it cannot be read", partition=partition, error=str(error))
+        self.unreadable[partition] = f"partition {partition} is not served: {error}"
+        await engine.close()  # gives it up, so that a newer supervisor can claim it at once
 
     async def _sweep(self, nodes: Sequence[str]) -> None:
         """What the log believes to run and the node knows nothing of has ended unseen: say so."""
