@@ -89,7 +89,7 @@ def _serve_route(context: Context, route: Route, handler: Handler) -> _Inner:
         status = 500
         try:
             call = await _enter(context, route, request, request_id)
-            if route.streams or route.raw:
+            if route.streams or route.lines or route.raw:
                 response = await handler(call)
             else:
                 async with asyncio.timeout(route.seconds):
@@ -101,7 +101,7 @@ def _serve_route(context: Context, route: Route, handler: Handler) -> _Inner:
             raise
         finally:
             context.metrics.requests.labels(operation=route.id, status=str(status)).inc()
-            if not route.streams:
+            if not (route.streams or route.lines):
                 context.metrics.seconds.labels(operation=route.id).observe(time.perf_counter() - began)
 
     return serve_one

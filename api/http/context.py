@@ -35,6 +35,7 @@ class Context:
         self.metrics = Metrics(lambda: self.feed.clients)
         self.gatekeeper = Gatekeeper(services.admin_token, self.reads.token)
         self.streams: set[asyncio.Task[object]] = set()
+        self.checking = asyncio.Semaphore(1)
 
     @property
     def partitions(self) -> int:

@@ -10,6 +10,7 @@ from typing import cast
 from pydantic import BaseModel, JsonValue
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from api.http.lines import JSON_LINES
 from api.http.problems import MEDIA_TYPE
 from api.http.queries import Nothing
 from api.http.routes import ROUTES, Route
@@ -25,6 +26,7 @@ _PATH_SCHEMAS: dict[str, Json] = {
     "operation": {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,100}$"},
     "build": {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,120}$"},
     "stream": {"type": "string", "maxLength": 1024, "description": "kind/id, slashes and all"},
+    "field": {"type": "string", "maxLength": 1024, "description": "a path as a diff shows it, like spec.config.KEY"},
 }
 _MEANINGS = {
     400: "Not readable: the JSON, a header, the body's end.",
@@ -140,8 +142,10 @@ def _responses(route: Route, references: References) -> Json:
         content: Json = {}
         if route.answer is not None:
             content["application/json"] = {"schema": references[(route.answer, "serialization")]}
-        elif not route.raw and route.method != "HEAD":
+        elif not route.raw and not route.lines and route.method != "HEAD":
             content["text/plain" if route.id == "metrics" else "application/json"] = {}
+        if route.lines:
+            content[JSON_LINES] = {"schema": {"type": "string"}}
         if route.streams:
             content["text/event-stream"] = {"schema": {"type": "string"}}
         meaning = "Done." if status != 202 else "Durable, and going on."

@@ -114,3 +114,46 @@ class Diff(Query):
 
     from_: Moment = Field(alias="from")
     to: Moment | None = None
+
+
+class ReplayAll(Query):
+    """`at`: ISO-8601; now without. `states`: JSON Lines with each stream's whole state instead of the summary."""
+
+    at: Annotated[str, Field(max_length=64, description="ISO-8601")] | None = None
+    states: bool = False
+
+
+class Steps(Query):
+    """`cursor`: the version to begin with. `states`: with the whole state before and after each event."""
+
+    cursor: Cursor | None = None
+    limit: int = Field(default=50, ge=1, le=200)
+    states: bool = False
+
+
+class DiffApp(Query):
+    """`team` may be left out where the token has one. Times are ISO-8601; `to` is now when it is left out."""
+
+    app: Name
+    team: Name | None = None
+    from_: Annotated[str, Field(max_length=64)] = Field(alias="from")
+    to: Annotated[str, Field(max_length=64)] | None = None
+
+
+class Why(Query):
+    """`limit`: so many of the newest times that it was set."""
+
+    limit: int = Field(default=10, ge=1, le=10_000)
+
+
+class ExportStream(Query):
+    """`related`: with the streams in which the causes of its events are found, as far as the token reaches."""
+
+    related: bool = False
+
+
+class Export(Query):
+    """`app`: everything it is made of; without it the whole log, for the administrator."""
+
+    app: Name | None = None
+    team: Name | None = None

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from api.http import queries as q
 from api.http import schema as s
+from api.http import schema_debugger as d
 from api.http import schema_platform as p
 from api.http import schema_secrets as secret
 from api.http import schema_story as story
@@ -19,6 +20,7 @@ Reach = Literal["public", "token", "team", "admin"]
 """public: no token. token: any, the answer is limited to what it reaches. team: a token that reaches {team}. admin."""
 
 REQUEST_SECONDS = 60.0  # for an answer that is no stream and no upload
+CHECK_SECONDS = 300.0  # a stream is folded twice, in two processes
 REBUILD_SECONDS = 660.0  # a read model is folded again from the first event
 
 TEAM = "/v1/teams/{team}"
@@ -30,8 +32,8 @@ COMPONENT = APP + "/components/{component}"
 class Route:
     """One operation. `status` is the answer's when all goes well; `also` are further good ones; `codes` the problems.
 
-    `streams`: answers server-sent events when asked to (`Accept: text/event-stream`, or `follow=1`); `raw`: the body
-    is a tar, not JSON.
+    `streams`: answers server-sent events when asked to (`Accept: text/event-stream`, or `follow=1`); `lines`: may
+    answer JSON Lines, for as long as that takes; `raw`: the body is a tar, not JSON.
     """
 
     id: str
@@ -46,6 +48,7 @@ class Route:
     also: tuple[int, ...] = ()
     codes: tuple[int, ...] = ()
     streams: bool = False
+    lines: bool = False
     raw: bool = False
     seconds: float = REQUEST_SECONDS
 
@@ -117,6 +120,68 @@ def _page(
     return _get(id, path, summary, s.Page[of], query, reach or default)  # type: ignore[valid-type]
 
 
+# More than one of these could match a path: the more particular ones come first.
+DEBUGGER: tuple[Route, ...] = (
+    Route(
+        id="replayAll",
+        method="GET",
+        path="/v1/replay",
+        summary="The whole platform at a time: a summary, or every state.",
+        answer=d.PlatformThenView,
+        query=q.ReplayAll,
+        reach="token",
+        codes=(404, 503),
+        lines=True,
+    ),
+    _get("replaySteps", "/v1/replay/{stream}/steps", "Event by event.", s.Page[d.StepView], q.Steps, "token"),
+    _get("replay", "/v1/replay/{stream}", "A stream's state at a moment.", p.StateView, q.Replay, "token"),
+    _get("diffApp", "/v1/diff", "What changed in an app between two times.", d.AppDiffView, q.DiffApp, "token"),
+    _get("diff", "/v1/diff/{stream}", "What changed between two moments.", d.DiffView, q.Diff, "token"),
+    _get("why", "/v1/why/{stream}/{field}", "Which events set a field.", d.WhyView, q.Why, "token"),
+    Route(
+        id="whatIf",
+        method="POST",
+        path="/v1/whatif/{stream}",
+        summary="What commands would come to; nothing is done.",
+        answer=d.WhatIfView,
+        body=d.WhatIf,
+        reach="token",
+        codes=(404, 503),
+    ),
+    Route(
+        id="check",
+        method="GET",
+        path="/v1/check/{stream}",
+        summary="Fold it twice, under another hash seed, clock, time zone and locale.",
+        answer=d.VerdictView,
+        reach="token",
+        codes=(404, 429, 503),
+        seconds=CHECK_SECONDS,
+    ),
+    Route(
+        id="exportStream",
+        method="GET",
+        path="/v1/export/{stream}",
+        summary="A stream's history as a file.",
+        answer=None,
+        query=q.ExportStream,
+        reach="token",
+        codes=(404, 503),
+        lines=True,
+    ),
+    Route(
+        id="export",
+        method="GET",
+        path="/v1/export",
+        summary="The history of an app, or of everything, as a file.",
+        answer=None,
+        query=q.Export,
+        reach="token",
+        codes=(404, 503),
+        lines=True,
+    ),
+)
+
 ROUTES: tuple[Route, ...] = (
     # --- the platform -------------------------------------------------------------------------------------------------
     _get("health", "/healthz", "The process answers.", p.HealthView, q.Nothing, "public"),
@@ -142,8 +207,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     # --- the log ------------------------------------------------------------------------------------------------------
     _get("listEvents", "/v1/events", "Events, past and live.", story.EventPage, q.Events, "token", streams=True),
-    _get("replay", "/v1/replay/{stream}", "A stream's state at a moment.", p.StateView, q.Replay, "token"),
-    _get("diff", "/v1/diff/{stream}", "What changed between two moments.", p.DiffView, q.Diff, "token"),
+    *DEBUGGER,
     _page("listOperations", "/v1/operations", "Operations, newest first.", s.OperationView, q.Operations),
     _get(
         "getOperation",

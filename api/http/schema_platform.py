@@ -1,4 +1,4 @@
-"""The bodies that tell of the platform itself and of the past: replay, diff, uploads, nodes, pools, read models.
+"""The bodies that tell of the platform itself and of the past: replay, uploads, nodes, pools, read models.
 
 Shapes only, as in `schema`; it knows nothing of how a request is served.
 """
@@ -7,7 +7,7 @@ from datetime import datetime
 
 from pydantic import JsonValue
 
-from api.http.schema import Change, View
+from api.http.schema import View
 
 
 class StateView(View):
@@ -19,16 +19,6 @@ class StateView(View):
     position: str | None
     at: datetime | None
     state: dict[str, JsonValue]
-
-
-class DiffView(View):
-    """What changed in a stream's state between two moments, each a version, and by which events."""
-
-    team: str | None
-    stream: str
-    from_version: int
-    to_version: int
-    changes: list[Change]
 
 
 class Uploaded(View):

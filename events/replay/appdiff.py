@@ -67,6 +67,17 @@ async def app_streams(past: Past, team: str, app: str) -> dict[str, str]:
     return found
 
 
+async def related_streams(past: Past, stream: str) -> list[str]:
+    """`stream` and those that its events' causes are in: of a component or a build the component, its builds, its
+    routes and its nodes. Raises NoSuchStream for a kind that there is not."""
+    place_of(past, stream)
+    kind, _, ident = stream.partition("/")
+    if kind not in ("component", "build"):
+        return [stream]
+    around = await _around(past, f"component/{ident.partition('-')[0]}")
+    return list(dict.fromkeys([stream, *around]))
+
+
 async def _components(past: Past, team: str, app: str) -> dict[str, str]:
     """Stream → name of each component that the app ever had. `web` has its stream before the app knows of it."""
     found = {f"component/{service_id_of(team, app, 'web')}": "web"}
@@ -78,9 +89,10 @@ async def _components(past: Past, team: str, app: str) -> dict[str, str]:
 
 
 async def _around(past: Past, component: str) -> list[str]:
-    """The component's own stream, its builds, and what its events name; nothing when it has no event."""
+    """The component's own stream, its builds, and what its events name, as far as there are events of it."""
     builds = f"build/{component.partition('/')[2]}-"
     found: dict[str, None] = {}
+    named: dict[str, None] = {}
     # Builds stand in the component's partition: that is what their key is for.
     async for block in past.read(place_of(past, component), 0):
         for stored in block:
@@ -89,8 +101,8 @@ async def _around(past: Past, component: str) -> list[str]:
                 found[stream] = None
             elif stream == component:
                 found[stream] = None
-                found.update(dict.fromkeys(_named(stored)))
-    return list(found)
+                named.update(dict.fromkeys(_named(stored)))
+    return [*found, *[stream for stream in named if await _events(past, stream)]]
 
 
 def _named(stored: StoredEvent) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from events.model.registry import UnknownEventError, aggregate_of, decode_event, initial_state
+from events.model.registry import aggregate_of, decode_event, initial_state
 from events.replay.history import place_of
 from events.replay.imported import HistoryFile
 from events.replay.whatif import Reducer, load_reducer
@@ -52,7 +52,7 @@ async def _fold(file: HistoryFile, stream: str, apply: Reducer | None, *, state_
                 event = decode_event(stored.record)
                 state = (apply or aggregate.apply)(state, event, stored.record.at)  # type: ignore[arg-type]
             except Exception as error:
-                what = str(error) if isinstance(error, UnknownEventError) else f"{type(error).__name__}: {error}"
+                what = f"{type(error).__name__}: {error}"
                 return [*told, Folded(stream=stream, version=version, error=what)]
             if version == state_at:
                 return [

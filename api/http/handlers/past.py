@@ -4,22 +4,19 @@ import asyncio
 from typing import TypedDict
 
 from aiohttp import web
-from pydantic import JsonValue, TypeAdapter
 
 from api.http.answers import answer
-from api.http.call import Call, at_time, read_time
+from api.http.call import Call, read_time
 from api.http.problems import invalid, not_found
 from api.http.queries import Diff, Replay
-from api.http.schema import Change
-from api.http.schema_platform import DiffView, StateView
+from api.http.schema_debugger import DiffView
+from api.http.schema_platform import StateView
 from events.log.records import Position, StoredEvent
-from events.replay.diffing import to_plain
+from events.replay.documents import Document, difference_document, state_document
 from events.replay.errors import NoSuchMoment, NoSuchStream
 from events.replay.history import Replayed, compare, history, state_of
 from events.replay.moments import resolve_stream
-
-_STATE = TypeAdapter(dict[str, JsonValue])
-_VALUE: TypeAdapter[JsonValue] = TypeAdapter(JsonValue)
+from events.replay.why import attribute
 
 
 class Moment(TypedDict, total=False):
@@ -30,48 +27,48 @@ class Moment(TypedDict, total=False):
     version: int
 
 
+def moment_of(at: str | None, offset: int | None, version: int | None) -> Moment:
+    """The moment that a request names by one of them. Raises HttpProblem 422 for a text that is no time."""
+    moment = Moment()
+    if at is not None:
+        moment["at"] = read_time("at", at)
+    if offset is not None:
+        moment["offset"] = offset
+    if version is not None:
+        moment["version"] = version
+    return moment
+
+
 async def replay(call: Call) -> web.Response:
     asked = call.query_as(Replay)
-    moment = Moment()
-    if asked.at is not None:
-        moment["at"] = read_time("at", asked.at)
-    if asked.offset is not None:
-        moment["offset"] = asked.offset
-    if asked.version is not None:
-        moment["version"] = asked.version
-    stream, team = await _stream(call)
-    events = await _history(call, stream)
-    found = await _state(stream, events, moment)
-    view = StateView(
-        team=team,
-        stream=stream,
-        version=found.version,
-        position=None if found.position is None else str(found.position),
-        at=None if found.position is None else at_time(found.at),
-        state=_STATE.validate_python(to_plain(found.state)),
-    )
-    return answer(view)
+    moment = moment_of(asked.at, asked.offset, asked.version)
+    stream, team = await stream_of(call)
+    found = await state_at(stream, await history_of(call, stream), moment)
+    document = await asyncio.to_thread(state_document, found)
+    return answer(StateView.model_validate({"team": team, **document}))
 
 
 async def diff(call: Call) -> web.Response:
     asked = call.query_as(Diff)
-    stream, team = await _stream(call)
+    stream, team = await stream_of(call)
     partition = call.context.partition(stream)
     begin = _moment(asked.from_, partition)
     end = Moment() if asked.to is None else _moment(asked.to, partition)
-    events = await _history(call, stream)
-    before, after = await _state(stream, events, begin), await _state(stream, events, end)
-    difference = await asyncio.to_thread(compare, before, after)
-    changes = [
-        Change(path=c.path, before=_VALUE.validate_python(c.before), after=_VALUE.validate_python(c.after))
-        for c in difference.changes
-    ]
-    view = DiffView(team=team, stream=stream, from_version=before.version, to_version=after.version, changes=changes)
-    return answer(view)
+    events = await history_of(call, stream)
+    before, after = await state_at(stream, events, begin), await state_at(stream, events, end)
+    document = await asyncio.to_thread(_difference, stream, events, before, after)
+    return answer(DiffView.model_validate({"team": team, **document}))
 
 
-async def _stream(call: Call) -> tuple[str, str | None]:
-    """The stream that the path names, `component/ID` or `app/component`, and its team, within reach."""
+def _difference(stream: str, events: list[StoredEvent], before: Replayed, after: Replayed) -> Document:
+    difference = compare(before, after)
+    changes = attribute(stream, events, difference.changes, before=before.version, after=after.version)
+    return difference_document(difference, changes)
+
+
+async def stream_of(call: Call) -> tuple[str, str | None]:
+    """The stream that the path names, `component/ID` or `app/component`, and its team. Raises HttpProblem 404, also for
+    what the token does not reach."""
     try:
         stream = resolve_stream(call.name("stream"), team=call.principal.team or "default")
     except NoSuchStream as error:
@@ -82,14 +79,16 @@ async def _stream(call: Call) -> tuple[str, str | None]:
     return stream, owner.team
 
 
-async def _history(call: Call, stream: str) -> list[StoredEvent]:
+async def history_of(call: Call, stream: str) -> list[StoredEvent]:
+    """Every event of a stream. Raises HttpProblem 404."""
     try:
         return await history(call.context.services.log, stream)
     except NoSuchStream as error:
         raise not_found(str(error), hint="rayfold events shows the streams there are") from None
 
 
-async def _state(stream: str, events: list[StoredEvent], moment: Moment) -> Replayed:
+async def state_at(stream: str, events: list[StoredEvent], moment: Moment) -> Replayed:
+    """The state at a moment. Raises HttpProblem 422."""
     try:
         # A long history takes a while to fold: not on the loop.
         return await asyncio.to_thread(state_of, stream, events, **moment)

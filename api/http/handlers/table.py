@@ -9,6 +9,7 @@ from api.http.handlers import (
     apps,
     changes,
     components,
+    debugger,
     deploys,
     events,
     logs,
@@ -35,4 +36,5 @@ HANDLERS: dict[str, Handler] = {
     **operations.HANDLERS,
     **events.HANDLERS,
     **past.HANDLERS,
+    **debugger.HANDLERS,
 }

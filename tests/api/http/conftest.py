@@ -187,7 +187,7 @@ class House:
         url = URL(self.url + path, encoded=True)
         async with self.session.request(method, url, data=data, headers=sent) as response:
             text = await response.text()
-            json = msgspec.json.decode(text) if "json" in response.content_type and text else None
+            json = msgspec.json.decode(text) if response.content_type.endswith("json") and text else None
             answer = Answer(
                 status=response.status,
                 json=json,

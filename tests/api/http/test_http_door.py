@@ -49,6 +49,12 @@ async def test_a_team_reaches_its_own_and_nothing_else(house: House) -> None:
         f"/v1/replay/{stream}",
         f"/v1/diff/{stream}?from=v1",
         "/v1/replay/team/mill",
+        f"/v1/replay/{stream}/steps",
+        "/v1/diff?app=grind&team=mill&from=1h",
+        f"/v1/why/{stream}/scale",
+        f"/v1/check/{stream}",
+        f"/v1/export/{stream}",
+        "/v1/export?app=grind&team=mill",
         "/v1/events?team=mill",
         f"/v1/teams/shop/apps/grind/components/web/builds/{build}",
         "/v1/nodes",
@@ -58,6 +64,7 @@ async def test_a_team_reaches_its_own_and_nothing_else(house: House) -> None:
         assert (await house.get(path, token=shop)).status == 404, path
     for method, path, body in (
         ("POST", f"{theirs}/restart", {}),
+        ("POST", f"/v1/whatif/{stream}", {"commands": [{"type": "Restart"}]}),
         ("PATCH", f"{theirs}/config", {"set": {"A": "1"}}),
         ("DELETE", "/v1/teams/mill/apps/grind", None),
         ("POST", f"/v1/operations/{operation}/cancel", {}),
