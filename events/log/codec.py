@@ -116,7 +116,8 @@ def check_command(command_id: str, events: Sequence[EventRecord]) -> CheckedComm
     if not 0 < len(command_id) <= 200:
         raise InvalidAppend(f"expected a command id of 1 to 200 characters, found {len(command_id)}")
     try:
-        _encoder.encode(command_id)
+        if not command_id.isascii():
+            command_id.encode()
         size = 0
         for event in events:
             row = _encoder.encode(event)

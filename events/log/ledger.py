@@ -67,11 +67,13 @@ class StreamVersions:
 
     def advance(self, spans: Sequence[StreamSpan]) -> None:
         """Remember the spans, or raise VersionConflict and remember nothing unless each continues its stream."""
+        seen = self._last
         for span in spans:
-            last = self._last.get(span.stream)
+            last = seen.get(span.stream)
             if last is not None and span.first_version != last + 1:
                 raise VersionConflict(stream=span.stream, expected=last + 1, found=span.first_version)
-        self.record(spans)
+        for span in spans:
+            self._record(span)
 
     def restore(self, versions: Iterable[tuple[str, int]]) -> None:
         """Remember streams and their last versions, before any span that came later."""
@@ -79,11 +81,14 @@ class StreamVersions:
         while len(self._last) > self._window:
             self._last.popitem(last=False)
 
-    def record(self, spans: Sequence[StreamSpan]) -> None:
+    def record(self, spans: Iterable[StreamSpan]) -> None:
         """Remember the spans of what is stored already."""
-        last = self._last
         for span in spans:
-            last[span.stream] = span.last_version
-            last.move_to_end(span.stream)
-            if len(last) > self._window:
-                last.popitem(last=False)
+            self._record(span)
+
+    def _record(self, span: StreamSpan) -> None:
+        last = self._last
+        last[span.stream] = span.last_version
+        last.move_to_end(span.stream)
+        if len(last) > self._window:
+            last.popitem(last=False)

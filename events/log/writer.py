@@ -178,14 +178,18 @@ class BatchingWriter:
         if (refusal := self._refuse()) is not None:
             raise refusal
         command = check_command(command_id, events)
-        self._refuse_if_too_large(command)
-        self._refuse_if_overloaded(command)
+        if command.size > MAX_BATCH_BYTES or len(command.events) > MAX_BATCH_RECORDS:
+            raise self._too_large(command)
+        limits, queue = self._limits, self._queue
+        if len(queue) >= limits.queued_commands or self._queued_bytes + command.size > limits.queued_bytes:
+            raise self._overloaded()
         # Queued is as good as written for the next version: it commits before any later command, or the writer dies.
         self._versions.advance(command.streams)
         self._by_command[command_id] = pending = _Pending(command, waiter, deadline)
-        self._queue.append(pending)
+        queue.append(pending)
         self._queued_bytes += command.size
-        self._wake.set()
+        if len(queue) == 1:
+            self._wake.set()
         return waiter
 
     def _expire(self) -> None:
@@ -245,20 +249,18 @@ class BatchingWriter:
             return _fresh(reason)
         return WriterClosed(f"partition {self._partition}: the writer is being released; claim the partition again")
 
-    def _refuse_if_too_large(self, command: CheckedCommand) -> None:
-        if command.size > MAX_BATCH_BYTES or len(command.events) > MAX_BATCH_RECORDS:
-            raise EventTooLarge(
-                f"command {command.command_id!r}: expected at most {MAX_BATCH_RECORDS} events of {MAX_BATCH_BYTES} "
-                f"bytes together, found {len(command.events)} of {command.size}; store large data elsewhere"
-            )
+    def _too_large(self, command: CheckedCommand) -> EventTooLarge:
+        return EventTooLarge(
+            f"command {command.command_id!r}: expected at most {MAX_BATCH_RECORDS} events of {MAX_BATCH_BYTES} "
+            f"bytes together, found {len(command.events)} of {command.size}; store large data elsewhere"
+        )
 
-    def _refuse_if_overloaded(self, command: CheckedCommand) -> None:
+    def _overloaded(self) -> Overloaded:
         limits = self._limits
-        if len(self._queue) >= limits.queued_commands or self._queued_bytes + command.size > limits.queued_bytes:
-            raise Overloaded(
-                f"partition {self._partition}: expected at most {limits.queued_commands} queued commands of "
-                f"{limits.queued_bytes} bytes, found {len(self._queue)} of {self._queued_bytes}; try again later"
-            )
+        return Overloaded(
+            f"partition {self._partition}: expected at most {limits.queued_commands} queued commands of "
+            f"{limits.queued_bytes} bytes, found {len(self._queue)} of {self._queued_bytes}; try again later"
+        )
 
     async def _run(self) -> None:
         while True:
