@@ -1,4 +1,4 @@
-"""The file of a backup: a tar whose last two members list every other with its sha256, and seal that list.
+"""The file of a backup: a tar whose last two members list every other with its sha256, and seal that list and the file.
 
 Knows names, bytes and hashes; nothing of batches or of etcd. Any tar program opens it. Memory: one member at a time.
 """
@@ -39,7 +39,9 @@ class BackupWriter:
         self._at = at
         self._draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         self._file: IO[bytes] = os.fdopen(os.open(self._draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "wb")
-        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+        self._whole = _Written(self._file)
+        # Not as a stream ("w|"): what that still held back would be missing from the hash when it is sealed.
+        self._tar = tarfile.TarFile(fileobj=self._whole, mode="w", format=tarfile.PAX_FORMAT)  # type: ignore[arg-type]
         self.members: list[Member] = []
 
     def __enter__(self) -> "BackupWriter":
@@ -64,7 +66,8 @@ class BackupWriter:
         """Write the list and its seal, sync, and give the file its name. Returns the seal: the list's sha256 (hex)."""
         seal = hashlib.sha256(manifest).hexdigest()
         self._add(MANIFEST, io.BytesIO(manifest), len(manifest))
-        self._add(SEAL, io.BytesIO(seal.encode() + b"\n"), len(seal) + 1)
+        lines = f"{seal}\n{self._whole.sha256.hexdigest()}\n".encode()
+        self._add(SEAL, io.BytesIO(lines), len(lines))
         self._tar.close()
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -85,6 +88,21 @@ class BackupWriter:
         member = Member(name=name, bytes=size, sha256=reader.sha256.hexdigest())
         self.members.append(member)
         return member
+
+
+class _Written:
+    """Hashes what is written through it."""
+
+    def __init__(self, target: IO[bytes]) -> None:
+        self._target = target
+        self.sha256 = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.sha256.update(data)
+        return self._target.write(data)
+
+    def tell(self) -> int:
+        return self._target.tell()
 
 
 class _Hashing:
@@ -112,7 +130,7 @@ class BackupReader:
         self._file = path.open("rb")
         try:
             self._places = self._index()
-            self.seal = self._raw(SEAL).decode(errors="replace").strip()
+            self.seal, self._whole = [*self._raw(SEAL).decode(errors="replace").split(), "", ""][:2]
             raw = self._raw(MANIFEST)
             if (found := hashlib.sha256(raw).hexdigest()) != self.seal:
                 raise BackupDamaged(f"{path}: {MANIFEST}: expected sha256 {self.seal} as {SEAL} says, found {found}")
@@ -141,6 +159,21 @@ class BackupReader:
             if target is not None:
                 target.write(chunk)
         self._compare(member, size, sha256.hexdigest())
+
+    def check_whole(self) -> None:
+        """Check every byte of the file, also those that belong to no member. Raises BackupDamaged."""
+        begin, end = self._places[SEAL][0] - tarfile.BLOCKSIZE, os.fstat(self._file.fileno()).st_size
+        found = hashlib.sha256()
+        for chunk in self._range(0, begin, "the bytes before its seal"):
+            found.update(chunk)
+        if found.hexdigest() != self._whole:
+            raise BackupDamaged(f"{self.path}: expected sha256 {self._whole} up to {SEAL}, found {found.hexdigest()}")
+        rest = begin + tarfile.BLOCKSIZE + self._places[SEAL][1]
+        padding = b"".join(self._range(rest, end - rest, "its end"))
+        if any(padding) or end % tarfile.RECORDSIZE or len(padding) < 2 * tarfile.BLOCKSIZE:
+            raise BackupDamaged(
+                f"{self.path}: expected it to end in zeros after {SEAL}, found {len(padding)} other bytes"
+            )
 
     def _compare_names(self) -> None:
         if found := sorted((self._members.keys() | {MANIFEST, SEAL}) ^ self._places.keys()):
@@ -178,12 +211,14 @@ class BackupReader:
     def _chunks(self, name: str) -> Iterator[bytes]:
         if name not in self._places:
             raise BackupDamaged(f"{self.path}: expected a member {name}, found none")
-        start, left = self._places[name]
-        while left:
+        yield from self._range(*self._places[name], name)
+
+    def _range(self, start: int, left: int, what: str) -> Iterator[bytes]:
+        while left > 0:
             # pread: several threads may read, each at its own place.
             chunk = os.pread(self._file.fileno(), min(left, COPY_BYTES), start)
             if not chunk:
-                raise BackupDamaged(f"{self.path}: {name}: expected {left} bytes more, found the end of the file")
+                raise BackupDamaged(f"{self.path}: {what}: expected {left} bytes more, found the end of the file")
             start += len(chunk)
             left -= len(chunk)
             yield chunk

@@ -79,7 +79,7 @@ async def verify_backup(
     noted: Sequence[NotedHead] = (),
     progress: Callable[[int, int], None] = lambda partition, events: None,
 ) -> Verified:
-    """Every member against the list, every batch against the chain, each partition's end against its head.
+    """Every byte against the seal, every member against the list, every batch against the chain, up to each head.
 
     Raises BackupDamaged naming the first thing that is wrong.
     """
@@ -90,6 +90,7 @@ async def verify_backup(
         )
     for member in manifest.members:
         await asyncio.to_thread(reader.copy, member, None)
+    await asyncio.to_thread(reader.check_whole)
     log, reports = BackupLog(reader), []
     for partition, part in enumerate(manifest.partitions):
         report = await verify_partition(log, partition, noted=noted, progress=progress)
