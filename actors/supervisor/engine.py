@@ -13,13 +13,16 @@ import msgspec
 import structlog
 
 from actors.supervisor.entity import Entity
+from actors.supervisor.slices import in_slices
+from actors.supervisor.snapshots import Cut, SnapshotPolicy, SnapshotTaker
 from events.failpoints import failpoint
 from events.log.errors import Fenced, LogBroken, LogFull, LogUnavailable, Overloaded, WriterClosed
 from events.log.port import Committed, EventLog, PartitionWriter
 from events.log.records import EventRecord
 from events.model.base import Decision, Envelope, Event, Meta, Refusal, Reply
 from events.model.component_progress import Effect
-from events.model.registry import apply_record, decode_command, kind_of
+from events.model.registry import apply_record, decode_command
+from events.replay.current import fold_partition
 
 log = structlog.get_logger("supervisor")
 
@@ -58,7 +61,10 @@ class PartitionEngine:
         nodes: Callable[[], Sequence[str]],
         clock: Callable[[], int] = now_micros,
         told: Callable[[Sequence[EventRecord]], None] = lambda records: None,
+        snapshots: SnapshotPolicy | None = None,
+        snapshot_turn: asyncio.Semaphore | None = None,
     ) -> None:
+        """`snapshot_turn`: shared by a process's engines, so that they encode one at a time."""
         self.partition = writer.partition
         self.entities: dict[str, Entity] = {}
         self._log = event_log
@@ -70,7 +76,18 @@ class PartitionEngine:
         self._inflight: dict[str, asyncio.Future[Reply]] = {}
         self._appends: set[asyncio.Task[None]] = set()
         self._closed = False
-        self._guard: asyncio.Task[None] | None = None
+        self._sound = True  # memory is what the log holds or will hold: what a snapshot may be taken of
+        self._upkeep: list[asyncio.Task[None]] = []
+        self._next_offset = 0  # of the next event to be decided; everything before it was submitted
+        self._snapshots: SnapshotTaker | None = None
+        if writer.snapshots is not None:
+            self._snapshots = SnapshotTaker(
+                writer=writer,
+                shelf=writer.snapshots,
+                cut=self._cut,
+                policy=snapshots or SnapshotPolicy(),
+                turn=snapshot_turn or asyncio.Semaphore(1),
+            )
 
     @property
     def closed(self) -> bool:
@@ -80,18 +97,32 @@ class PartitionEngine:
     # --- life ---------------------------------------------------------------------------------------------------------
 
     async def recover(self) -> int:
-        """Fold the partition from its start, then take up every effect that has no outcome. Returns the event count."""
-        count = 0
-        async for batch in self._log.read(self.partition, 0):
-            for stored in batch:
-                entity = self._entity(stored.record.stream)
-                self._apply(entity, [stored.record])
-                entity.last_offset = stored.position.offset
-                count += 1
-        self._guard = asyncio.get_running_loop().create_task(self._watch_ownership())
-        for entity in list(self.entities.values()):
+        """Fold the partition from its newest snapshot, or from its start if none fits, then take up every effect that
+        has no outcome. Returns how many events were folded."""
+        snapshot = self._writer.take_snapshot()
+        fold = await fold_partition(self._log, self.partition, snapshot)
+        if fold.next_offset != self._writer.next_offset:
+            raise LogBroken(
+                f"partition {self.partition}: expected the log to end at {self._writer.next_offset} as when it was "
+                f"claimed, found {fold.next_offset}; somebody else writes here: claim again"
+            )
+        self._next_offset = fold.next_offset
+        loop = asyncio.get_running_loop()
+        self._upkeep.append(loop.create_task(self._watch_ownership()))
+        async for stream in in_slices(list(fold.states)):
+            self.entities[stream] = Entity(stream, fold.states.pop(stream))
+        async for entity in in_slices(list(self.entities.values())):
             self._settle(entity)
-        return count
+        if self._snapshots is not None:
+            self._snapshots.grew(fold.folded)
+            self._upkeep.append(loop.create_task(self._snapshots.run()))
+        return fold.folded
+
+    def _cut(self) -> Cut | None:
+        if not self._sound:
+            return None
+        streams = [(e.stream, e.state, e.version, e.tail) for e in self.entities.values() if e.version]
+        return Cut(self._next_offset, self._writer.ledger_point(), streams, tuple(self._appends))
 
     async def _watch_ownership(self) -> None:
         """An engine that owns nothing any more must stop its effects even when it has nothing to append."""
@@ -103,9 +134,9 @@ class PartitionEngine:
 
     async def close(self) -> None:
         """Stop every effect and give the partition up; what is in flight is written out first."""
-        self._closed = True
-        if self._guard is not None:
-            self._guard.cancel()
+        serving, self._closed = not self._closed, True
+        for task in self._upkeep:
+            task.cancel()
         tasks = [task for entity in self.entities.values() for task in entity.tasks.values()]
         for task in tasks:
             task.cancel()
@@ -117,6 +148,8 @@ class PartitionEngine:
             if not future.done():
                 message = "the partition is being given up; repeat with the same id to learn the outcome"
                 future.set_result(Reply(command_id=command_id, error="not_owner", error_message=message))
+        if self._snapshots is not None and serving:
+            await self._snapshots.at_release()
         await self._writer.release()
 
     def nodes_changed(self) -> None:
@@ -166,7 +199,7 @@ class PartitionEngine:
 
     async def _append(self, entity: Entity, events: Sequence[Event], envelope: Envelope, at: int) -> Reply:
         if not envelope.correlation_id:
-            operation = _operation_of(entity, events) or envelope.command_id
+            operation = entity.operation_of(events) or envelope.command_id
             envelope = msgspec.structs.replace(envelope, correlation_id=operation)
         records = entity.records(events, envelope, at)
         try:
@@ -195,11 +228,13 @@ class PartitionEngine:
         failpoint("supervisor.before-append")
         future = self._writer.submit(command_id, records)
         entity.pending += 1
+        self._next_offset += len(records)
+        entity.tail = self._next_offset - 1
         try:
             self._apply(entity, records)
         except Exception:
-            # What is in memory is not what the log will hold: only a fold from the start tells what is.
-            self._closed = True
+            # What is in memory is not what the log will hold: only the next owner's fold tells what is.
+            self._closed, self._sound = True, False
             raise
         return future
 
@@ -215,7 +250,7 @@ class PartitionEngine:
         if not task.cancelled() and (error := task.exception()) is not None:
             # This stream would stand still for ever; whoever claims next folds it anew and goes on.
             log.error("an append's outcome was lost on the way", partition=self.partition, exc_info=error)
-            self._closed = True
+            self._closed, self._sound = True, False
 
     async def _after_append(
         self, entity: Entity, committed: "asyncio.Future[Committed]", envelope: Envelope, records: list[EventRecord]
@@ -227,13 +262,15 @@ class PartitionEngine:
             reply = Reply(command_id=envelope.command_id, error="unavailable", error_message=str(error))
         except _DEAD as error:
             # The state in memory holds events that never became durable: this engine must not decide anything more.
-            self._closed = True
+            self._closed, self._sound = True, False
             reply = Reply(command_id=envelope.command_id, error="not_owner", error_message=str(error))
         else:
             failpoint("supervisor.after-commit")
             entity.pending -= 1
             entity.last_offset = max(entity.last_offset, result.last.offset)
             reply = self._reply(envelope, records[-1].version, result.last.offset)
+            if self._snapshots is not None:
+                self._snapshots.grew(len(records))
             self._told(records)
             entity.notify()
             self._reconcile(entity)
@@ -256,7 +293,6 @@ class PartitionEngine:
     def _entity(self, stream: str) -> Entity:
         entity = self.entities.get(stream)
         if entity is None:
-            kind_of(stream)
             entity = self.entities[stream] = Entity(stream)
         return entity
 
@@ -291,7 +327,7 @@ class PartitionEngine:
                 stream=entity.stream,
                 command=msgspec.Raw(),
                 command_id=f"{entity.stream}@{entity.version + 1}",
-                correlation_id=_operation_of(entity, events),
+                correlation_id=entity.operation_of(events),
                 causation_id=cause,
             )
             records = entity.records(events, envelope, at)
@@ -354,20 +390,6 @@ class PartitionEngine:
         while entity.pending or not holds(entity.state):
             await entity.changed.wait()
         return entity.state
-
-
-def _operation_of(entity: Entity, events: Sequence[Event]) -> str:
-    """The operation that events belong to: named by one of them, or the one under way."""
-    for event in events:
-        operation = getattr(event, "operation", "") or getattr(event, "task", "")
-        if operation:
-            return str(operation)
-    instances = {getattr(event, "instance", "") for event in events}
-    for task_operation, task in getattr(entity.state, "tasks", {}).items():
-        if task.instance and task.instance in instances:
-            return str(task_operation)
-    running = getattr(entity.state, "operation", None)
-    return str(getattr(running, "id", "") or (running if isinstance(running, str) else "") or "")
 
 
 def _refused(envelope: Envelope, refusal: Refusal, version: int = 0) -> Reply:

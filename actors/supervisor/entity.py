@@ -11,20 +11,26 @@ import msgspec
 from events.log.records import EventRecord
 from events.model.base import Envelope, Event
 from events.model.component_progress import Effect
-from events.model.registry import aggregate_of, encode_event, initial_state
+from events.model.folding import Folded
+from events.model.registry import aggregate_of, encode_event
 
 
 class Entity:
-    """The state after every decided event, durable or not; `pending` counts appends whose fate is not known yet."""
+    """The state after every decided event, durable or not; `pending` counts appends whose fate is not known yet.
 
-    __slots__ = ("aggregate", "changed", "last_offset", "pending", "state", "stream", "tasks", "timer", "version")
+    `last_offset` is where the last durable event is, `tail` where the last decided one is or will be.
+    """
 
-    def __init__(self, stream: str) -> None:
+    __slots__ = ("aggregate", "changed", "last_offset", "pending", "state", "stream", "tail", "tasks", "timer",
+                 "version")  # fmt: skip
+
+    def __init__(self, stream: str, folded: Folded | None = None) -> None:
+        folded = folded or Folded(stream)
         self.stream = stream
         self.aggregate = aggregate_of(stream)
-        self.state: msgspec.Struct = initial_state(stream)
-        self.version = 0
-        self.last_offset = -1
+        self.state: msgspec.Struct = folded.state
+        self.version = folded.version
+        self.last_offset = self.tail = folded.last_offset
         self.pending = 0
         self.changed = asyncio.Event()
         self.tasks: dict[Effect, asyncio.Task[None]] = {}
@@ -38,6 +44,19 @@ class Entity:
         """Wake whoever waits for this stream to change."""
         self.changed.set()
         self.changed = asyncio.Event()
+
+    def operation_of(self, events: Sequence[Event]) -> str:
+        """The operation that events belong to: named by one of them, or the one under way."""
+        for event in events:
+            operation = getattr(event, "operation", "") or getattr(event, "task", "")
+            if operation:
+                return str(operation)
+        instances = {getattr(event, "instance", "") for event in events}
+        for task_operation, task in getattr(self.state, "tasks", {}).items():
+            if task.instance and task.instance in instances:
+                return str(task_operation)
+        running = getattr(self.state, "operation", None)
+        return str(getattr(running, "id", "") or (running if isinstance(running, str) else "") or "")
 
     def records(self, events: Sequence[Event], envelope: Envelope, at: int) -> list[EventRecord]:
         """The records of a decision, with the versions that follow this entity's own."""

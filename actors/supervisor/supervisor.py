@@ -50,6 +50,7 @@ class Supervisor:
         self._runner: EffectRunner | None = None
         self._assigned: frozenset[int] = frozenset()
         self._claiming = asyncio.Lock()
+        self._snapshot_turn = asyncio.Semaphore(1)
 
     def use(self, runner: EffectRunner) -> None:
         """Give it the hands for effects; before the first partition is assigned."""
@@ -114,8 +115,13 @@ class Supervisor:
             writer = await self._log.claim(partition, self.name)
             failpoint("supervisor.claimed")
             engine = PartitionEngine(
-                event_log=self._log, writer=writer, runner=self._runner, nodes=self._nodes.nodes, told=self._told
-            )  # fmt: skip
+                event_log=self._log,
+                writer=writer,
+                runner=self._runner,
+                nodes=self._nodes.nodes,
+                told=self._told,
+                snapshot_turn=self._snapshot_turn,
+            )
             try:
                 count = await engine.recover()
             except (UnknownEventError, msgspec.ValidationError) as error:

@@ -39,8 +39,13 @@ class PartitionFold:
     """
 
     def __init__(self, *, next_offset: int = 0, states: dict[str, Folded] | None = None) -> None:
-        self.next_offset = next_offset
+        self.next_offset = self._first = next_offset
         self.states: dict[str, Folded] = {} if states is None else states
+
+    @property
+    def folded(self) -> int:
+        """How many events were folded here, those before a snapshot not counted."""
+        return self.next_offset - self._first
 
     def add(self, facts: Facts) -> None:
         """Fold a batch that begins at, or before and ends after, `next_offset`; what was folded already is passed over.

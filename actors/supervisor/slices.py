@@ -1,0 +1,20 @@
+"""Going through many things on an event loop without holding it up. Knows nothing of the things."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import TypeVar
+
+SLICE_SECONDS = 0.005  # what a command for another partition may have to wait
+
+_T = TypeVar("_T")
+
+
+async def in_slices(items: Sequence[_T]) -> AsyncIterator[_T]:
+    """The items; the loop serves others in between: recovering thousands of streams takes longer than they may wait."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + SLICE_SECONDS
+    for item in items:
+        yield item
+        if loop.time() >= until:
+            await asyncio.sleep(0)
+            until = loop.time() + SLICE_SECONDS
