@@ -150,3 +150,27 @@ async def _check_snapshot(log: VerifiableLog, check: ChainCheck, snapshot: Snaps
         raise ChainBroken(at, place=place, expected="a snapshot that can be compared", found=str(error)) from error
     if difference:
         raise ChainBroken(at, place=place, expected="the state that a fold from zero gives", found=difference)
+
+
+def as_document(reports: Sequence[PartitionReport], noted: Sequence[NotedHead]) -> dict[str, object]:
+    """All reports as plain JSON values, as the command line and HTTP show them; breaks and heads as text."""
+    return {
+        "whole": all(report.broken is None for report in reports) and not unrecognised(noted, reports),
+        "partitions": [report_document(report) for report in reports],
+        "unrecognised": unrecognised(noted, reports),
+    }
+
+
+def report_document(report: PartitionReport) -> dict[str, object]:
+    """One report as plain JSON values; `broken` is empty, and `head` is, where there is none."""
+    return {
+        "partition": report.partition,
+        "batches": report.batches,
+        "events": report.events,
+        "bytes": report.bytes,
+        "segments": report.segments,
+        "snapshot": report.snapshot,
+        "chained_from": report.chained_from,
+        "head": str(report.head) if report.events else "",
+        "broken": "" if report.broken is None else str(report.broken),
+    }

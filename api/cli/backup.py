@@ -1,0 +1,245 @@
+"""`rayfold backup`: the log into one sealed file, the file checked, and put back into an empty platform.
+
+Works on the data directory itself, whether the platform runs or not; nothing of it goes over HTTP.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from api.cli.errors import CliError, ExitCode
+from api.cli.output import clock, size
+from api.cli.progress import Progress
+from api.cli.session import Session, takes_session
+
+if TYPE_CHECKING:
+    from events.log.backup.container import BackupReader
+    from events.log.backup.read import Verified
+    from events.log.chain import NotedHead
+
+T = TypeVar("T")
+
+ARTIFACTS = "artifacts"
+NOT_IN_IT = (
+    "not in it: the master key (master.key: without it sealed values stay sealed), config.toml, tokens/, logs/, "
+    "uploads/"
+)
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="The backup.")]
+SinceHead = Annotated[
+    str,
+    typer.Option("--since-head", metavar="FILE|HASH", help="A head noted earlier: was history rewritten since?"),
+]
+
+backup = typer.Typer(help="The log into one file, and back: create, verify, restore.", no_args_is_help=True)
+
+
+@backup.command("create")
+@takes_session
+def create(
+    session: Session,
+    file: Annotated[Path, typer.Argument(metavar="FILE|DIR", help="A new file, or a directory for one.")],
+    with_artifacts: Annotated[bool, typer.Option("--with-artifacts", help="Take along what builds made.")] = False,
+) -> None:
+    """Write the log, hot and archived, into one new file. The platform may run; applications notice nothing."""
+    from api.log_access import open_log
+    from events.log.backup.create import Made, create_backup
+    from events.log.backup.source import EtcdLogSource
+
+    path = _new_file(file)
+    trees = {ARTIFACTS: session.data_dir / ARTIFACTS} if with_artifacts else {}
+
+    async def work(progress: Callable[[int, int], None]) -> Made:
+        async with open_log(session.data_dir) as log:
+            source = await EtcdLogSource.open(log.client, log.blobs)
+            now = time.time_ns() // 1000
+            return await create_backup(source, path, created_at=now, trees=trees, progress=progress)
+
+    made = run_counting(session, "backing up", work)
+    heads = [str(part.head) for part in made.manifest.partitions if part.head.offset]
+    if session.out.as_json:
+        session.out.json(
+            {
+                "file": str(path),
+                "bytes": made.bytes,
+                "events": made.manifest.events,
+                "sha256": made.seal,
+                "heads": heads,
+            }
+        )
+    else:
+        session.out.facts(
+            [
+                ("file", str(path)),
+                ("size", size(made.bytes)),
+                ("events", str(made.manifest.events)),
+                ("sha256", made.seal),
+            ]
+        )
+    session.out.say(NOT_IN_IT + ("" if with_artifacts else ", artifacts/ (--with-artifacts)"))
+
+
+@backup.command("verify")
+@takes_session
+def verify(session: Session, file: File, since_head: SinceHead = "") -> None:
+    """Check every byte and every link of a backup; needs no platform. Exits 1 when something is wrong."""
+    noted = noted_heads(since_head)
+    with _opened(file) as reader:
+        found = _verified(session, reader, noted)
+    if session.out.as_json:
+        session.out.json(
+            {
+                "whole": True,
+                "file": str(file),
+                "events": found.manifest.events,
+                "sha256": found.seal,
+                "created_at": _time(found.manifest.created_at),
+                "heads": [str(report.head) for report in found.reports if report.events],
+            }
+        )
+        return
+    _show(session, file, found)
+
+
+@backup.command("restore")
+@takes_session
+def restore(session: Session, file: File) -> None:
+    """Put a backup into an empty platform: a new data directory (--data DIR), or an empty etcd named in its config."""
+    from api.log_access import open_log
+    from events.log.backup.restore import restore_backup
+
+    trees = {ARTIFACTS: session.data_dir / ARTIFACTS}
+    with _opened(file) as reader:
+        found = _verified(session, reader, ())
+
+        async def work(progress: Callable[[int, int], None]) -> None:
+            async with open_log(session.data_dir, make=True) as log:
+                now = time.time_ns() // 1000
+                await restore_backup(reader, log.client, log.blobs, now=now, trees=trees, progress=progress)
+
+        run_counting(session, "restoring", work)
+    _expect_partitions(session, found)
+    if session.out.as_json:
+        session.out.json({"data": str(session.data_dir), "events": found.manifest.events, "sha256": found.seal})
+    else:
+        _show(session, file, found)
+    session.out.say(NOT_IN_IT + ("" if ARTIFACTS in found.manifest.trees else ", artifacts/") + "; copy what you have")
+    session.out.say(f"next: rayfold up --detach --data {session.data_dir}")
+
+
+def noted_heads(given: str) -> "list[NotedHead]":
+    """What `--since-head` names: a file with heads, or a head or hash itself. Raises CliError."""
+    from events.log.chain import parse_heads
+
+    if not given:
+        return []
+    try:
+        path = Path(given)
+        return parse_heads(path.read_text(encoding="utf-8") if path.is_file() else given)
+    except (ValueError, OSError) as error:
+        raise CliError(
+            f"--since-head: {error}", exit_code=ExitCode.USAGE, hint="rayfold log verify prints heads; keep its output"
+        ) from error
+
+
+@contextmanager
+def log_errors() -> Iterator[None]:
+    """What the log, the archive and the file system refuse, as the command line's own errors."""
+    from api.config import BadConfig
+    from api.log_access import NoLogHere
+    from api.place import PlaceUnusable
+    from events.log.backup.container import BackupDamaged
+    from events.log.backup.restore import NotEmpty
+    from events.log.errors import LogError, LogUnavailable
+
+    try:
+        yield
+    except BackupDamaged as error:
+        raise CliError(str(error), hint="take another backup; this one is not whole", code="backup_damaged") from error
+    except NotEmpty as error:
+        raise CliError(str(error), exit_code=ExitCode.CONFLICT, code="not_empty") from error
+    except NoLogHere as error:
+        raise CliError(str(error), exit_code=ExitCode.NOT_FOUND) from error
+    except LogUnavailable as error:
+        raise CliError(str(error), hint="rayfold status; the same command again", code="log_unavailable") from error
+    except (LogError, BadConfig, PlaceUnusable) as error:
+        raise CliError(str(error)) from error
+    except OSError as error:
+        raise CliError(f"{error.filename or 'the backup'}: {error.strerror or error}") from error
+
+
+def _new_file(given: Path) -> Path:
+    path = given.expanduser().absolute()
+    if path.is_dir():
+        path = path / f"rayfold-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.tar"
+    if path.exists():
+        raise CliError(f"expected a new file, found {path}", exit_code=ExitCode.CONFLICT, hint="give another name")
+    if not path.parent.is_dir():
+        raise CliError(
+            f"expected a directory {path.parent}, found none", exit_code=ExitCode.USAGE, hint="make it first"
+        )
+    return path
+
+
+@contextmanager
+def _opened(file: Path) -> "Iterator[BackupReader]":
+    from events.log.backup.container import BackupReader
+
+    with log_errors():
+        reader = BackupReader(file)
+    with closing(reader):
+        yield reader
+
+
+def _verified(session: Session, reader: "BackupReader", noted: "list[NotedHead] | tuple[()]") -> "Verified":
+    from events.log.backup.read import verify_backup
+    from events.log.verify import unrecognised
+
+    found = run_counting(session, "verifying", lambda progress: verify_backup(reader, noted=noted, progress=progress))
+    if unknown := unrecognised(noted, found.reports):
+        raise CliError(f"expected the noted hash {unknown[0]} in this history, found it nowhere", code="log_rewritten")
+    return found
+
+
+def _expect_partitions(session: Session, found: "Verified") -> None:
+    """The platform must be started with the partitions that the log has: said now, not when it refuses to start."""
+    from actors.cluster.settings import EMBEDDED_PARTITIONS
+    from api.config import load_config
+
+    configured = load_config(session.data_dir).partitions or EMBEDDED_PARTITIONS
+    stored = found.manifest.layout.partitions
+    if configured != stored:
+        session.out.say(f"put `partitions = {stored}` into {session.data_dir / 'config.toml'}: the log has so many")
+
+
+def _show(session: Session, file: Path, found: "Verified") -> None:
+    session.out.facts(
+        [
+            ("file", str(file)),
+            ("whole", "ok"),
+            ("made", clock(_time(found.manifest.created_at))),
+            ("events", str(found.manifest.events)),
+            ("sha256", found.seal),
+        ]
+    )
+
+
+def _time(micros: int) -> str:
+    return datetime.fromtimestamp(micros / 1_000_000, UTC).isoformat()
+
+
+def run_counting(session: Session, what: str, work: Callable[[Callable[[int, int], None]], Awaitable[T]]) -> T:
+    """Run `work` in an event loop of its own, showing what it counts."""
+
+    async def counted(progress: Progress) -> T:
+        return await work(lambda partition, events: progress.doing(f"{what} partition {partition}: {events} events"))
+
+    with log_errors(), Progress(session.out) as progress:
+        progress.doing(what)
+        return asyncio.run(counted(progress))

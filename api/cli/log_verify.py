@@ -1,0 +1,96 @@
+"""`rayfold log verify`: every hash, checksum, count and offset of the log, walked; the first break named.
+
+Walks the log itself, whether the platform runs or not; with RAYFOLD_URL it asks that platform to.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from api.cli.backup import SinceHead, noted_heads, run_counting
+from api.cli.document import Document
+from api.cli.errors import CliError
+from api.cli.output import size
+from api.cli.place import ENV_URL
+from api.cli.progress import Progress
+from api.cli.session import Session, takes_session
+
+if TYPE_CHECKING:
+    from events.log.chain import NotedHead
+    from events.log.verify import PartitionReport
+
+Partition = Annotated[
+    list[int] | None, typer.Option("--partition", min=0, metavar="N", help="Only this one; may be repeated.")
+]
+Deep = Annotated[bool, typer.Option("--deep", help="Fold from the first event, and compare each snapshot with it.")]
+
+
+@takes_session
+def verify(session: Session, partition: Partition = None, deep: Deep = False, since_head: SinceHead = "") -> None:
+    """Walk the whole log and name the first break; exits 1 when there is one. Prints heads to note elsewhere."""
+    if os.environ.get(ENV_URL):
+        found = _asked(session, partition or [], deep, since_head)
+    else:
+        found = _walked(session, partition, deep, noted_heads(since_head))
+    _show(session, found)
+    if broken := [text for report in found.items("partitions") if (text := report.text("broken"))]:
+        raise CliError(
+            f"the log is broken at {broken[0]}",
+            lines=tuple(broken[1:]),
+            hint="stop writing to it: rayfold down --keep-apps; then restore a backup (docs/operations.md)",
+            code="log_broken",
+        )
+    if unknown := found.words("unrecognised"):
+        raise CliError(f"expected the noted hash {unknown[0]} in this history, found it nowhere", code="log_rewritten")
+
+
+def _walked(session: Session, partitions: list[int] | None, deep: bool, noted: "list[NotedHead]") -> Document:
+    from api.log_access import open_log
+    from events.log.backup.source import EtcdLogSource
+    from events.log.verify import as_document, verify_log
+    from events.replay.snapshots import deep_check
+
+    async def work(progress: Callable[[int, int], None]) -> "list[PartitionReport]":
+        async with open_log(session.data_dir) as log:
+            source = await EtcdLogSource.open(log.client, log.blobs)
+            if absent := [number for number in partitions or () if number >= source.partitions]:
+                raise CliError(f"expected a partition below {source.partitions}, found {absent[0]}")
+            check = deep_check(source) if deep else None
+            walking = verify_log(source, partitions=partitions, noted=noted, deep=check, progress=progress)
+            return [report async for report in walking]
+
+    reports = run_counting(session, "verifying", work)
+    return Document(as_document(reports, noted))
+
+
+def _asked(session: Session, partitions: list[int], deep: bool, since_head: str) -> Document:
+    heads = since_head
+    if since_head and Path(since_head).is_file():
+        heads = Path(since_head).read_text(encoding="utf-8")
+    with Progress(session.out) as progress:
+        progress.doing("the platform verifies its log")
+        body = {"partitions": partitions, "deep": deep, "since_heads": heads.splitlines()}
+        return session.client.send("POST", "/v1/log/verify", body)
+
+
+def _show(session: Session, found: Document) -> None:
+    if session.out.as_json:
+        session.out.json(found)
+        return
+    for report in found.items("partitions"):
+        if report.text("head"):
+            session.out.line(report.text("head"))
+    whole = [report for report in found.items("partitions") if not report.text("broken")]
+    events = sum(report.whole("events") for report in whole)
+    stored = sum(report.whole("bytes") for report in whole)
+    late = [f"{r.whole('partition')}:{r.whole('chained_from')}" for r in whole if r.whole("chained_from")]
+    session.out.say(
+        f"{len(whole)} partitions whole: {events} events in {sum(r.whole('batches') for r in whole)} batches "
+        f"({sum(r.whole('segments') for r in whole)} segments), {size(stored)}"
+    )
+    if late:
+        session.out.say(f"chained from {', '.join(late)}: older batches carry no hash of the one before")
+    session.out.say("note the lines on stdout outside of this machine; later: rayfold log verify --since-head FILE")
