@@ -15,6 +15,7 @@ from actors.builder.model import BuildLimits
 from actors.builder.sandbox import LineSink, run_command
 
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
+_USER_AND_QUERY = re.compile(r"//.*@|[?#].*")  # where credentials stand, in URLs however broken
 _SCP_LIKE = re.compile(r"^[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:[^:].*\Z")
 _REF = re.compile(r"^(?!.*(\.\.|//|@\{|\.lock$|/$|\.$))[A-Za-z0-9_][A-Za-z0-9._/+@#-]{0,249}\Z")
 _COMMIT = re.compile(r"^[0-9a-f]{7,64}\Z")
@@ -78,10 +79,11 @@ def _check_scheme(url: str) -> str:
         raise _refused("(unreadable)", str(error)) from error
     if parts.scheme not in _SCHEMES:
         raise _refused(f"{parts.scheme}://…", f"the transport {parts.scheme!r} is not allowed")
-    if password is not None or (user is not None and parts.scheme != "ssh"):
+    if password is not None or (user is not None and parts.scheme != "ssh") or parts.query or parts.fragment:
         raise SourceError(
-            "The git URL holds credentials, which would end up in the log of events. Take them out of the URL (and "
-            "replace the token: it has been sent in clear); use ssh with a key of the platform's user instead.",
+            "The git URL holds credentials, or a query that could hold some, which would end up in the log of events. "
+            "Take them out of the URL (and replace the token: it has been sent in clear); use ssh with a key of the "
+            "platform's user instead.",
             code="git_url_has_credentials",
         )
     if parts.scheme != "file" and (not host or host.startswith("-")):
@@ -94,7 +96,7 @@ def _check_scheme(url: str) -> str:
 def _refused(url: str, why: str) -> SourceError:
     return SourceError(
         "Expected a git URL like https://host/path.git, ssh://git@host/path.git, git@host:path.git, file:///path or an "
-        f"absolute path, found {url[:200]!r}: {why}.",
+        f"absolute path, found {_USER_AND_QUERY.sub('…', url)[:200]!r}: {why}.",
         code="git_url_refused",
     )
 

@@ -52,12 +52,28 @@ def test_urls_that_run_commands_or_mean_nothing_are_refused(url: str) -> None:
     assert caught.value.code == "git_url_refused"
 
 
-@pytest.mark.parametrize("url", ["https://ada:hunter2@host/x", "https://ghp_token@host/x", "ssh://git:hunter2@host/x"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://ada:hunter2@host/x",
+        "https://ghp_token@host/x",
+        "ssh://git:hunter2@host/x",
+        "https://host/x.git?access_token=hunter2",
+        "https://host/x.git#hunter2",
+    ],
+)
 def test_credentials_in_a_url_are_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(SourceError) as caught:
         check_url(url)
     assert caught.value.code == "git_url_has_credentials"
     assert "hunter2" not in str(caught.value) and "ghp_token" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["https://ada:hunter 2@host/x", "https://ada:hunter2@[bad/x", "/x?t=hunter2 "])
+def test_a_url_that_is_refused_for_something_else_is_told_without_its_credentials(url: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        check_url(url)
+    assert "hunter" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,7 @@ class World:
         self.fails = ""
         self.tasks: set[asyncio.Task[None]] = set()
         self.ordered: list[StartOrder] = []
+        self.stopped: list[str] = []
 
     def nodes(self) -> Sequence[str]:
         return ["n1"]
@@ -80,6 +81,7 @@ class World:
         await self.supervisor.submit([Envelope(stream=stream, command=report, command_id=fresh_id())])
 
     async def stop(self, node: str, instance: str, grace_seconds: int) -> Ended:
+        self.stopped.append(instance)
         return Ended(exit_code=0)
 
     async def unknown(self, node: str, instances: Sequence[str]) -> list[str]:

@@ -181,6 +181,25 @@ async def test_a_destruction_that_was_cut_off_is_carried_out_all_the_same(house:
     assert (await house.get("/v1/teams/default/keys")).json["items"][0]["reason"] == "r"
 
 
+async def test_what_an_earlier_owner_may_have_started_is_ended_when_it_cannot_be_opened(house: House) -> None:
+    """The key can go between a start and the word of it, which the owner that died never gave."""
+    await deployed(house)
+    await set_secret(house)
+    await house.post("/v1/teams/default/keys/destroy")
+    await house.until("/v1/teams/default/keys", lambda found: found["items"][0]["destroyed_at"])
+    house.world.stopped.clear()
+    arm("effects.cannot-start", "once-error")
+    try:
+        answer = await house.post(f"{WEB}/restart")
+        operation = await house.ended(answer.json["operation"])
+    finally:
+        disarm("effects.cannot-start")
+
+    assert operation["status"] == "failed" and "cannot be read any more" in operation["reason"]
+    [first, again] = house.world.stopped
+    assert first == again, "the same instance, ended before and after the owner's death"
+
+
 async def test_rotating_the_master_key_changes_nothing_for_anybody(house: House) -> None:
     await deployed(house)
     await set_secret(house)

@@ -216,6 +216,25 @@ async def test_a_key_of_ones_own_put_in_front_is_taken_up_by_the_rotation(keyrin
     assert await keyring.open_all("shop", STREAM, sealed) == {"PASSWORD": "hunter2"}
 
 
+async def test_after_the_loss_of_the_master_key_one_begins_anew(keyring: Keyring, master_file: Path) -> None:
+    """What was sealed is lost; destroying the keys that nobody can unwrap any more makes room for new ones."""
+    old = await sealed_password(keyring)
+    master_file.unlink()
+    ensure_master_file(master_file)
+    with pytest.raises(MasterKeyUnusable, match="put your copy"):
+        await sealed_password(keyring)
+    with pytest.raises(MasterKeyUnusable, match="put your copy"):
+        await rotate_master(keyring, master_file)
+
+    await keyring.destroy("shop", (await keyring.keys("shop")).keys[0].id, by="ann", reason="master key lost")
+    await rotate_master(keyring, master_file)
+
+    new = await sealed_password(keyring)
+    assert await keyring.open_all("shop", STREAM, new) == {"PASSWORD": "hunter2"}
+    with pytest.raises(KeyDestroyed):
+        await keyring.open_all("shop", STREAM, old)
+
+
 def test_the_master_file_is_its_owners_only_and_is_never_replaced(master_file: Path) -> None:
     before = master_file.read_bytes()
 
