@@ -13,6 +13,7 @@ import urllib.parse
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from api.cli.document import Document
 from api.cli.errors import ApiProblem, CliError, Unreachable
@@ -20,6 +21,7 @@ from api.cli.place import Address
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 60.0
+SAVE_SECONDS = 660.0  # a whole log is read before its export begins
 RETRY_SECONDS = 20.0  # how long a read, or a write with its idempotency key, is tried again while nobody answers
 FIRST_PAUSE_SECONDS = 0.1
 MAX_PAUSE_SECONDS = 1.0
@@ -72,6 +74,24 @@ class ApiClient:
             cursor = page.text("next_cursor")
             if not cursor or not page.items() or 0 < limit <= len(found):
                 return found[:limit] if limit else found
+
+    def save(self, path: str, query: Query | None, target: IO[bytes]) -> None:
+        """GET into `target` in pieces, however much it is. Raises ApiProblem, Unreachable, CliError when cut off."""
+        connection = self._connect(CONNECT_SECONDS)
+        try:
+            connection.request("GET", self._target(path, query), headers=self._headers({"Accept": "*/*"}))
+            _timeout(connection, SAVE_SECONDS)
+            response = connection.getresponse()
+            if response.status >= 400:
+                _checked(response)
+            while piece := response.read(_CHUNK):
+                target.write(piece)
+        except http.client.IncompleteRead as error:
+            raise CliError("the platform's answer was cut off", hint="try again; its log says why") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise self._unreachable(error) from error
+        finally:
+            connection.close()
 
     def send(
         self,

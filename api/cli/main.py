@@ -11,20 +11,26 @@ import typer
 
 from api.cli import (
     apps,
+    backup,
     builds,
     cluster,
+    comparing,
     config,
     deploying,
     doctor,
     domains,
+    exporting,
     history,
     instances,
+    log_commands,
     logs,
     operations,
     platform,
     releases,
+    replaying,
     secrets,
     tasks,
+    trying,
 )
 from api.cli.errors import CliError, ExitCode
 from api.cli.session import Session, takes_session
@@ -56,8 +62,9 @@ _COMMANDS = (
         ("logs", logs.logs), ("run", tasks.run), ("routes", domains.list_routes),
     )),
     ("The past", (
-        ("operations", operations.operations), ("events", history.events), ("replay", history.replay),
-        ("diff", history.diff),
+        ("operations", operations.operations), ("events", history.events), ("replay", replaying.replay),
+        ("diff", comparing.diff), ("why", comparing.why), ("whatif", trying.whatif), ("check", trying.check),
+        ("export", exporting.export), ("import", exporting.import_file),
     )),
     ("The platform", (("nodes", cluster.nodes),)),
 )  # fmt: skip
@@ -68,7 +75,7 @@ _GROUPS = (
     )),
     ("The platform", (
         ("teams", apps.teams), ("secrets", secrets.secrets), ("projections", cluster.projections),
-        ("pool", cluster.pool),
+        ("pool", cluster.pool), ("log", log_commands.log), ("backup", backup.backup),
     )),
 )  # fmt: skip
 

@@ -52,15 +52,22 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def check(
-    file: Path, *, reducer: str = "", directory: Path | None = None, worlds: tuple[World, World] = (HERE, ELSEWHERE)
+    file: Path,
+    *,
+    only: Sequence[str] = (),
+    reducer: str = "",
+    directory: Path | None = None,
+    worlds: tuple[World, World] = (HERE, ELSEWHERE),
 ) -> AsyncIterator[Verdict]:
-    """Fold every stream of an exported file twice, in fresh processes at the same time; a verdict each, by name.
+    """Fold every stream of an exported file, or `only` some, twice, in fresh processes at the same time; a
+    verdict each, by name.
 
     `reducer`: `module:function` in `directory` in place of the aggregates' own `apply`. Raises CheckFailed when a
     process ends badly or does not end.
     """
     arguments = [str(file), "--reducer", reducer, "--directory", str(directory or Path.cwd())]
-    first, second = (_run(world, arguments) for world in worlds)
+    chosen = [part for stream in only for part in ("--only", stream)]
+    first, second = (_run(world, [*arguments, *chosen]) for world in worlds)
     async with contextlib.aclosing(first), contextlib.aclosing(second):  # type: ignore[type-var]
         async for one in first:
             other = await anext(second, None)

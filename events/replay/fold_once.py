@@ -18,6 +18,7 @@ def main() -> None:
     parser.add_argument("--shift", type=int, default=0, help="seconds by which every clock is wrong")
     parser.add_argument("--reducer", default="", help="module:function instead of the aggregate's own apply")
     parser.add_argument("--directory", type=Path, default=Path(), help="where that module is looked for")
+    parser.add_argument("--only", action="append", default=[], help="a stream; all of the file without")
     parser.add_argument("--each", default="", help="a stream: a line for each of its events")
     parser.add_argument("--state", type=int, default=-1, help="with --each: only the state after so many events")
     given = parser.parse_args()
@@ -34,6 +35,7 @@ def main() -> None:
         given.file,
         reducer=given.reducer,
         directory=given.directory,
+        only=given.only,
         each=given.each,
         state_at=given.state,
     )

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import hashlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -27,11 +28,11 @@ class Folded(msgspec.Struct, frozen=True, kw_only=True):
     state: msgspec.Raw = msgspec.Raw(b"null")
 
 
-def print_folds(file: Path, *, reducer: str, directory: Path, each: str, state_at: int) -> None:
-    """Fold the file's streams and print a `Folded` for each, or, of stream `each`, for each event (or state)."""
+def print_folds(file: Path, *, reducer: str, directory: Path, only: Sequence[str], each: str, state_at: int) -> None:
+    """Fold the file's streams, or `only` some, and print a `Folded` for each; of stream `each` one for each event."""
     opened = HistoryFile.open(file)
     apply = load_reducer(reducer, directory=directory) if reducer else None
-    streams = [each] if each else [line.stream for line in opened.streams]
+    streams = [each] if each else [line.stream for line in opened.streams if not only or line.stream in only]
     for stream in streams:
         # What a reducer prints must not stand among the answers.
         with contextlib.redirect_stdout(sys.stderr):

@@ -9,8 +9,9 @@ import msgspec
 
 from events.log.records import StoredEvent
 from events.model.registry import apply_record, initial_state
-from events.replay.diffing import Change, diff, lookup, split_path
+from events.replay.diffing import Change, diff, lookup
 from events.replay.errors import NoSuchMoment
+from events.replay.fields import resolve_field
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,8 +26,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
         return diff(self.before, self.after)
 
     def touches(self, field: str) -> bool:
-        """Whether the value at the dotted path `field` is another one after the event."""
-        path = split_path(field)
+        """Whether the value at `field`, named as `why` takes it, is another one after the event. Raises NoSuchField."""
+        path = resolve_field(self.event.record.stream, field)
         return lookup(self.before, path) != lookup(self.after, path)
 
 

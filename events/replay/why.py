@@ -3,7 +3,6 @@
 Must not know any aggregate: a field is a path into a state, as `diff` shows it.
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -11,7 +10,7 @@ import msgspec
 from events.log.records import StoredEvent
 from events.model.registry import initial_state
 from events.replay.diffing import MISSING, Change, Missing, Path, Plain, join_path, lookup, split_path, to_plain
-from events.replay.errors import NoSuchField
+from events.replay.fields import resolve_field
 from events.replay.history import states_of
 from events.replay.steps import steps
 
@@ -88,26 +87,6 @@ def _setting(event: StoredEvent, begun: Mapping[str, StoredEvent], before: objec
 
 def _shown(value: object) -> Plain:
     return None if isinstance(value, Missing) else to_plain(value)
-
-
-def resolve_field(stream: str, field: str) -> Path:
-    """The path that `field` names in a state of the stream's kind; what a component wants (`config.KEY`, `scale`) may
-    be named without `spec.`. Raises NoSuchField."""
-    path = split_path(field)
-    fields = _field_names(initial_state(stream))
-    wanted = _field_names(getattr(initial_state(stream), "spec", None))
-    if path and path[0] not in fields and path[0] in wanted:
-        return ("spec", *path)
-    if not path or path[0] not in fields:
-        known = sorted({*fields, *wanted})
-        near = difflib.get_close_matches(path[0] if path else "", known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise NoSuchField(f"expected a field of {stream}, one of {', '.join(known)}; found {field[:80]!r}{hint}")
-    return path
-
-
-def _field_names(state: object) -> tuple[str, ...]:
-    return state.__struct_fields__ if isinstance(state, msgspec.Struct) else ()
 
 
 def attribute(

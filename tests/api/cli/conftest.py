@@ -32,7 +32,8 @@ class Asked:
 
 @dataclass
 class ContractServer:
-    """`answers` by operation id: (status, object), a function of the request, or a list of SSE lines to send."""
+    """`answers` by operation id: (status, object), a function of the request, a list of SSE lines to
+    send, or the bytes of a file."""
 
     url: str = ""
     answers: dict[str, object] = field(default_factory=dict)
@@ -91,6 +92,8 @@ class ContractServer:
                 if frame == HANG:
                     await asyncio.sleep(60)
             return response
+        if isinstance(found, bytes):
+            return web.Response(body=found, content_type="application/jsonl")
         status, value = found
         if status >= 400:
             return problem(status, **value)

@@ -1,0 +1,191 @@
+"""The debugger's tools over an exported file, with the same words as the API's answers; loaded only when asked for.
+
+Folds in this process, with this version's aggregates. Must not know a platform, nor how anything is shown.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypedDict, TypeVar
+
+import msgspec
+
+from api.cli.errors import CliError, ExitCode
+from events.log.records import Position, StoredEvent
+from events.model.evolution import UnknownEventError
+from events.replay import documents
+from events.replay.appdiff import app_diff
+from events.replay.causes import Causes
+from events.replay.determinism import Verdict, check
+from events.replay.documents import Document
+from events.replay.errors import BadHistoryFile, CheckFailed, NoSuchStream, ReplayError
+from events.replay.history import compare, history, place_of, state_of
+from events.replay.imported import HistoryFile
+from events.replay.moments import parse_time
+from events.replay.steps import Step, steps
+from events.replay.whatif import decide_all, load_reducer, nodes_of, read_commands, refold
+from events.replay.whole import summary, whole
+from events.replay.why import attribute, why
+
+T = TypeVar("T")
+
+
+class Moment(TypedDict, total=False):
+    """One of them, or none for now."""
+
+    at: int
+    offset: int
+    version: int
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """What the tools say goes wrong, as the command line's errors."""
+    try:
+        yield
+    except NoSuchStream as error:
+        hint = "rayfold import FILE lists a file's streams"
+        raise CliError(str(error).partition(";")[0], exit_code=ExitCode.NOT_FOUND, hint=hint) from error
+    except (BadHistoryFile, CheckFailed, UnknownEventError) as error:
+        raise CliError(str(error)) from error
+    except ReplayError as error:
+        raise CliError(str(error), exit_code=ExitCode.USAGE) from error
+
+
+def _run(work: Coroutine[object, object, T]) -> T:
+    with explained():
+        return asyncio.run(work)
+
+
+class Offline:
+    """One exported file. Every method raises CliError."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.file = HistoryFile.open(path)
+        except OSError as error:
+            raise CliError(f"{path} cannot be read: {error.strerror}", exit_code=ExitCode.NOT_FOUND) from error
+        except BadHistoryFile as error:
+            raise CliError(f"{path}: {error}", hint="rayfold export STREAM -o FILE writes such a file") from error
+
+    def header(self) -> Document:
+        """What the file says of itself."""
+        told = msgspec.to_builtins(self.file.header)
+        return dict(told)
+
+    def moment(self, stream: str, text: str) -> Moment:
+        """A version (12, v12), a position (3:120) or a time, as `rayfold diff` takes them; empty: now."""
+        if not text:
+            return Moment()
+        digits = text.removeprefix("v")
+        if digits.isascii() and digits.isdecimal() and len(digits) < 9:
+            return Moment(version=int(digits))
+        if ":" in text and text.replace(":", "", 1).isdecimal():
+            position = Position.parse(text)
+            with explained():
+                home = place_of(self.file, stream)
+            if position.partition != home:
+                raise CliError(f"expected a position in partition {home}, found {position}", exit_code=ExitCode.USAGE)
+            return Moment(offset=position.offset)
+        return Moment(at=self.time(text))
+
+    def time(self, text: str) -> int:
+        """A time, in microseconds UTC."""
+        with explained():
+            return parse_time(text, now=time.time_ns() // 1000)
+
+    def events(self, stream: str) -> list[StoredEvent]:
+        """The history of a stream."""
+        return _run(history(self.file, stream))
+
+    def state(self, stream: str, moment: Moment) -> Document:
+        """As GET /v1/replay/{stream}."""
+        events = self.events(stream)
+        with explained():
+            return {"team": None, **documents.state_document(state_of(stream, events, **moment))}
+
+    def diff(self, stream: str, before: Moment, after: Moment) -> Document:
+        """As GET /v1/diff/{stream}."""
+        events = self.events(stream)
+        with explained():
+            difference = compare(state_of(stream, events, **before), state_of(stream, events, **after))
+        versions = difference.before.version, difference.after.version
+        changes = attribute(stream, events, difference.changes, before=versions[0], after=versions[1])
+        return {"team": None, **documents.difference_document(difference, changes)}
+
+    def app_diff(self, team: str, app: str, begin: int, end: int) -> Document:
+        """As GET /v1/diff."""
+        found = _run(app_diff(self.file, team, app, begin=begin, end=end, allowed=_anything))
+        return documents.app_difference_document(found)
+
+    def why(self, stream: str, field: str, limit: int | None) -> Document:
+        """As GET /v1/why/{stream}/{field}."""
+        events = self.events(stream)
+        with explained():
+            return {"team": None, **documents.why_document(why(stream, events, field), limit=limit)}
+
+    def summary(self, at: int | None) -> Document:
+        """As GET /v1/replay."""
+        return documents.summary_document(summary(_run(whole(self.file, at=at)).values()), at=at)
+
+    def states(self, at: int | None) -> Iterator[Document]:
+        """As GET /v1/replay?states=true, line by line."""
+        return map(documents.then_document, _run(whole(self.file, at=at)).values())
+
+    def what_if(self, stream: str, moment: Moment, raw: bytes) -> Document:
+        """As POST /v1/whatif/{stream}; `raw`: a command or a list of them, as JSON."""
+        events = self.events(stream)
+        with explained():
+            found = state_of(stream, events, **moment)
+            at = moment.get("at") or (found.at if moment else time.time_ns() // 1000)
+            commands = read_commands(stream, raw)
+            outcomes = decide_all(stream, found.state, commands, at=at, actor="you", nodes=nodes_of(events))
+        told = [documents.outcome_document(outcome) for outcome in outcomes]
+        return {"team": None, "stream": stream, "version": found.version, "outcomes": told}
+
+    def refold(self, stream: str, reducer: str) -> Document:
+        """The history under a changed `apply`, `module:function`, looked for in the working directory first."""
+        events = self.events(stream)
+        with explained():
+            return documents.refolded_document(refold(stream, events, load_reducer(reducer, directory=Path.cwd())))
+
+    def bounds(self, stream: str, first: int | None, last: int | None, moment: Moment) -> tuple[int, int]:
+        """The versions to step through: from `first` to the nearer of `last` and the moment."""
+        events = self.events(stream)
+        with explained():
+            until = state_of(stream, events, **moment).version
+        return first or 1, min(until, last or until)
+
+    def steps(self, stream: str, first: int, last: int) -> Iterator[Step]:
+        """The steps between two versions, both inclusive."""
+        events = self.events(stream)
+        with explained():
+            return steps(stream, events, first=first, last=last)
+
+    def told(self, walked: Sequence[Step], *, states: bool) -> list[Document]:
+        """As the items of GET /v1/replay/{stream}/steps."""
+        return _run(self._told(walked, states))
+
+    async def _told(self, walked: Sequence[Step], states: bool) -> list[Document]:
+        causes = Causes(self.file)
+        return [documents.step_document(step, await causes.chain(step.event), states=states) for step in walked]
+
+    def check(self, reducer: str, streams: Sequence[str]) -> Iterator[Document]:
+        """As GET /v1/check/{stream}, for these streams or each of the file, as they are done."""
+        for stream in streams:
+            self.events(stream)
+        verdicts = check(self.path, only=streams, reducer=reducer, directory=Path.cwd())
+        with explained(), asyncio.Runner() as runner:
+            while (verdict := runner.run(_next(verdicts))) is not None:
+                yield {"team": None, **documents.verdict_document(verdict)}
+
+
+async def _next(verdicts: AsyncIterator[Verdict]) -> Verdict | None:
+    return await anext(verdicts, None)
+
+
+async def _anything(stream: str) -> bool:
+    return True

@@ -1,0 +1,170 @@
+"""`rayfold whatif` and `rayfold check`: what a change would have made of a history, and whether folding it is sound.
+
+Knows the commands' options and how an answer is laid out. A changed `apply` runs in this process, never in a platform.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from api.cli.debugtext import change_lines
+from api.cli.document import Document
+from api.cli.errors import CliError, ExitCode
+from api.cli.fetched import history_of, offline
+from api.cli.history import event_text
+from api.cli.loglines import since_time
+from api.cli.output import styled
+from api.cli.safe import visible
+from api.cli.session import Session, takes_session
+from api.cli.streams import At, File, Stream, Version, one_moment, path_of, stream_name
+
+_MAX_COMMAND_BYTES = 4 * 1024 * 1024
+
+Reducer = Annotated[
+    str, typer.Option("--with", metavar="MODULE:APPLY", help="Your apply(state, event, at), from this directory.")
+]
+
+
+@takes_session
+def whatif(
+    session: Session,
+    stream: Stream,
+    reducer: Reducer = "",
+    command: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--command", metavar="JSON|FILE", help='Like {"type": "ChangeSpec", "scale": 3}; may be repeated.'
+        ),
+    ] = None,
+    at: At = "",
+    version: Version = None,
+    file: File = None,
+) -> None:
+    """What another apply would have made of the history, or what commands would come to. Nothing is written."""
+    query = one_moment(at, None, version)
+    if bool(reducer) == bool(command):
+        raise CliError("expected either --with or --command", exit_code=ExitCode.USAGE, hint="rayfold whatif --help")
+    name = stream_name(session, stream)
+    if reducer:
+        if at or version is not None:
+            raise CliError("expected --at and --version with --command only", exit_code=ExitCode.USAGE)
+        with history_of(session, file, path_of("export", name)) as tools:
+            _refolded(session, Document(tools.refold(name, reducer)))
+        return
+    commands = [one for text in command or () for one in _commands(text)]
+    if file is not None:
+        tools = offline(file)
+        moment = tools.moment(name, since_time(at) if at else "" if version is None else f"v{version}")
+        found = Document(tools.what_if(name, moment, json.dumps(commands).encode()))
+    else:
+        body = {"commands": commands, **{key: value for key, value in query.items() if value is not None}}
+        found = session.client.send("POST", path_of("whatif", name), body)
+    _outcomes(session, found)
+
+
+def _commands(text: str) -> list[object]:
+    """JSON as it stands, or the content of a file; a list in it is several commands."""
+    source = text
+    if not text.lstrip().startswith(("{", "[")):
+        try:
+            with Path(text).open(encoding="utf-8") as opened:
+                source = opened.read(_MAX_COMMAND_BYTES)
+        except (OSError, ValueError) as error:
+            raise CliError(
+                f"expected a command as JSON or a file that holds it: {error}", exit_code=ExitCode.USAGE
+            ) from (error)
+    try:
+        found = json.loads(source)
+    except (ValueError, RecursionError) as error:
+        raise CliError(f"expected a command as JSON: {error}", exit_code=ExitCode.USAGE) from error
+    return found if isinstance(found, list) else [found]
+
+
+def _outcomes(session: Session, found: Document) -> None:
+    if session.out.as_json:
+        session.out.json(found)
+        return
+    session.out.say(f"{found.text('stream')} from version {found.whole('version')}; nothing was written")
+    for outcome in found.items("outcomes"):
+        refusal = outcome.inner("refusal")
+        session.out.line(styled(outcome.text("command"), "bold"))
+        if refusal:
+            hint = f" ({visible(refusal.text('hint'))})" if refusal.text("hint") else ""
+            refused = f"refused, {refusal.text('code')}: {visible(refusal.text('message'))}{hint}"
+            session.out.line(f"  {styled(refused, 'bad')}")
+            continue
+        for event in outcome.items("events"):
+            body = visible(json.dumps(event.raw.get("body"), ensure_ascii=True))
+            follows = "then " if event.flag("follows") else ""
+            session.out.line(f"  {follows}{styled(event.text('type'), 'name')} {styled(body[:200], 'dim')}")
+        for line in change_lines(outcome.items("changes")):
+            session.out.line(line)
+        if not outcome.items("events"):
+            session.out.line("  nothing would change")
+
+
+def _refolded(session: Session, found: Document) -> None:
+    """Exit code 1 when the states part, so that scripts can tell."""
+    if session.out.as_json:
+        session.out.json(found)
+    elif found.flag("same"):
+        session.out.line(f"the same state after each of {found.whole('events')} events")
+    else:
+        session.out.line(f"{styled('parts at', 'bad')} {event_text(found.inner('first'))}")
+        if found.text("error"):
+            session.out.line(f"  your apply failed: {visible(found.text('error'))}")
+        session.out.line("then (recorded → yours):")
+        for line in change_lines(found.items("at_first")):
+            session.out.line(line)
+        session.out.line("at the end (recorded → yours):")
+        for line in change_lines(found.items("final")) or ["  nothing differs"]:
+            session.out.line(line)
+    if not found.flag("same"):
+        raise typer.Exit(int(ExitCode.FAILED))
+
+
+# --- check ------------------------------------------------------------------------------------------------------------
+
+
+@takes_session
+def check(
+    session: Session,
+    streams: Annotated[list[str] | None, typer.Argument(metavar="[STREAM]…", help="One or more streams.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every stream of the platform, or of the file.")] = False,
+    reducer: Reducer = "",
+    file: File = None,
+) -> None:
+    """Fold twice, in processes with another hash seed, clock, time zone and locale: the same state, or exit code 1."""
+    if bool(streams) == everything:
+        raise CliError("expected either streams or --all", exit_code=ExitCode.USAGE, hint="rayfold check shop")
+    names = [stream_name(session, text) for text in streams or ()]
+    unsound = count = 0
+    # A platform sends one stream at a time, or everything; a file is there as a whole.
+    for some in [names] if file is not None or everything else [[name] for name in names]:
+        path = "/v1/export" if everything else path_of("export", some[0])
+        with history_of(session, file, path) as tools:
+            for told in map(Document, tools.check(reducer, some)):
+                count += 1
+                unsound += not told.flag("same") or bool(told.text("error"))
+                _verdict(session, told)
+    session.out.say(f"{count} streams checked, {unsound} unsound")
+    if unsound:
+        raise typer.Exit(int(ExitCode.FAILED))
+
+
+def _verdict(session: Session, told: Document) -> None:
+    if session.out.as_json:
+        session.out.json_line(told)
+        return
+    events = f"{told.whole('events')} events"
+    if told.text("error"):
+        session.out.line(f"{styled('fails', 'bad')}  {visible(told.text('stream'))}  {visible(told.text('error'))}")
+    elif told.flag("same"):
+        session.out.line(f"{styled('same', 'good')}  {visible(told.text('stream'))}  {events}  {told.text('sha256')}")
+    if not told.flag("same"):
+        where = f"first after version {told.whole('version')}"
+        session.out.line(f"{styled('differs', 'bad')}  {visible(told.text('stream'))}  {events}, {where}:")
+        for line in change_lines(told.items("changes")):
+            session.out.line(line)
