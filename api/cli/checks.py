@@ -178,6 +178,25 @@ def data_directory(data: Path) -> Check:
     return _ok(name, str(data))
 
 
+def master_key(data: Path) -> Check:
+    from actors.cluster.settings import MASTER_KEY_FILE
+    from events.secrets.errors import MasterKeyUnusable
+    from events.secrets.master import read_masters
+
+    name, path = "master key", data / MASTER_KEY_FILE
+    if not path.exists() and not (data / "platform.json").exists():
+        return _ok(name, "made at the first start")
+    try:
+        masters = read_masters(path)
+    except MasterKeyUnusable as error:
+        return _fail(name, str(error), "secrets cannot be opened without it: docs/operations.md, Secrets")
+    if len(masters) > 1:
+        return _warn(
+            name, f"{path} holds {len(masters)} keys amid a rotation", "rayfold secrets rotate-master"
+        )
+    return _ok(name, f"{masters[0].id} in {path}; keep a copy elsewhere")
+
+
 def socket_path(data: Path) -> Check:
     from api.place import LONGEST_RUN_PATH
 
@@ -284,6 +303,7 @@ CHECKS: tuple[Callable[[Path], Check], ...] = (
     application_python,
     isolation,
     data_directory,
+    master_key,
     socket_path,
     ports,
     localhost_names,

@@ -9,6 +9,8 @@ import pytest
 
 from api.cli import checks
 from api.cli.main import main
+from events.secrets.cipher import MasterKey, new_key
+from events.secrets.master import ensure_master_file, read_masters, write_masters
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +70,21 @@ def test_secrets_that_others_may_read_are_a_failure(tmp_path: Path) -> None:
     assert (check.verdict, check.fix) == ("fail", f"chmod go-rwx {tokens / 'admin'}")
     (tokens / "admin").chmod(0o600)
     assert checks.data_directory(tmp_path).verdict == "ok"
+
+
+def test_the_master_key_is_looked_at_without_being_shown(tmp_path: Path) -> None:
+    path = tmp_path / "master.key"
+    assert checks.master_key(tmp_path).verdict == "ok", "made at the first start"
+    (tmp_path / "platform.json").write_text("{}")
+    assert (found := checks.master_key(tmp_path)).verdict == "fail" and "found no file" in found.found
+    ensure_master_file(path)
+    [master] = read_masters(path)
+    found = checks.master_key(tmp_path)
+    assert found.verdict == "ok" and master.id in found.found and master.to_text() not in found.found
+    write_masters(path, [MasterKey(new_key()), master])
+    assert (found := checks.master_key(tmp_path)).verdict == "warn" and "rotate-master" in found.fix
+    path.chmod(0o640)
+    assert checks.master_key(tmp_path).verdict == "fail"
 
 
 def test_a_long_data_directory_is_said_before_sockets_fail(tmp_path: Path) -> None:

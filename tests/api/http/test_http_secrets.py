@@ -58,6 +58,21 @@ async def test_the_instance_gets_the_value_and_nothing_else_ever_shows_it(house:
     assert "sealed:" not in str(told)
 
 
+async def test_a_task_gets_it_too_and_says_why_it_cannot_once_the_key_is_gone(house: House) -> None:
+    await deployed(house)
+    await set_secret(house)
+
+    ran = await house.post(f"{WEB}/tasks", {"command": "report"})
+    assert (await house.ended(ran.json["operation"]))["status"] == "succeeded"
+    assert house.world.ordered[-1].kind == "task" and house.world.ordered[-1].config == {"PASSWORD": VALUE}
+
+    await house.post("/v1/teams/default/keys/destroy")
+    await house.until("/v1/teams/default/keys", lambda found: found["items"][0]["destroyed_at"])
+    refused = await house.post(f"{WEB}/tasks", {"command": "report"})
+    ended = await house.ended(refused.json["operation"])
+    assert ended["status"] == "failed" and "PASSWORD cannot be read any more" in ended["reason"]
+
+
 async def test_the_log_and_the_read_models_hold_the_sealed_text_only(house: House) -> None:
     await deployed(house)
     await set_secret(house)
