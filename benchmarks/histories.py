@@ -5,7 +5,9 @@ involved, and the same seed gives the same history in every process. Must not kn
 """
 
 import random
+from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 import msgspec
 
@@ -348,39 +350,49 @@ def platform_life(seed: int) -> list[EventRecord]:
     return world.records
 
 
-def partition(*, events: int, streams_of: int = 200, templates: int = 40, at_once: int = 64) -> Iterator[EventRecord]:
-    """A whole partition of `events` records or a few more, from components of about `streams_of` events each, of which
-    `at_once` live at the same time, interleaved.
+def partition(
+    *, events: int, streams_of: int = 200, templates: int = 40, at_once: int = 64
+) -> Iterator[list[EventRecord]]:
+    """A whole partition of `events` events or a few more, command by command, from components of about `streams_of`
+    events each with their builds and routes, of which `at_once` live at the same time, interleaved.
 
     The lives of `templates` components are driven for real; the others are theirs under service ids of their own, which
     have the same length, so that the encoded bodies stay what an encoder would write.
     """
-    lives = [component_life(seed, events=streams_of) for seed in range(templates)]
+    lives = [_commands(component_life(seed, events=streams_of)) for seed in range(templates)]
     made = index = 0
-    while made < events:
-        running = []
-        for _ in range(at_once):
-            running.append(iter(_renamed(lives[index % templates], index % templates, index)))
+    running: deque[Iterator[list[EventRecord]]] = deque()
+    while made < events or running:
+        while made < events and len(running) < at_once:
+            running.append(_renamed(lives[index % templates], index % templates, index))
             index += 1
-        while running:
-            for life in list(running):
-                burst = [record for _, record in zip(range(3), life, strict=False)]
-                if not burst:
-                    running.remove(life)
-                yield from burst
-                made += len(burst)
+        life = running.popleft()
+        command = next(life, None)
+        if command is not None:
+            running.append(life)
+            made += len(command)
+            yield command
 
 
-def _renamed(life: Sequence[EventRecord], template: int, index: int) -> Iterator[EventRecord]:
+def _commands(life: Sequence[EventRecord]) -> list[list[EventRecord]]:
+    return [list(group) for _, group in groupby(life, key=lambda record: (record.stream, record.command_id))]
+
+
+def _renamed(life: Sequence[list[EventRecord]], template: int, index: int) -> Iterator[list[EventRecord]]:
     old = str(service_id_of("default", "shop", f"web-{template}"))
     new = str(service_id_of("default", "shop", f"copy-{index}"))
-    old_bytes, new_bytes = old.encode(), new.encode()
-    for record in life:
-        yield msgspec.structs.replace(
-            record,
-            stream=record.stream.replace(old, new),
-            event_id=record.event_id.replace(old, new),
-            command_id=f"{record.command_id}.{index}".replace(old, new),
-            correlation_id=record.correlation_id.replace(old, new),
-            body=msgspec.Raw(bytes(record.body).replace(old_bytes, new_bytes)),
-        )
+    for command in life:
+        yield [_renamed_record(record, old, new, index) for record in command]
+
+
+def _renamed_record(record: EventRecord, old: str, new: str, index: int) -> EventRecord:
+    command_id = f"{record.command_id}.{index}".replace(old, new)
+    return msgspec.structs.replace(
+        record,
+        stream=record.stream.replace(old, new),
+        event_id=record.event_id.replace(old, new),
+        command_id=command_id,
+        correlation_id=record.correlation_id.replace(old, new),
+        causation_id=command_id,
+        body=msgspec.Raw(bytes(record.body).replace(old.encode(), new.encode())),
+    )

@@ -79,9 +79,9 @@ class PartitionEngine:
         self._sound = True  # memory is what the log holds or will hold: what a snapshot may be taken of
         self._upkeep: list[asyncio.Task[None]] = []
         self._next_offset = 0  # of the next event to be decided; everything before it was submitted
-        self._snapshots: SnapshotTaker | None = None
+        self.snapshots: SnapshotTaker | None = None
         if writer.snapshots is not None:
-            self._snapshots = SnapshotTaker(
+            self.snapshots = SnapshotTaker(
                 writer=writer,
                 shelf=writer.snapshots,
                 cut=self._cut,
@@ -113,9 +113,9 @@ class PartitionEngine:
             self.entities[stream] = Entity(stream, fold.states.pop(stream))
         async for entity in in_slices(list(self.entities.values())):
             self._settle(entity)
-        if self._snapshots is not None:
-            self._snapshots.grew(fold.folded)
-            self._upkeep.append(loop.create_task(self._snapshots.run()))
+        if self.snapshots is not None:
+            self.snapshots.grew(fold.folded)
+            self._upkeep.append(loop.create_task(self.snapshots.run()))
         return fold.folded
 
     def _cut(self) -> Cut | None:
@@ -148,8 +148,8 @@ class PartitionEngine:
             if not future.done():
                 message = "the partition is being given up; repeat with the same id to learn the outcome"
                 future.set_result(Reply(command_id=command_id, error="not_owner", error_message=message))
-        if self._snapshots is not None and serving:
-            await self._snapshots.at_release()
+        if self.snapshots is not None and serving:
+            await self.snapshots.at_release()
         await self._writer.release()
 
     def nodes_changed(self) -> None:
@@ -269,8 +269,8 @@ class PartitionEngine:
             entity.pending -= 1
             entity.last_offset = max(entity.last_offset, result.last.offset)
             reply = self._reply(envelope, records[-1].version, result.last.offset)
-            if self._snapshots is not None:
-                self._snapshots.grew(len(records))
+            if self.snapshots is not None:
+                self.snapshots.grew(len(records))
             self._told(records)
             entity.notify()
             self._reconcile(entity)

@@ -118,7 +118,7 @@ async def test_a_cut_holds_what_is_still_in_flight_and_waits_for_it() -> None:
     store = MemoryStore(16)
     async with engine_on(store, die=True) as (engine, _):
         await engine.handle(create())
-        taker = engine._snapshots
+        taker = engine.snapshots
         assert taker is not None
         asking = asyncio.create_task(engine.handle(change("c1", A="1")))
         await asyncio.sleep(0)  # decided and submitted, not yet durable
@@ -138,7 +138,7 @@ async def test_a_death_amid_a_snapshot_harms_nothing(step: str) -> None:
     store = MemoryStore(16)
     async with engine_on(store, die=True) as (engine, _):
         await engine.handle(create())
-        taker = engine._snapshots
+        taker = engine.snapshots
         assert taker is not None and await taker.take()
         await engine.handle(change("c1", A="1"))
         arm(step, "once-error")
@@ -170,7 +170,7 @@ async def test_an_owner_that_was_fenced_leaves_no_snapshot() -> None:
         async with engine_on(store, "b", die=True) as (owner, _):
             await owner.handle(change("c1", A="1"))
             assert (await stale.handle(change("late", A="2"))).error == "not_owner"
-            taker = stale._snapshots
+            taker = stale.snapshots
             assert taker is not None and not await taker.take()
     assert store.partitions[PARTITION].snapshot.record is None
     assert await store.blobs.names("snapshots") == []

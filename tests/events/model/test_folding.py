@@ -90,7 +90,8 @@ def test_the_same_seed_gives_the_same_history() -> None:
 
 
 def test_a_renamed_life_folds_to_the_same_under_its_own_name() -> None:
-    records = list(partition(events=3000, streams_of=100, templates=3, at_once=8))
+    commands = partition(events=3000, streams_of=100, templates=3, at_once=8)
+    records = [record for command in commands for record in command]
     for stream, own in by_stream(records).items():
         state = fold(stream, own)
         if isinstance(state, ComponentState):
