@@ -217,7 +217,9 @@ async def _try_claim(
         epoch_key, own_key = await client.get(keys.epoch(partition)), await client.get(keys.own(partition))
         seen = None if epoch_key is None else msgspec.json.decode(epoch_key.value, type=EpochRecord)
         own = None if own_key is None else msgspec.json.decode(own_key.value, type=OwnerRecord)
-        if epoch_key is not None and seen is not None and seen.claim_id == claim_id and own is not None:
+        # The two reads are not one: the owner record may be a successor's already, and its epoch is not mine.
+        mine = seen is not None and own is not None and seen.claim_id == claim_id and own.epoch == seen.epoch
+        if epoch_key is not None and own is not None and mine:
             # The reply to an earlier try was lost, but it won.
             revision = epoch_key.mod_revision
             return _claim(client, keys, partition, own, revision, lease, archived)

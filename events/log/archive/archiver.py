@@ -123,6 +123,9 @@ class Archiver:
         while not ended:
             start = expected
             page = await self._hot.page(partition, start)
+            if not (page and page[0].base == start) and (await self._hot.low(partition)).first_hot > base:
+                # No hole: another archiver recorded and deleted them since the mark was read.
+                return []
             for batch in page:
                 if batch.base != expected:
                     raise LogHole(Position(partition, expected), batch.base)
