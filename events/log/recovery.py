@@ -5,6 +5,7 @@ batches are kept, or of what states mean.
 """
 
 import asyncio
+from collections.abc import Sequence
 
 import msgspec
 import structlog
@@ -14,7 +15,7 @@ from events.log.errors import LogHole
 from events.log.ledger import WINDOW, CommandLedger, StreamVersions
 from events.log.records import Position
 from events.log.snapshots.contents import CorruptSnapshot, Snapshot, SnapshotHead
-from events.log.store import PAGE_BATCHES, PAGE_OFFSETS, BatchStore
+from events.log.store import PAGE_BATCHES, PAGE_OFFSETS, BatchStore, StoredBatch
 
 log = structlog.get_logger("snapshots")
 
@@ -57,15 +58,11 @@ async def recover(
         known += sum(len(header.commands) for header in older)
         start = older[0].base
     ledger, versions = CommandLedger(partition, window), StreamVersions(window)
-    last: BatchHeader | None = None
-    for chunk in reversed(chunks):
-        for header in chunk:
-            ledger.record_header(header)
-            versions.record(header.streams)
-            last = header
+    headers = [header for chunk in reversed(chunks) for header in chunk]
+    await asyncio.to_thread(_record, headers, ledger, versions)
     return Recovered(
-        next_offset=0 if last is None else last.end,
-        last_base=None if last is None else last.base,
+        next_offset=headers[-1].end if headers else 0,
+        last_base=headers[-1].base if headers else None,
         last_hash=last_hash,
         ledger=ledger,
         versions=versions,
@@ -79,9 +76,7 @@ async def _resume(store: BatchStore, partition: int, window: int, snapshot: Snap
         raise CorruptSnapshot(f"the log holds another batch before offset {head.base} than the snapshot was taken of")
     ledger, versions = await asyncio.to_thread(_restored, snapshot, partition, window)
     headers, last_hash = await _forward(store, partition, head.base)
-    for header in headers:
-        ledger.record_header(header)
-        versions.record(header.streams)
+    await asyncio.to_thread(_record, headers, ledger, versions)
     next_offset = headers[-1].end if headers else head.base
     if next_offset < head.offset:
         raise CorruptSnapshot(f"it covers the log up to offset {head.offset}, and the log ends at {next_offset}")
@@ -118,6 +113,18 @@ def _restored(snapshot: Snapshot, partition: int, window: int) -> tuple[CommandL
     return ledger, versions
 
 
+def _record(headers: Sequence[BatchHeader], ledger: CommandLedger, versions: StreamVersions) -> None:
+    for header in headers:
+        ledger.record_header(header)
+        versions.record(header.streams)
+
+
+async def _decoded(partition: int, batches: Sequence[StoredBatch]) -> list[BatchHeader]:
+    """Their headers. In a thread: those of a page take longer than others on this loop may wait."""
+    places = [(batch.value, Position(partition, batch.base)) for batch in batches]
+    return await asyncio.to_thread(lambda: [decode_header(*place) for place in places])
+
+
 async def _walk_start(store: BatchStore, partition: int) -> int:
     """The hint if a batch really begins there, else the first that is hot: a hint is never the truth."""
     hint = await store.tail_hint(partition)
@@ -134,11 +141,11 @@ async def _forward(store: BatchStore, partition: int, start: int) -> tuple[list[
     while True:
         page = await store.page(partition, expected)
         page_start = expected
-        for batch in page:
-            if batch.base != expected:
-                raise LogHole(Position(partition, expected), batch.base)
-            headers.append(decode_header(batch.value, Position(partition, batch.base)))
-            expected = headers[-1].end
+        for header in await _decoded(partition, page):
+            if header.base != expected:
+                raise LogHole(Position(partition, expected), header.base)
+            headers.append(header)
+            expected = header.end
         if page:
             last_hash = batch_hash(page[-1].value)
         if len(page) < PAGE_BATCHES and expected < page_start + PAGE_OFFSETS:
@@ -153,6 +160,6 @@ async def _before(store: BatchStore, partition: int, end: int) -> list[BatchHead
         page = [batch for batch in await store.page(partition, start) if batch.base < end]
         if not page:
             break
-        headers += (decode_header(batch.value, Position(partition, batch.base)) for batch in page)
+        headers += await _decoded(partition, page)
         start = headers[-1].end
     return headers
