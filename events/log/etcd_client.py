@@ -50,6 +50,8 @@ class EtcdClient:
     def __init__(self, settings: EtcdSettings) -> None:
         self.settings = settings
         self._connection = EtcdConnection(settings)
+        self._txn_call = _CallOf(lambda channel: rpc_pb2_grpc.KVStub(channel).Txn)
+        self._range_call = _CallOf(lambda channel: rpc_pb2_grpc.KVStub(channel).Range)
 
     async def open(self) -> None:
         """Connect, log in, and see that it answers."""
@@ -100,7 +102,7 @@ class EtcdClient:
     ) -> TxnResult:
         """`then` if every condition of `when` holds, else `otherwise`; atomically, sent once."""
         request = txn_request(when, then, otherwise)
-        return txn_result(await self._write(lambda channel: rpc_pb2_grpc.KVStub(channel).Txn, request, timeout_s))
+        return txn_result(await self._write(self._txn_call, request, timeout_s))
 
     # -- ranges
 
@@ -242,7 +244,7 @@ class EtcdClient:
             try:
                 return await self._connection.call(
                     Purpose.READ,
-                    lambda channel: rpc_pb2_grpc.KVStub(channel).Range,
+                    self._range_call,
                     request,
                     max(RETRY_FIRST_S, deadline - loop.time()),
                 )
@@ -251,6 +253,20 @@ class EtcdClient:
                     raise
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, RETRY_MOST_S)
+
+
+class _CallOf:
+    """A method of whichever channel is the present one: making its stub costs as much as sending a small request."""
+
+    def __init__(self, method: Callable[[Any], Any]) -> None:
+        self._method = method
+        self._channel: Any = None
+        self._call: Any = None
+
+    def __call__(self, channel: Any) -> Any:
+        if channel is not self._channel:
+            self._channel, self._call = channel, self._method(channel)
+        return self._call
 
 
 def _apply(state: dict[str, KeyValue], events: Sequence[WatchEvent]) -> None:
