@@ -28,8 +28,6 @@ from events.log.pki import Pki, ensure_pki
 
 OLDEST_VERSION = (3, 4)
 QUOTA_BYTES = 2 << 30
-COMPACT_AFTER = "10m"
-"""History kept for watchers. The log never watches from the past; batches are written once and never compacted away."""
 LOG_ROTATE_BYTES = 8 << 20
 START_DEADLINE_S = 30.0
 ADOPT_DEADLINE_S = 10.0
@@ -59,11 +57,13 @@ class _PidRecord(msgspec.Struct, frozen=True, kw_only=True):
 class EmbeddedEtcd:
     """`settings = await EmbeddedEtcd(data).ensure()`, then `watch_over()` as a task in whoever supervises it."""
 
-    def __init__(self, data_dir: Path, *, namespace: str = "rayfold") -> None:
+    def __init__(self, data_dir: Path, *, namespace: str = "rayfold", quota_bytes: int | None = None) -> None:
+        """`quota_bytes`: how far its file may grow, 2 GiB unless said; one that runs with another is started anew."""
         self._home = data_dir / "etcd"
         self._pki_dir = data_dir / "pki"
         self._log_path = data_dir / "platform" / "etcd.log"
         self._namespace = namespace
+        self._quota_bytes = quota_bytes
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -80,11 +80,11 @@ class EmbeddedEtcd:
         await asyncio.to_thread(self._make_directories)
         async with self._lock():
             pki = await asyncio.to_thread(ensure_pki, self._pki_dir)
-            if await asyncio.to_thread(self._find) is not None:
+            if (running := await asyncio.to_thread(self._find)) is not None:
                 settings = self._settings(pki, self._load_ports())
-                if await self._answers(settings, ADOPT_DEADLINE_S):
+                if self._has_quota(running) and await self._answers(settings, ADOPT_DEADLINE_S):
                     return settings
-                # It runs but does not answer: nothing is lost by replacing it, all it acknowledged is on disk.
+                # Another quota, or no answer: nothing is lost by replacing it, all it acknowledged is on disk.
                 await self._end()
             ports = await asyncio.to_thread(self._choose_ports)
             await asyncio.to_thread(self._start, pki, ports)
@@ -151,6 +151,13 @@ class EmbeddedEtcd:
                     return process
         return None
 
+    def _has_quota(self, process: psutil.Process) -> bool:
+        """Whether it runs with the quota that was asked for. One that is just dying has none."""
+        try:
+            return self._quota_bytes is None or f"--quota-backend-bytes={self._quota_bytes}" in process.cmdline()
+        except psutil.Error:
+            return False
+
     def _record(self, process: psutil.Process) -> None:
         record = _PidRecord(pid=process.pid, started_at=process.create_time())
         _replace(self._home / "pid.json", msgspec.json.encode(record))
@@ -159,7 +166,7 @@ class EmbeddedEtcd:
         self._rotate_log()
         with self._log_path.open("ab") as log:
             self._child = subprocess.Popen(
-                [find_etcd(), *_arguments(self._home / "data", pki, ports)],
+                [find_etcd(), *_arguments(self._home / "data", pki, ports, self._quota_bytes or QUOTA_BYTES)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -299,7 +306,7 @@ def etcd_version(program: str) -> tuple[int, ...]:
     return tuple(map(int, match.groups())) if match else ()
 
 
-def _arguments(data: Path, pki: Pki, ports: _Ports) -> list[str]:
+def _arguments(data: Path, pki: Pki, ports: _Ports, quota_bytes: int) -> list[str]:
     client_url, peer_url = f"https://127.0.0.1:{ports.client}", f"https://127.0.0.1:{ports.peer}"
     flags = {
         "name": "embedded",
@@ -317,9 +324,9 @@ def _arguments(data: Path, pki: Pki, ports: _Ports) -> list[str]:
         "peer-key-file": pki.server_key,
         "client-cert-auth": "true",
         "peer-client-cert-auth": "true",
-        "quota-backend-bytes": QUOTA_BYTES,
-        "auto-compaction-mode": "periodic",
-        "auto-compaction-retention": COMPACT_AFTER,
+        "quota-backend-bytes": quota_bytes,
+        # Whoever keeps the log within the quota compacts as well: two compactors would only hide from each other.
+        "auto-compaction-retention": 0,
         # 100,000 entries of batches would be held in memory for followers that a single member does not have.
         "snapshot-count": 10_000,
         "log-level": "warn",

@@ -9,12 +9,14 @@ from collections.abc import AsyncIterator, Mapping
 import msgspec
 
 from events.log.archive.cold import ColdSegments
+from events.log.archive.space import Budget, MeteredSlots, SpaceWatch
 from events.log.archive.tiers import TieredStore
 from events.log.blobs import BlobStore
-from events.log.errors import Fenced, LayoutMismatch, LogError, RestoreUnfinished
+from events.log.errors import EtcdRefused, Fenced, LayoutMismatch, LogError, LogUnavailable, RestoreUnfinished
 from events.log.etcd_claim import EtcdClaim, win_claim
 from events.log.etcd_client import EtcdClient
 from events.log.etcd_connection import EtcdSettings
+from events.log.etcd_members import EtcdMembers
 from events.log.etcd_store import EtcdStore
 from events.log.etcd_wire import ModRevisionIs, Put
 from events.log.keys import HASH_NAME, LAYOUT_FORMAT, Keys
@@ -50,6 +52,7 @@ class EtcdEventLog:
         *,
         partitions: int = DEFAULT_PARTITIONS,
         blobs: BlobStore | None = None,
+        budget: Budget | None = None,
         limits: WriterLimits | None = None,
         ledger_window: int = WINDOW,
         recheck_s: float = RECHECK_S,
@@ -65,6 +68,10 @@ class EtcdEventLog:
         self._tiers = TieredStore(self._store, ColdSegments(self._store.manifests, blobs))
         self._reader = LogReader(self._tiers, recheck_s=recheck_s)
         self._keepers: dict[BatchingWriter, asyncio.Task[None]] = {}
+        self._members = EtcdMembers(settings)
+        self._space = None if budget is None else SpaceWatch(self._members, budget)
+        self._space_lock = asyncio.Lock()
+        self._watching: asyncio.Task[None] | None = None
 
     @property
     def partitions(self) -> int:
@@ -93,6 +100,10 @@ class EtcdEventLog:
         for writer, keeper in list(self._keepers.items()):
             keeper.cancel()
             await writer.abort()
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait((self._watching,))
+        await self._members.close()
         await self._store.hub.close()
         await self.client.close()
 
@@ -109,12 +120,14 @@ class EtcdEventLog:
         except LogError:
             await claim.give_up(None)
             raise
+        space = await self._watch_space()
         writer = BatchingWriter(
             partition=partition,
             epoch=epoch,
             recovered=recovered,
-            slots=claim,
+            slots=claim if space is None else MeteredSlots(claim, space),
             limits=self._limits,
+            refuse=(lambda: None) if space is None else space.refuse,
             snapshots=shelf,
         )
         self._keep(claim, writer)
@@ -144,6 +157,21 @@ class EtcdEventLog:
         self._check(partition)
         own = await self.client.get(self._keys.own(partition))
         return None if own is None else msgspec.json.decode(own.value, type=OwnerRecord)
+
+    async def _watch_space(self) -> SpaceWatch | None:
+        """The gate of this process's writers, watched from the first claim on."""
+        if self._space is None:
+            return None
+        async with self._space_lock:
+            if self._watching is None:
+                await self._members.open()
+                try:
+                    await self._space.refresh()
+                except (LogUnavailable, EtcdRefused):
+                    # It goes on trying; until it knows more it refuses nothing.
+                    pass
+                self._watching = asyncio.create_task(self._space.run(), name="log-space")
+        return self._space
 
     def _check(self, partition: int) -> None:
         if not 0 <= partition < self._partitions:
