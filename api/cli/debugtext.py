@@ -43,7 +43,9 @@ def by_text(by: Document) -> str:
     who = by.text("asked_by") or by.text("actor")
     why = by.text("asked_reason") or by.text("reason")
     words = f" “{visible(why)}”" if why else ""
-    operation = f", operation {visible(by.text('operation'))}" if by.text("operation") else ""
+    # What belongs to no operation carries its own command's id in that place.
+    name = by.text("operation") if by.text("operation") != by.text("command_id") else ""
+    operation = f", operation {visible(name)}" if name else ""
     return (
         f"by {visible(by.text('type'))} v{by.whole('version')} {by.text('position')} {clock(by.text('at'))}, "
         f"asked by {visible(who)}{words}{operation}"

@@ -76,8 +76,11 @@ class Causes:
             causes.append(Cause(kind="event", id=behind.record.event_id, how=link.how, event=behind))
             here = behind
         operation = stored.record.correlation_id
+        begun: StoredEvent | None = None
         if operation and operation != causes[-1].id:
             begun = await self._begun(operation, [stored, *(c.event for c in causes if c.event)])
+        # What belongs to no operation carries its own command's id in that place.
+        if begun is not None or operation not in ("", causes[-1].id, stored.record.command_id):
             causes.append(Cause(kind="operation", id=operation, how="belongs to", event=begun))
         return causes
 
