@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import Connection
 
 from events.failpoints import failpoint
-from events.log.errors import BeyondTail, LogUnavailable
+from events.log.errors import BeyondTail, LogRewritten, LogUnavailable
 from events.log.port import EventLog
 from events.log.records import StoredEvent
 from projections.catalogue import ALL
@@ -104,8 +104,8 @@ class Projector:
                 self.refused = ""
                 pause = UNAVAILABLE_FIRST_S
                 await self._follow()
-            except* (HistoryLost, BeyondTail) as group:
-                # A BeyondTail while following: the next round says more exactly what the checkpoints lack.
+            except* (HistoryLost, BeyondTail, LogRewritten) as group:
+                # Either of the others, while following: the next round says more exactly what the checkpoints lack.
                 if self.refused != (refused := str(group.exceptions[0])):
                     _log.error("projector.refuses", error=refused)
                 self.refused = refused

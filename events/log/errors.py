@@ -142,6 +142,17 @@ class BeyondTail(LogBroken):
         self.tail = tail
 
 
+class LogRewritten(LogBroken):
+    """The log does not hold any more what this reader has read of it: it was restored from an older state."""
+
+    def __init__(self, position: Position) -> None:
+        super().__init__(
+            f"expected the batch at {position} that was read before, found it gone or another; the log was restored "
+            "from before it: rebuild whatever keeps what was read"
+        )
+        self.position = position
+
+
 class BlobMissing(LogBroken):
     """The archive has no blob of this name although something points at it."""
 

@@ -155,7 +155,7 @@ class EventLog(Protocol):
 
     def follow(self, partition: int, from_offset: int) -> AsyncIterator[list[StoredEvent]]:
         """`read`, then live, for ever, without gap or repetition. A silent etcd delays it; it raises as `read` does
-        except LogUnavailable, which it waits out."""
+        except LogUnavailable, which it waits out, and LogRewritten where it has read what the log no longer holds."""
         ...
 
     def follow_all(self, from_offsets: Mapping[int, int]) -> AsyncIterator[list[StoredEvent]]:

@@ -8,8 +8,8 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from events.failpoints import failpoint
-from events.log.codec import MAX_BATCH_RECORDS, decode_batch, decode_header
-from events.log.errors import BeyondTail, LogHole, LogUnavailable
+from events.log.codec import MAX_BATCH_RECORDS, batch_hash, decode_batch, decode_header
+from events.log.errors import BeyondTail, LogHole, LogRewritten, LogUnavailable
 from events.log.records import Position, StoredEvent
 from events.log.store import PAGE_BATCHES, PAGE_OFFSETS, BatchStore, StoredBatch
 
@@ -31,6 +31,8 @@ class _Cursor:
         # The batch that holds or ends at `from_offset` begins at most this far before it.
         self.base = max(0, from_offset - MAX_BATCH_RECORDS)
         self._aligned = self.base == 0
+        self._last: StoredBatch | None = None
+        """The newest batch seen here: what comes next must continue it, and not a log that was put in its place."""
 
     async def advance(self, store: BatchStore) -> tuple[list[StoredEvent], bool]:
         """The next page's events and whether it ended at the tail."""
@@ -41,6 +43,10 @@ class _Cursor:
                 self._aligned, self.base = True, first_hot
         start = self.base
         page = await store.page(self.partition, start)
+        if page and page[0].base == self.base:
+            self._check_link(page[0])
+        elif not page:
+            await self._expect_last(store)
         if sum(len(batch.value) for batch in page) > DECODE_INLINE_BYTES:
             # Decoding a whole page takes long enough to hold up everything else on this loop.
             events = await asyncio.to_thread(self._take_all, page)
@@ -50,7 +56,31 @@ class _Cursor:
         if at_tail and self.base < self.expected:
             raise BeyondTail(Position(self.partition, self.expected), self.base)
         self._aligned = True
+        if page:
+            self._last = page[-1]
         return events, at_tail
+
+    def live(self, batch: StoredBatch) -> list[StoredEvent]:
+        """`take` for a batch that `follows` and has just arrived."""
+        if batch.base == self.base:
+            self._check_link(batch)
+            self._last = batch
+        return self.take(batch)
+
+    def _check_link(self, batch: StoredBatch) -> None:
+        """Raises LogRewritten if `batch`, next by its offset, names another predecessor than the one seen here."""
+        if self._last is None:
+            return
+        previous = decode_header(batch.value, Position(self.partition, batch.base)).previous
+        if previous and previous != batch_hash(self._last.value):
+            raise LogRewritten(Position(self.partition, self._last.base))
+
+    async def _expect_last(self, store: BatchStore) -> None:
+        """At the tail the last batch is still what it was, unless the log went back in time under this reader."""
+        if self._last is not None:
+            page = await store.page(self.partition, self._last.base)
+            if not page or (page[0].base, page[0].value) != (self._last.base, self._last.value):
+                raise LogRewritten(Position(self.partition, self._last.base))
 
     def _take_all(self, page: Sequence[StoredBatch]) -> list[StoredEvent]:
         events: list[StoredEvent] = []
@@ -161,7 +191,7 @@ class LogReader:
                 partition, batch = item
                 if not cursors[partition].follows(batch):
                     behind = {partition}
-                elif live := cursors[partition].take(batch):
+                elif live := cursors[partition].live(batch):
                     yield live
         finally:
             self._store.unsubscribe(subscription)
