@@ -10,8 +10,9 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import grpc.aio
@@ -40,11 +41,12 @@ class EtcdCluster:
         quota_bytes: int = 2 << 30,
         members: int = MEMBERS,
         snapshot_count: int = 10_000,
+        flags: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.members = range(members)
         self.network = network or best_network()
         self._directory = directory
-        self._flags = {"quota-backend-bytes": quota_bytes, "snapshot-count": snapshot_count}
+        self._flags = {"quota-backend-bytes": quota_bytes, "snapshot-count": snapshot_count, **flags}
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._data = {member: directory / f"m{member}" for member in self.members}
         self._restored = 0

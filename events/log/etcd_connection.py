@@ -18,6 +18,8 @@ from events.log.errors import EtcdRefused, LogError, LogUnavailable
 
 MAX_RECEIVE_BYTES = 128 << 20
 """A page is at most 256 batches of 256 KiB; etcd's Go server has no limit on what it sends."""
+RETIRED_GRACE_S = 10.0
+"""For calls on a channel that another's failure has retired; more than any call here may take."""
 MAX_SEND_BYTES = 2 << 20
 """A little above what etcd takes, so that etcd's own, clearer error is the one seen."""
 
@@ -74,6 +76,18 @@ _REFUSALS = frozenset(
         grpc.StatusCode.UNIMPLEMENTED,
     }
 )
+
+
+CLOSED_UNDER_A_CALL = "the connection to etcd was closed while a call waited for its answer; try again"
+
+
+def caller_is_cancelled() -> bool:
+    """Whether a CancelledError was meant for this task: gRPC raises one also when a channel is closed under a call.
+
+    Let through, that one would end whichever task waits for the call as if somebody had cancelled it.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class EtcdConnection:
@@ -155,7 +169,12 @@ class EtcdConnection:
     async def _send(
         self, channel: grpc.aio.Channel, method: Callable[[grpc.aio.Channel], Any], request: Any, timeout_s: float
     ) -> Any:
-        return await method(channel)(request, timeout=timeout_s, metadata=self.metadata())
+        try:
+            return await method(channel)(request, timeout=timeout_s, metadata=self.metadata())
+        except asyncio.CancelledError as error:
+            if caller_is_cancelled():
+                raise
+            raise LogUnavailable(CLOSED_UNDER_A_CALL) from error
 
     def leave(self, purpose: Purpose, channel: grpc.aio.Channel) -> None:
         """`channel` fell silent: the next endpoint gets its turn, unless it got it on another call's word already."""
@@ -164,7 +183,7 @@ class EtcdConnection:
         self._turn[purpose] = self._turn.get(purpose, 0) + 1
         del self._channels[purpose]
         # Others may still be waiting on it; they get until the grace is over.
-        task = asyncio.create_task(channel.close(grace=5.0))
+        task = asyncio.create_task(channel.close(grace=RETIRED_GRACE_S))
         self._retired.add(task)
         task.add_done_callback(self._retired.discard)
 

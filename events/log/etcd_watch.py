@@ -12,7 +12,7 @@ import grpc.aio
 from aetcd.rpc import rpc_pb2, rpc_pb2_grpc
 
 from events.log.errors import Compacted, EtcdRefused, LogUnavailable
-from events.log.etcd_connection import EtcdConnection, Purpose
+from events.log.etcd_connection import CLOSED_UNDER_A_CALL, EtcdConnection, Purpose, caller_is_cancelled
 from events.log.etcd_wire import WatchEvent, WatchNotice, watch_event
 
 IDLE_S = 5.0
@@ -58,6 +58,10 @@ async def watch_range(
         # A paused member keeps its connections: a new watch on this one would be as silent.
         connection.leave(Purpose.WATCH, channel)
         raise
+    except asyncio.CancelledError as error:
+        if caller_is_cancelled():
+            raise
+        raise LogUnavailable(CLOSED_UNDER_A_CALL) from error
     except asyncio.InvalidStateError as error:
         # grpc.aio answers a write to a stream that has ended meanwhile with this.
         raise LogUnavailable("the watch was closed by etcd; list and watch again") from error

@@ -9,14 +9,17 @@ import asyncio
 import contextlib
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -25,7 +28,7 @@ from tests.checker.rules import check
 from tests.checker.stored import hot_batches
 from tests.etcd_cluster import EtcdCluster
 from tests.faults.nemesis_client import Orders
-from tests.faults.nemesis_faults import CLIENT_FAULTS, MEMBER_FAULTS, SHORT_MEMBER_FAULTS
+from tests.faults.nemesis_faults import CLIENT_FAULTS, MEMBER_FAULTS, Fault
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMESPACE = "nemesis"
@@ -100,7 +103,16 @@ class Process:
 class Nemesis:
     """One run. What the faults need of it is public."""
 
-    def __init__(self, *, directory: Path, cluster: EtcdCluster, seed: int, seconds: float, short: bool) -> None:
+    def __init__(
+        self,
+        *,
+        directory: Path,
+        cluster: EtcdCluster,
+        seed: int,
+        seconds: float,
+        member_faults: Mapping[str, tuple[Fault, int]],
+        longest: float,
+    ) -> None:
         self.directory = directory
         self.cluster = cluster
         self.random = random.Random(seed)
@@ -108,10 +120,10 @@ class Nemesis:
         self.owners = [Process(self, "owner", n) for n in range(OWNERS)]
         self.others = [Process(self, "follower", n) for n in range(FOLLOWERS)]
         self.others += [Process(self, "reader", n) for n in range(READERS)]
-        self.longest = 1.5 if short else 6.0
+        self.longest = longest
         """Seconds that a fault lasts at most."""
         self._seconds = seconds
-        self._member_faults = SHORT_MEMBER_FAULTS if short else MEMBER_FAULTS
+        self._member_faults = member_faults
         self.troubling_clients = asyncio.Lock()
         """Held by a fault that starts or ends clients."""
 
@@ -137,6 +149,12 @@ class Nemesis:
     def history(self) -> History:
         return load(path for process in (*self.owners, *self.others) for path in process.histories)
 
+    def _note(self, name: str) -> None:
+        """Count a fault, and write down when it began: by the clock of the histories."""
+        self.done[name] += 1
+        with (self.directory / "faults.txt").open("a") as file:
+            file.write(f"{time.monotonic_ns()} {name}\n")
+
     async def _trouble_members(self) -> None:
         names = list(self._member_faults)
         weights = [weight for _, weight in self._member_faults.values()]
@@ -144,7 +162,7 @@ class Nemesis:
         first = self.random.sample(names, len(names))
         while True:
             name = first.pop() if first else self.random.choices(names, weights)[0]
-            self.done[name] += 1
+            self._note(name)
             await self._member_faults[name][0](self)
             await self.cluster.answers()
             await asyncio.sleep(self.random.uniform(0.1, 0.5) * self.longest)
@@ -155,7 +173,7 @@ class Nemesis:
             await asyncio.sleep(self.random.uniform(0.1, 0.8) * self.longest)
             async with self.troubling_clients:
                 name = self.random.choice(names)
-                self.done[name] += 1
+                self._note(name)
                 await CLIENT_FAULTS[name](self)
 
     async def _end(self) -> list[str]:
@@ -197,11 +215,22 @@ def _size(append: Append) -> int:
     return len(append.events) if append.outcome is Outcome.OK and not append.duplicate else 0
 
 
-async def run(directory: Path, *, seed: int, seconds: float, short: bool = False) -> list[str]:
-    """What went wrong in a run of so many seconds, the end not counted."""
-    cluster = EtcdCluster(directory / "etcd", quota_bytes=QUOTA_BYTES, snapshot_count=SNAPSHOT_COUNT)
+async def run(
+    directory: Path,
+    *,
+    seed: int,
+    seconds: float,
+    member_faults: Mapping[str, tuple[Fault, int]] = MEMBER_FAULTS,
+    longest: float = 6.0,
+    flags: Mapping[str, str] = MappingProxyType({}),
+) -> list[str]:
+    """What went wrong in a run of so many seconds, the end not counted; no fault lasts for more than `longest`."""
+    cluster = EtcdCluster(directory / "etcd", quota_bytes=QUOTA_BYTES, snapshot_count=SNAPSHOT_COUNT, flags=flags)
     async with cluster:
-        nemesis = Nemesis(directory=directory, cluster=cluster, seed=seed, seconds=seconds, short=short)
+        nemesis = Nemesis(
+            directory=directory, cluster=cluster, seed=seed, seconds=seconds, member_faults=member_faults,
+            longest=longest,
+        )  # fmt: skip
         return await nemesis.run()
 
 
@@ -209,15 +238,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.nemesis", description=__doc__)
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--only", action="append", choices=sorted(MEMBER_FAULTS), help="this fault of members alone")
+    parser.add_argument("--etcd-flag", action="append", default=[], metavar="NAME=VALUE", help="for every etcd")
     given = parser.parse_args(arguments)
     seed = random.SystemRandom().getrandbits(32) if given.seed is None else given.seed
-    command = f"python -m tests.faults.nemesis --seconds {given.seconds:g} --seed {seed}"
+    again = [
+        f"--seconds {given.seconds:g} --seed {seed}",
+        *(f"--only {shlex.quote(name)}" for name in given.only or ()),
+    ]
+    again += [f"--etcd-flag {shlex.quote(flag)}" for flag in given.etcd_flag]
     directory = Path(tempfile.mkdtemp(prefix="rf-nemesis-"))
     print(f"nemesis: seed {seed}, {given.seconds:g} s, histories in {directory}", flush=True)
-    wrong = asyncio.run(run(directory, seed=seed, seconds=given.seconds))
+    wrong = asyncio.run(
+        run(
+            directory,
+            seed=seed,
+            seconds=given.seconds,
+            member_faults={name: MEMBER_FAULTS[name] for name in given.only or MEMBER_FAULTS},
+            flags=dict(flag.split("=", 1) for flag in given.etcd_flag),
+        )
+    )
     for text in wrong[:20]:
         print(f"VIOLATION {text}")
-    print(f"nemesis: {len(wrong)} violations; again: {command}")
+    print(f"nemesis: {len(wrong)} violations; again: python -m tests.faults.nemesis {' '.join(again)}")
     if not wrong and not os.environ.get("RAYFOLD_KEEP_HISTORIES"):
         shutil.rmtree(directory)
     return 1 if wrong else 0

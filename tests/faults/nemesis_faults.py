@@ -157,9 +157,6 @@ MEMBER_FAULTS: Mapping[str, tuple[Fault, int]] = {
     "restore all": (restore_all, 1),
 }
 """Each with how often it comes, as a share of the sum."""
-SHORT_MEMBER_FAULTS: Mapping[str, tuple[Fault, int]] = {
-    name: MEMBER_FAULTS[name] for name in ("kill member", "pause member", "cut leader", "move leader", "compact")
-}
 CLIENT_FAULTS: Mapping[str, Fault] = {
     "kill owner": kill_owner,
     "pause owner": pause_owner,

@@ -5,11 +5,15 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import grpc.aio
 import msgspec
+import psutil
 import pytest
 from aetcd.rpc import rpc_pb2, rpc_pb2_grpc
 
+from events.log import etcd_connection
 from events.log.embedded import EmbeddedEtcd
 from events.log.errors import Compacted, EtcdRefused, LogUnavailable
 from events.log.etcd_client import EtcdClient
@@ -155,3 +159,40 @@ async def _enable_auth(settings: EtcdSettings, password: str) -> None:
     await stub.UserGrantRole(rpc_pb2.AuthUserGrantRoleRequest(user="root", role="root"))
     await stub.AuthEnable(rpc_pb2.AuthEnableRequest())
     await connection.close()
+
+
+async def test_a_call_whose_channel_is_retired_under_it_is_unavailable_not_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another call's failure retires the channel that they share; a task must not end as if it had been cancelled."""
+    monkeypatch.setattr(etcd_connection, "RETIRED_GRACE_S", 0.05)
+    etcd = EmbeddedEtcd(tmp_path)
+    settings = await etcd.ensure()
+    two = msgspec.structs.replace(settings, endpoints=(*settings.endpoints, "127.0.0.1:1"))
+    connection = EtcdConnection(two)
+    await connection.open()
+    assert etcd.pid is not None
+    try:
+        await connection.call(Purpose.READ, _range, rpc_pb2.RangeRequest(key=b"k"), 5.0)
+        os.kill(etcd.pid, signal.SIGSTOP)
+        while psutil.Process(etcd.pid).status() != psutil.STATUS_STOPPED:
+            await asyncio.sleep(0.01)
+        waiting = asyncio.create_task(connection.call(Purpose.READ, _range, rpc_pb2.RangeRequest(key=b"k"), 30.0))
+        await asyncio.sleep(0)
+        connection.leave(Purpose.READ, connection.channel(Purpose.READ))
+        async with asyncio.timeout(20):
+            with pytest.raises(LogUnavailable):
+                await waiting
+        cancelled = asyncio.create_task(connection.call(Purpose.LEASE, _range, rpc_pb2.RangeRequest(key=b"k"), 30.0))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+    finally:
+        os.kill(etcd.pid, signal.SIGCONT)
+        await connection.close()
+        await etcd.stop()
+
+
+def _range(channel: grpc.aio.Channel) -> Any:
+    return rpc_pb2_grpc.KVStub(channel).Range
