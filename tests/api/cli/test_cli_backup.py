@@ -1,0 +1,115 @@
+"""`rayfold backup` and `rayfold log verify` on a data directory whose platform does not run."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from api.cli.main import main
+from api.log_access import open_log
+from events.log.embedded import EmbeddedEtcd
+from events.log.etcd_log import EtcdEventLog
+from events.log.keys import Keys
+from tests.events.log.filled import fill
+
+pytestmark = pytest.mark.servers
+
+Json = dict[str, object]
+
+
+async def _fill(data: Path) -> None:
+    async with open_log(data, make=True) as access:
+        log = EtcdEventLog(access.client.settings, blobs=access.blobs)
+        await log.open()
+        for partition in (0, 3):
+            await fill(log, partition)
+        await log.close()
+
+
+async def _damage(data: Path, partition: int, base: int) -> None:
+    async with open_log(data) as access:
+        key = Keys(access.client.settings.namespace).batch(partition, base)
+        stored = await access.client.get(key)
+        assert stored is not None
+        await access.client.put(key, stored.value[:-1] + bytes([stored.value[-1] ^ 1]))
+
+
+@contextmanager
+def _running(data: Path) -> Iterator[None]:
+    """As while the platform runs: the commands use its etcd and leave it running."""
+    etcd = EmbeddedEtcd(data)
+    asyncio.run(etcd.ensure())
+    try:
+        yield
+        assert etcd.pid is not None, "one that ran stays"
+    finally:
+        asyncio.run(etcd.stop())
+
+
+def ran(capsys: pytest.CaptureFixture[str], *arguments: str, expect: int = 0) -> Json:
+    capsys.readouterr()
+    code = main([*arguments, "--json"])
+    said = capsys.readouterr()
+    assert code == expect, f"expected exit code {expect}, found {code}: {said.out} {said.err}"
+    lines = said.err.splitlines() if expect else said.out.splitlines()
+    found: Json = json.loads(lines[-1])
+    return found
+
+
+def test_a_log_is_verified_backed_up_restored_and_verified_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAYFOLD_URL", raising=False)
+    here = str(tmp_path / "here")
+    asyncio.run(_fill(tmp_path / "here"))
+
+    assert main(["log", "verify", "--data", here]) == 0
+    said = capsys.readouterr()
+    assert [head.split()[0] for head in said.out.splitlines()] == ["0:60", "3:60"]
+    assert "16 partitions whole: 120 events in 24 batches" in said.err
+    assert EmbeddedEtcd(tmp_path / "here").pid is None, "an etcd that it started does not stay"
+    with _running(tmp_path / "here"):
+        _back_up(tmp_path, capsys, said.out)
+    assert ran(capsys, "backup", "restore", str(tmp_path / "b.tar"), "--data", str(tmp_path / "there"))["events"] == 120
+    with _running(tmp_path / "there"):
+        _verify_restored(tmp_path, capsys, said.out)
+
+
+def _back_up(tmp_path: Path, capsys: pytest.CaptureFixture[str], printed: str) -> None:
+    here, file = str(tmp_path / "here"), str(tmp_path / "b.tar")
+    heads = printed.splitlines()
+    (tmp_path / "heads").write_text(printed)
+
+    made = ran(capsys, "backup", "create", file, "--data", here)
+    assert (made["events"], made["heads"]) == (120, heads)
+    assert "found" in str(ran(capsys, "backup", "create", file, "--data", here, expect=5)["error"])
+    found = ran(capsys, "backup", "verify", file, "--since-head", str(tmp_path / "heads"))
+    assert (found["whole"], found["sha256"], found["heads"]) == (True, made["sha256"], heads)
+
+    found = ran(capsys, "backup", "verify", file, "--since-head", "0" * 64, expect=1)
+    assert found["code"] == "log_rewritten"
+
+
+def _verify_restored(tmp_path: Path, capsys: pytest.CaptureFixture[str], printed: str) -> None:
+    there, file = str(tmp_path / "there"), str(tmp_path / "b.tar")
+    heads = printed.splitlines()
+    assert "an empty namespace" in str(ran(capsys, "backup", "restore", file, "--data", there, expect=5)["error"])
+    report = ran(capsys, "log", "verify", "--data", there, "--since-head", str(tmp_path / "heads"))
+    assert report["whole"] is True
+    assert [p["head"] for p in report["partitions"] if p["head"]] == heads  # type: ignore[union-attr, attr-defined]
+
+    asyncio.run(_damage(tmp_path / "there", 3, 55))
+    error = ran(capsys, "log", "verify", "--data", there, expect=1)
+    assert "broken at 3:55 in etcd /rayfold/p/03/b/0000000000000037" in str(error["error"])
+    assert "3:55" in str(ran(capsys, "backup", "create", file + "2", "--data", there, expect=1)["error"])
+
+
+def test_what_is_no_log_and_no_backup_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--data DIR" in str(ran(capsys, "log", "verify", "--data", str(tmp_path), expect=3)["error"])
+    (tmp_path / "x.tar").write_bytes(b"no tar")
+    assert ran(capsys, "backup", "verify", str(tmp_path / "x.tar"), expect=1)["code"] == "backup_damaged"
+    assert ran(capsys, "backup", "verify", str(tmp_path / "none.tar"), expect=1)
+    assert list(tmp_path.iterdir()) == [tmp_path / "x.tar"], "nothing was made"
