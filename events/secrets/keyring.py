@@ -105,12 +105,18 @@ class Keyring:
     async def rewrap_all(self, old: Mapping[str, MasterKey], new: MasterKey) -> int:
         """Wrap with `new` every key that is wrapped with one of `old`; how many there were. Raises MasterKeyUnusable.
 
-        Nobody wraps with an old one meanwhile: the fence names the new one already.
+        Nobody wraps with an old one meanwhile, for the fence names `new`; when it names another by now, a rotation on
+        another machine has overtaken this one, which then stops.
         """
         count = 0
         for team in sorted(await self._table.teams()):
             while True:
                 kept, fence = await self._table.get(team), await self._table.fence()
+                if fence.master != new.id:
+                    raise MasterKeyUnusable(
+                        f"expected to be the only rotation, found another at the master key {fence.master}; bring the "
+                        "keys of both files into one, that key first, and rotate again"
+                    )
                 stale = [key for key in kept.keys.keys if key.wrapped and key.master != new.id]
                 if not stale:
                     break

@@ -205,6 +205,29 @@ async def test_nobody_wraps_with_an_old_master_after_the_rotation_passed(
     assert not (await keyring.keys("bank")).keys
 
 
+async def test_of_two_rotations_on_two_machines_the_overtaken_one_stops_and_both_files_together_open_all(
+    table: KeyTable, keyring: Keyring, master_file: Path, tmp_path: Path
+) -> None:
+    sealed = await sealed_password(keyring)
+    other = tmp_path / "other.key"
+    write_masters(other, read_masters(master_file))
+    arm("secrets.master-fenced", "once-error")
+    with pytest.raises(FailpointError):
+        await rotate_master(keyring, master_file)
+    arm("secrets.master-fenced", "once-error")
+    with pytest.raises(FailpointError):
+        await rotate_master(Keyring(table=table, master_file=other), other)
+    overtaken, winner = read_masters(master_file), read_masters(other)
+
+    with pytest.raises(MasterKeyUnusable, match="found another"):
+        await keyring.rewrap_all({m.id: m for m in overtaken}, overtaken[0])
+
+    write_masters(master_file, [winner[0], *overtaken])
+    await rotate_master(keyring, master_file)
+    assert [m.id for m in read_masters(master_file)] == [winner[0].id]
+    assert await keyring.open_all("shop", STREAM, sealed) == {"PASSWORD": "hunter2"}
+
+
 async def test_a_key_of_ones_own_put_in_front_is_taken_up_by_the_rotation(keyring: Keyring, master_file: Path) -> None:
     sealed = await sealed_password(keyring)
     own = MasterKey(new_key())
