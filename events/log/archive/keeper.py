@@ -14,7 +14,7 @@ from events.log.archive.archiver import LEAST_BYTES, SEGMENT_BYTES, ArchivePolic
 from events.log.archive.compactor import INTERVAL_S, Compactor
 from events.log.archive.manifest import SegmentManifest
 from events.log.archive.meter import PartitionMeter, PartitionUse
-from events.log.archive.space import Budget, Space, measure
+from events.log.archive.space import Budget, Space, is_full, measure
 from events.log.blobs import BlobStore
 from events.log.errors import ArchiveUnavailable, LogBroken
 from events.log.etcd_client import EtcdClient
@@ -95,7 +95,7 @@ class LogKeeper:
         self._meters = [PartitionMeter(self._hot, partition) for partition in range(partitions)]
         self._on_warning = on_warning
         self._marks = _Marks()
-        self._warned = False
+        self._warned = self._full = False
         self._space: Space | None = None
         self._trouble: dict[str, str] = {}
         self._one_at_a_time = asyncio.Lock()
@@ -142,7 +142,7 @@ class LogKeeper:
         space = self._space or await self._measure()
         return KeeperStatus(
             space=space,
-            refusing=space.no_space or space.share >= self._budget.refuse or space.file_share >= self._budget.file,
+            refusing=self._full,
             warned=self._warned,
             last_archived_at=self._marks.archived_at,
             last_compacted_at=self._marks.compacted_at,
@@ -156,6 +156,7 @@ class LogKeeper:
         if not self._is_due(self._marks.reclaiming, RECLAIM_S):
             await self._compactor.touch(_now())
         self._space = measure(self._budget, await self._members.statuses())
+        self._full = is_full(self._budget, self._space, was=self._full)
         return self._space
 
     async def _excess(self, space: Space) -> int:

@@ -4,6 +4,7 @@ Knows shares and members' sizes; nothing of batches, nor of how room is made.
 """
 
 import asyncio
+from collections import deque
 
 import msgspec
 
@@ -14,6 +15,9 @@ from events.log.store import BatchSlots
 MEASURE_EVERY_S = 1.0
 MEASURE_AFTER_SHARE = 0.01
 """Measure again at once when this much of the quota was written here since: small quotas fill quickly."""
+SEEN_AFTER_S = 1.0
+"""etcd measures its file when it commits to it, every 0.1 s and later on a busy disk: what was written shortly before
+a measurement is not in it."""
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +63,12 @@ def measure(budget: Budget, members: list[MemberStatus]) -> Space:
     )
 
 
+def is_full(budget: Budget, space: Space, *, written: int = 0, was: bool) -> bool:
+    """Whether nothing may be appended; `written` bytes are not in the measurement yet, `was`: it was so before."""
+    used = (space.in_use + written) / budget.quota_bytes
+    return space.no_space or used >= (budget.resume if was else budget.refuse) or space.file_share >= budget.file
+
+
 class SpaceWatch:
     """The refusal gate of one process: `run` it as a task, ask `refuse` before each append, `note` what was written."""
 
@@ -66,7 +76,10 @@ class SpaceWatch:
         self._members = members
         self._budget = budget
         self._space: Space | None = None
+        self._recent: deque[tuple[float, int]] = deque()
         self._written = 0
+        """Bytes in `_recent`: written, and perhaps not in the last measurement."""
+        self._measured_written = 0
         self._full = False
         self._wake = asyncio.Event()
 
@@ -86,17 +99,20 @@ class SpaceWatch:
 
     async def refresh(self) -> Space:
         """Measure now."""
-        # What is written while etcd answers may or may not be in its answer: it is counted once more, never missed.
-        before = self._written
+        asked_at = asyncio.get_running_loop().time()
         self._space = measure(self._budget, await self._members.statuses())
-        self._written -= before
+        # What may or may not be in the answer is counted once more, never missed.
+        while self._recent and self._recent[0][0] < asked_at - SEEN_AFTER_S:
+            self._written -= self._recent.popleft()[1]
+        self._measured_written = self._written
         self._judge()
         return self._space
 
     def note(self, size: int) -> None:
         """This many bytes were written since the last measurement."""
+        self._recent.append((asyncio.get_running_loop().time(), size))
         self._written += size
-        if self._written > MEASURE_AFTER_SHARE * self._budget.quota_bytes:
+        if self._written - self._measured_written > MEASURE_AFTER_SHARE * self._budget.quota_bytes:
             self._wake.set()
 
     def refuse(self) -> LogFull | None:
@@ -116,10 +132,7 @@ class SpaceWatch:
     def _judge(self) -> None:
         if self._space is None:
             return
-        budget, space = self._budget, self._space
-        used = (space.in_use + self._written) / budget.quota_bytes
-        limit = budget.resume if self._full else budget.refuse
-        self._full = space.no_space or used >= limit or space.file_share >= budget.file
+        self._full = is_full(self._budget, self._space, written=self._written, was=self._full)
 
     def _advice(self, space: Space) -> str:
         if space.no_space:
