@@ -3,6 +3,7 @@
 Knows the command's options and how an answer is laid out; folding is the platform's work, or the offline tools'.
 """
 
+import io
 import json
 import sys
 from itertools import islice
@@ -131,7 +132,9 @@ def _whole(session: Session, at: str, file: Path | None) -> None:
         session.client.save("/v1/replay", {"at": moment, "states": True}, sys.stdout.buffer)
         return
     else:
-        found = session.client.get("/v1/replay", {"at": moment})
+        answer = io.BytesIO()  # not `get`: a long log takes longer than an answer usually may
+        session.client.save("/v1/replay", {"at": moment}, answer)
+        found = Document(json.loads(answer.getvalue()))
     _summary(session, found)
 
 

@@ -35,7 +35,7 @@ class Context:
         self.metrics = Metrics(lambda: self.feed.clients)
         self.gatekeeper = Gatekeeper(services.admin_token, self.reads.token)
         self.streams: set[asyncio.Task[object]] = set()
-        self.checking = asyncio.Semaphore(1)
+        self.folding = asyncio.Semaphore(1)  # of what reads and folds much
 
     @property
     def partitions(self) -> int:

@@ -1,5 +1,7 @@
 """Any past moment can be shown and compared; a rollback restores configuration; several process types in one app."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.system import apps
@@ -35,6 +37,31 @@ def test_replay_and_diff_tell_the_same_over_both_ways_in(platform: Platform, dep
     assert [e["version"] for e in events] == list(range(1, len(events) + 1)), "every event of the stream, in order"
     reasons = {e["reason"] for e in events}
     assert {"the beginning", "be polite"} <= reasons
+
+
+def test_an_hour_is_debugged_on_the_platform_and_offline(
+    platform: Platform, deploy: Deploy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deploy("puzzling", apps.web("one"), "-m", "the beginning")
+    platform.cli("config", "set", "GREETING=hello", "--app", "puzzling", "-m", "be polite")
+
+    story = platform.cli("why", "puzzling", "config.GREETING").json
+    assert (story["value"], story["settings"][0]["by"]["asked_reason"]) == ("hello", "be polite")
+    changed = platform.cli("diff", "--app", "puzzling", "--from", "1h").json
+    assert {"app", "config", "releases", "instances", "builds"} <= {c["area"] for c in changed["changes"]}
+    tried = platform.cli("whatif", "puzzling", "--command", '{"type":"Rollback"}').json
+    assert [e["type"] for e in tried["outcomes"][0]["events"]][:2] == ["OperationStarted", "ReleaseCreated"]
+    ready = [s for s in platform.cli("replay", "puzzling", "--step").lines if s["event"]["type"] == "InstanceReady"]
+    causes = [(c["event"] or {}).get("type") or c["kind"] for c in ready[0]["causes"]]
+    assert causes[0] == "InstanceStarting" and "BuildSucceeded" in causes and "DeployRequested" in causes
+    assert platform.cli("check", "puzzling").json["same"]
+    assert any(line["stream"] == story["stream"] for line in platform.cli("replay", "--all").lines)
+
+    file = str(tmp_path / "history.jsonl")
+    platform.cli("export", "--app", "puzzling", "-o", file)
+    for words in (["replay", "puzzling"], ["why", "puzzling", "config"], ["diff", "puzzling", "v1"]):
+        here, there = platform.cli(*words).json, platform.cli(*words, "--file", file).json
+        assert {**here, "team": None} == there, "a file tells what the platform tells"
 
 
 def test_a_rollback_restores_code_configuration_and_scale(platform: Platform, deploy: Deploy) -> None:

@@ -6,7 +6,8 @@ Thin: `events.replay` finds, `documents` words it; here is only what a token rea
 import asyncio
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -35,7 +36,7 @@ from events.replay.whatif import Outcome, decide_all, nodes_of, read_commands
 from events.replay.whole import Then, of_team, summary, whole
 from events.replay.why import why as story_of
 
-CHECK_WAIT_SECONDS = 20.0  # for the check that runs; two at once would take both of a small machine's processors
+TURN_SECONDS = 20.0  # to wait for whoever checks or folds everything now: two would take a small machine for themselves
 _BLOCK_STATES = 64
 
 
@@ -43,7 +44,8 @@ async def replay_all(call: Call) -> web.StreamResponse:
     """The whole platform; for a team's token what is the team's."""
     asked = call.query_as(ReplayAll)
     at = None if asked.at is None else read_time("at", asked.at)
-    then = list((await whole(call.context.services.log, at=at)).values())
+    async with _alone(call):
+        then = list((await whole(call.context.services.log, at=at)).values())
     if call.principal.team is not None:
         then = of_team(then, call.principal.team)
     if not asked.states:
@@ -154,27 +156,35 @@ def _decide(found: Replayed, events: Sequence[StoredEvent], raw: bytes, at: int,
 
 
 async def check(call: Call) -> web.Response:
-    """One at a time: it takes two processes."""
+    """In two processes, on a file that is gone afterwards."""
     stream, team = await stream_of(call)
     await history_of(call, stream)
-    try:
-        async with asyncio.timeout(CHECK_WAIT_SECONDS):
-            await call.context.checking.acquire()
-    except TimeoutError:
-        busy = "another check is under way"
-        raise HttpProblem(429, "overloaded", busy, hint="try again", headers={"Retry-After": "5"}) from None
-    try:
+    async with _alone(call):
         with tempfile.TemporaryDirectory(prefix="rayfold-check-") as directory:
             file = Path(directory) / "history.jsonl"
             async for block in _exported(call, [stream]):
                 await asyncio.to_thread(_append, file, block)
-            verdicts = [verdict async for verdict in check_file(file)]
-    except CheckFailed as error:
-        raise unavailable(str(error)) from None
-    finally:
-        call.context.checking.release()
+            try:
+                verdicts = [verdict async for verdict in check_file(file)]
+            except CheckFailed as error:
+                raise unavailable(str(error)) from None
     told = documents.verdict_document(verdicts[0])
     return answer(VerdictView.model_validate({"team": team, **told}))
+
+
+@asynccontextmanager
+async def _alone(call: Call) -> AsyncIterator[None]:
+    """One at a time of what reads and folds much. Raises HttpProblem 429 when the turn does not come."""
+    try:
+        async with asyncio.timeout(TURN_SECONDS):
+            await call.context.folding.acquire()
+    except TimeoutError:
+        busy = "somebody else folds a lot now"
+        raise HttpProblem(429, "overloaded", busy, hint="try again", headers={"Retry-After": "5"}) from None
+    try:
+        yield
+    finally:
+        call.context.folding.release()
 
 
 def _append(file: Path, block: bytes) -> None:

@@ -4,12 +4,13 @@ import pytest
 
 from events.log.memory import MemoryEventLog
 from events.log.records import StoredEvent
+from events.model.team import TeamTokenIssued
 from events.replay.appdiff import app_diff, app_streams
 from events.replay.errors import NoSuchStream
 from events.replay.history import history, state_of
 from events.replay.past import in_total_order
 from events.replay.whole import of_team, summary, whole
-from tests.projections.recorder import START, WEB, log_of, tell_everything
+from tests.projections.recorder import START, WEB, Recorder, log_of, tell_everything
 
 STREAM = f"component/{WEB}"
 
@@ -31,6 +32,19 @@ async def test_every_stream_is_as_it_is_by_itself() -> None:
             if stream in then:
                 assert (then[stream].state, then[stream].version) == (alone.state, alone.version)
     assert await whole(log, at=0) == {}
+
+
+async def test_a_clock_that_went_back_hides_nothing() -> None:
+    recorder = Recorder()
+    for number, at in enumerate((10, 30, 20, 40)):
+        recorder.add("team/x", TeamTokenIssued(name=f"t{number}", sha256="a" * 64), at=at)
+    log = await log_of(recorder.records)
+    events = await history(log, "team/x")
+
+    for at, version in ((9, 0), (10, 1), (20, 3), (35, 3), (40, 4)):
+        then = await whole(log, at=at)
+        assert state_of("team/x", events, at=at).version == version
+        assert (then["team/x"].version if then else 0) == version
 
 
 async def test_the_summary_names_what_there_was() -> None:
