@@ -29,6 +29,7 @@ class Rule(Enum):
     VERSIONS = "The versions of a stream are contiguous from 1."
     EPOCHS = "Epochs never decrease along a partition: two owners never interleave."
     REVISIONS = "Revisions grow with the offsets of a partition."
+    CHAIN = "Every batch carries the hash of the one before it."
     CLAIMS = "Every claim has an epoch of its own, higher than that of every claim won before it began."
     STALE = "Nothing sent to an owner after a newer claim was won is committed."
     SEQUENCE = "Every consumer is handed a run of the log: no gap, no repetition, nothing out of order."
@@ -118,6 +119,8 @@ class _Partition:
                 yield Violation(Rule.EPOCHS, f"{place} have epochs {before.epoch} and {after.epoch}")
             if after.revision <= before.revision:
                 yield Violation(Rule.REVISIONS, f"{place} have revisions {before.revision} and {after.revision}")
+            if after.previous != before.hash:
+                yield Violation(Rule.CHAIN, f"{place} do not belong together")
         versions: dict[str, int] = {}
         for offset, fact in enumerate(self.events):
             last = versions.get(fact.stream, 0)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from events.log.codec import decode_batch
+from events.log.codec import batch_hash, decode_batch
 from events.log.etcd_client import EtcdClient
 from events.log.keys import Keys
 from events.log.records import Position
@@ -22,12 +22,17 @@ class StoredFact(NamedTuple):
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
-    """A stored batch: offsets [base, base + len(events)), written under `epoch` at etcd's `revision`."""
+    """A stored batch: offsets [base, base + len(events)), written under `epoch` at etcd's `revision`.
+
+    `hash` is of the whole stored value, `previous` what it says the hash of its predecessor is.
+    """
 
     partition: int
     base: int
     epoch: int
     revision: int
+    hash: bytes
+    previous: bytes
     events: tuple[StoredFact, ...]
 
 
@@ -41,7 +46,15 @@ def batch_of(partition: int, base: int, revision: int, value: bytes) -> Batch:
         StoredFact(record.event_id, command_id, record.stream, record.version)
         for record, command_id in zip(records, commands, strict=True)
     )
-    return Batch(partition=partition, base=base, epoch=header.epoch, revision=revision, events=tuple(facts))
+    return Batch(
+        partition=partition,
+        base=base,
+        epoch=header.epoch,
+        revision=revision,
+        hash=batch_hash(value),
+        previous=header.previous,
+        events=tuple(facts),
+    )
 
 
 async def hot_batches(client: EtcdClient, namespace: str) -> list[Batch]:

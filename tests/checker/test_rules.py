@@ -52,7 +52,18 @@ def sound(seed: int) -> tuple[History, list[Batch]]:
                 refused = replace(sent, command_id=f"r{number}", events=(f"r{number}#0",), outcome=Outcome.REFUSED)
                 appends.append(refused)
             now += 20
-            batches.append(Batch(partition=0, base=base, epoch=epoch, revision=5 + len(batches), events=tuple(facts)))
+            at = len(batches)
+            batches.append(
+                Batch(
+                    partition=0,
+                    base=base,
+                    epoch=epoch,
+                    revision=5 + at,
+                    hash=b"%d" % at,
+                    previous=b"%d" % (at - 1) if at else b"",
+                    events=tuple(facts),
+                )
+            )
             start = chance.randint(0, offset)
             handed = tuple((at, log[at]) for at in range(start, offset))
             read = Consumed(
@@ -179,6 +190,10 @@ def let_revisions_run_backwards(history: History, batches: list[Batch]) -> Docto
     return history, [*batches[:-1], replace(batches[-1], revision=1)]
 
 
+def change_a_batch_afterwards(history: History, batches: list[Batch]) -> Doctored:
+    return history, [replace(batches[0], hash=b"changed"), *batches[1:]]
+
+
 def win_one_epoch_twice(history: History, batches: list[Batch]) -> Doctored:
     twin = replace(history.claims[1], invoked=history.claims[1].invoked)
     return replace(history, claims=(*history.claims, twin)), batches
@@ -252,6 +267,7 @@ DOCTORS: list[tuple[Rule, Callable[[History, list[Batch]], Doctored]]] = [
     (Rule.VERSIONS, skip_a_version),
     (Rule.EPOCHS, let_an_old_owner_write_again),
     (Rule.REVISIONS, let_revisions_run_backwards),
+    (Rule.CHAIN, change_a_batch_afterwards),
     (Rule.CLAIMS, win_one_epoch_twice),
     (Rule.CLAIMS, win_a_lower_epoch_later),
     (Rule.CLAIMS, write_under_an_epoch_nobody_claimed),

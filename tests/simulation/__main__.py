@@ -28,8 +28,8 @@ def _show(result: Result) -> int:
     for violation in result.violations:
         print(f"VIOLATION {violation}")
     print(
-        f"seed {result.seed}: {result.events} events, {result.claims} claims, {result.calls} calls in "
-        f"{result.virtual_s} s of its time; sha256 of the trace {result.digest}"
+        f"seed {result.seed}: {result.events} events, {result.claims} claims, {result.segments} segments, "
+        f"{result.calls} calls in {result.virtual_s} s of its time; sha256 of the trace {result.digest}"
     )
     return 1 if result.violations else 0
 

@@ -1,4 +1,4 @@
-"""Who lives in a simulated world: owners that compete and serve clients, followers, readers, a compactor.
+"""Who lives in a simulated world: owners that compete and serve clients, followers, readers, archivers, a compactor.
 
 Each runs production code over a simulated client and writes down what it saw. Knows nothing of faults.
 """
@@ -9,15 +9,20 @@ from typing import NamedTuple
 
 import msgspec
 
-from events.log.errors import EtcdRefused, LogError, LogUnavailable, VersionConflict
+from events.log.archive.archiver import ArchivePolicy, Archiver, Reach
+from events.log.archive.compactor import Compactor
+from events.log.blobs import MemoryBlobs
+from events.log.errors import ArchiveUnavailable, EtcdRefused, LogError, LogUnavailable, VersionConflict
 from events.log.etcd_claim import EpochRecord
 from events.log.etcd_log import EtcdEventLog
+from events.log.etcd_store import EtcdStore
 from events.log.keys import Keys
 from events.log.port import PartitionWriter
 from events.log.records import EventRecord, StoredEvent
 from events.log.writer import WriterLimits
 from tests.checker.history import Recorder
 from tests.simulation.server import SETTINGS, SimulatedServer
+from tests.simulation.simulated_blobs import SimulatedBlobs
 from tests.simulation.world import Process, World
 
 KEYS = Keys(SETTINGS.namespace)
@@ -35,6 +40,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     streams: int
     clients: int
     """Per owner: commands in flight at once."""
+    think_s: float
+    """What a client waits on average before its next command."""
     force: float
     """Share of claims that take the partition whoever has it."""
     tenure_s: float
@@ -43,6 +50,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Share of commands that are sent again after they were answered."""
     recheck_s: float
     compact_every_s: float
+    archivers: int
+    archive_every_s: float
+    retain_s: float
+    segment_bytes: int
 
 
 class Command(NamedTuple):
@@ -111,18 +122,21 @@ class Household:
         self.plan = plan
         self.work = Work(world, plan)
         self.recorder = Recorder(clock=world.clock_ns)
+        self.kept = MemoryBlobs()
         self.checkpoints: dict[tuple[str, int], int] = {}
         """What each follower has durably handled: (name, partition) to the next offset."""
         self.closing = False
 
     def log(self, process: Process) -> EtcdEventLog:
-        limits = WriterLimits(append_deadline_s=1.0 + 4.0 * self.world.chance.random())
+        chance = self.world.chance
+        limits = WriterLimits(append_deadline_s=0.5 + 4.0 * chance.random(), drain_deadline_s=3.0 * chance.random())
         return EtcdEventLog(
             SETTINGS,
             partitions=self.plan.partitions,
             limits=limits,
             recheck_s=self.plan.recheck_s,
             client=self.server.client(process),
+            blobs=self._blobs(process),
         )
 
     async def opened(self, process: Process) -> EtcdEventLog:
@@ -186,17 +200,44 @@ class Household:
             try:
                 start = int(chance.random() * (await log.tail(partition) + 1))
                 await self.recorder.read(process.name, log, partition, start)
-            except LogUnavailable:
+            except (LogUnavailable, ArchiveUnavailable):
                 continue
 
-    async def compact(self, process: Process) -> None:
-        client = self.server.client(process)
+    async def read_all(self, process: Process, partition: int) -> None:
+        """Everything, once, from wherever it is kept."""
+        log = await self.opened(process)
         while True:
-            await asyncio.sleep(self.plan.compact_every_s * (0.5 + self.world.chance.random()))
             try:
-                await client.compact(await client.revision())
+                await self.recorder.read(process.name, log, partition, 0)
+                return
+            except (LogUnavailable, ArchiveUnavailable):
+                await asyncio.sleep(0.5)
+
+    async def compact(self, process: Process) -> None:
+        compactor = Compactor(self.server.client(process), KEYS, interval_s=self.plan.compact_every_s)
+        while True:
+            await asyncio.sleep(self.plan.compact_every_s * self.world.chance.random())
+            at = int(self.world.now * 1e6)
+            try:
+                await (compactor.now(at) if self.world.chance.random() < 0.3 else compactor.tick(at))
             except (LogUnavailable, EtcdRefused):
                 continue
+
+    async def archive(self, process: Process) -> None:
+        """Small segments, soon: what is a day and a MiB elsewhere is a second and a batch here."""
+        chance, plan = self.world.chance, self.plan
+        policy = ArchivePolicy(retain_s=plan.retain_s, segment_bytes=plan.segment_bytes, least_bytes=1)
+        archiver = Archiver(hot=EtcdStore(self.server.client(process), KEYS), blobs=self._blobs(process), policy=policy)
+        while True:
+            await asyncio.sleep(plan.archive_every_s * 2 * chance.random())
+            try:
+                reach = Reach(young=chance.random() < 0.3, small=chance.random() < 0.3)
+                await archiver.step(int(chance.random() * plan.partitions), reach)
+            except (LogUnavailable, ArchiveUnavailable, EtcdRefused):
+                continue
+
+    def _blobs(self, process: Process) -> SimulatedBlobs:
+        return SimulatedBlobs(process, self.kept, self.server.weather)
 
 
 class _Owner:
@@ -216,7 +257,7 @@ class _Owner:
             async for events in self._log.read(self._writer.partition, 0):
                 for event in events:
                     self._versions[event.record.stream] = event.record.version
-        except LogUnavailable:
+        except (LogUnavailable, ArchiveUnavailable):
             await self._writer.release()
             return
         async with asyncio.TaskGroup() as group:
@@ -240,6 +281,7 @@ class _Owner:
                 await asyncio.sleep(0.05 * (0.5 + chance.random()))
             elif await self._send(command):
                 work.done(client, command)
+                await asyncio.sleep(self._house.plan.think_s * 2 * chance.random())
             else:
                 work.give_back(client, command)
                 await asyncio.sleep(0.05 * (0.5 + chance.random()))

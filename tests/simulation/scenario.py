@@ -32,6 +32,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     violations: tuple[str, ...]
     events: int
     claims: int
+    segments: int
     calls: int
     virtual_s: float
     digest: str
@@ -58,6 +59,7 @@ def run_seed(seed: int, *, tracing: bool = False) -> Result:
             violations=tuple(violations),
             events=sum(len(batch.events) for batch in batches),
             claims=len(history.claims),
+            segments=scenario.segments(),
             calls=scenario.server.calls,
             virtual_s=round(world.now - 1000.0, 3),
             digest=hashlib.sha256(told).hexdigest(),
@@ -73,12 +75,17 @@ def draw_plan(chance: random.Random) -> Plan:
         commands=chance.randint(8, 30),
         streams=chance.randint(1, 5),
         clients=chance.randint(1, 5),
+        think_s=chance.choice((0.0, 0.1, 1.0)),
         force=chance.choice((0.0, 0.3, 0.6)),
-        tenure_s=chance.choice((0.5, 2.0, 8.0)),
+        tenure_s=chance.choice((0.5, 3.0, 30.0)),
         repeat=chance.choice((0.0, 0.2)),
         # Some followers have nothing but their watch to hear by.
         recheck_s=chance.choice((2.0, 10.0, 100_000.0)),
         compact_every_s=chance.choice((0.3, 2.0, 10.0)),
+        archivers=chance.choice((0, 1, 1, 2)),
+        archive_every_s=chance.choice((0.1, 0.5, 3.0)),
+        retain_s=chance.choice((0.0, 0.0, 1.0)),
+        segment_bytes=chance.choice((1, 1000, 4000)),
     )
 
 
@@ -94,7 +101,7 @@ def draw_weather(chance: random.Random, plan: Plan) -> Weather:
         lost_request=share(0.1),
         lost_reply=share(0.3),
         delayed=share(0.1),
-        repeated=share(0.1),
+        repeated=share(0.4),
         # Of a change that no watch tells a follower learns by the next one, or when it looks again.
         missed=share(0.1) if plan.recheck_s < 100 else 0.0,
     )
@@ -110,6 +117,7 @@ class _Scenario:
         self.house = Household(world, self.server, self.plan)
         self.owners: dict[str, Process] = {}
         self.followers: dict[str, Process] = {}
+        self.archivers: dict[str, Process] = {}
         self._troubled = True
         self._truth: list[tuple[int, int, int, bytes]] = []
         self._tails = dict.fromkeys(range(self.plan.partitions), 0)
@@ -121,12 +129,16 @@ class _Scenario:
             self._start_owner(f"o{n}")
         for n in range(plan.followers):
             self._start_follower(f"f{n}")
+        for n in range(plan.archivers):
+            self._start_archiver(f"a{n}")
         for name, life in (("r", self.house.read), ("k", self.house.compact)):
             process = Process(world, name)
             process.spawn(life(process), name)
         self._tick_leases()
         trouble = [self._kill_owner, self._pause_owner, self._kill_follower, self._cut_watches, self._lose_leader]
         trouble += [self._silence, self._fill_up, self._pause_follower]
+        if plan.archivers:
+            trouble += [self._kill_archiver, self._pause_archiver]
         for kind in trouble:
             if world.chance.random() < 0.4:
                 self._again(kind, world.chance.choice((0.5, 2.0, 6.0)))
@@ -136,6 +148,9 @@ class _Scenario:
         world.run(self._followers_are_there, HEALED_WITHIN_S)
         for name in self.followers:
             self.house.recorder.caught_up(name)
+        process = Process(world, "last")
+        reading = [process.spawn(self.house.read_all(process, number), "read") for number in range(plan.partitions)]
+        world.run(lambda: all(task.done() for task in reading), HEALED_WITHIN_S)
 
     def unfinished(self) -> str:
         return f"{self.house.work.left} commands left, followers at {self.house.checkpoints}"
@@ -148,6 +163,10 @@ class _Scenario:
     def batches(self) -> list[Batch]:
         """Every batch ever put, from the model's history, in the order it happened."""
         return [batch_of(*stored) for stored in self._stored()]
+
+    def segments(self) -> int:
+        """How many were recorded."""
+        return sum(b"/seg/" in change.item.key for changes in self.server.model.changes for change in changes)
 
     def _stored(self) -> list[tuple[int, int, int, bytes]]:
         """(partition, base, revision, value) of every batch ever put."""
@@ -176,6 +195,10 @@ class _Scenario:
     def _start_follower(self, name: str) -> None:
         self.followers[name] = process = Process(self.world, name)
         process.spawn(self.house.follow(process, name), "follow")
+
+    def _start_archiver(self, name: str) -> None:
+        self.archivers[name] = process = Process(self.world, name)
+        process.spawn(self.house.archive(process), "archive")
 
     # -- trouble
 
@@ -216,6 +239,14 @@ class _Scenario:
     def _pause_follower(self) -> None:
         self._pause(self._one(self.followers))
 
+    def _kill_archiver(self) -> None:
+        victim = self._one(self.archivers)
+        victim.kill()
+        self._start_archiver(victim.name)
+
+    def _pause_archiver(self) -> None:
+        self._pause(self._one(self.archivers))
+
     def _pause(self, victim: Process) -> None:
         victim.pause()
         # Often longer than a lease lives.
@@ -255,5 +286,5 @@ class _Scenario:
         self._troubled = False
         self.server.weather.lost_request = self.server.weather.lost_reply = 0.0
         self.server.weather.delayed = self.server.weather.repeated = self.server.weather.missed = 0.0
-        for process in (*self.owners.values(), *self.followers.values()):
+        for process in (*self.owners.values(), *self.followers.values(), *self.archivers.values()):
             process.resume()

@@ -113,7 +113,7 @@ class SimulatedServer:
             world.after(arrives_in, lambda: self._arrive(process, request, reply))
             if (fate := fate - weather.delayed) < weather.repeated:
                 world.note(f"{process.name} {type(request).__name__} will come twice")
-                world.after(chance.random() * 20.0, lambda: self._arrive(process, request, None))
+                world.after(chance.random() ** 2 * 20.0, lambda: self._arrive(process, request, None))
         timer = process.call_later(timeout_s, _give_up, reply)
         try:
             return await reply

@@ -17,7 +17,7 @@ from tests.simulation.scenario import run_seed
 PROJECT = Path(__file__).resolve().parents[2]
 SEEDS = 200
 BLOCK = 25
-REGRESSIONS = [250]
+REGRESSIONS = [235, 347, 4491]
 """Seeds that once failed; docs/correctness.md says why."""
 
 
