@@ -2,8 +2,8 @@
 
 import asyncio
 
+from actors.cluster.event_log import make_event_log
 from actors.cluster.shell import ActorShell
-from events.log.etcd_log import EtcdEventLog
 from projections.database import Database
 from projections.projector import Projector as ReadModels
 
@@ -17,7 +17,7 @@ class Projector(ActorShell):
         """Bring the schema up to date and follow the log."""
         database = Database(self.settings.database_url)
         await asyncio.to_thread(database.migrate)
-        event_log = EtcdEventLog(self.settings.etcd, partitions=self.settings.partitions)
+        event_log = make_event_log(self.settings)
         await event_log.open()
         self._models = ReadModels(database, event_log)
         self.keep(self._models.run(), "follow")

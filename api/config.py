@@ -2,10 +2,15 @@
 
 import tomllib
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
+from events.log.archive.archiver import RETAIN_S
+from events.log.blobs import DEFAULT_REGION, ArchiveSettings
+from events.log.embedded import QUOTA_BYTES
 from events.log.etcd_connection import EtcdSettings
+from events.log.settings import LogSettings
 
 
 class EtcdConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -24,10 +29,32 @@ class EtcdConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return EtcdSettings(**msgspec.structs.asdict(self))
 
 
+class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The event log. `archive` empty: a directory in the data directory. Sizes in MiB."""
+
+    archive: str = ""
+    archive_endpoint: str = ""
+    archive_region: str = DEFAULT_REGION
+    archive_credentials_file: str = ""
+    retain_hours: Annotated[float, msgspec.Meta(ge=0)] = RETAIN_S / 3600
+    quota_mib: Annotated[int, msgspec.Meta(ge=16)] = QUOTA_BYTES >> 20
+
+    def settings(self, data: Path) -> LogSettings:
+        """For the platform at `data`."""
+        archive = ArchiveSettings(
+            url=self.archive or str(data / "archive"),
+            endpoint=self.archive_endpoint,
+            region=self.archive_region,
+            credentials_file=self.archive_credentials_file,
+        )
+        return LogSettings(archive=archive, retain_s=self.retain_hours * 3600, quota_bytes=self.quota_mib << 20)
+
+
 class PlatformConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`etcd` None: embedded. `database_url` empty: SQLite in the data directory. Ports: 0 picks a free one."""
 
     etcd: EtcdConfig | None = None
+    log: LogConfig = LogConfig()
     database_url: str = ""
     partitions: int | None = None
     bind: str = "127.0.0.1"

@@ -50,7 +50,7 @@ async def open_log(data: Path, *, make: bool = False) -> AsyncIterator[LogAccess
 
 def archive_settings(data: Path, config: PlatformConfig) -> ArchiveSettings:
     """Where the platform at `data` keeps what left etcd."""
-    return ArchiveSettings(url=str(data / "archive"))
+    return config.log.settings(data).archive
 
 
 @contextlib.asynccontextmanager
@@ -58,7 +58,7 @@ async def _etcd(data: Path, config: PlatformConfig) -> AsyncIterator[EtcdSetting
     if config.etcd is not None:
         yield config.etcd.settings()
         return
-    etcd = EmbeddedEtcd(data)
+    etcd = EmbeddedEtcd(data, quota_bytes=config.log.settings(data).quota_bytes)
     ran = await asyncio.to_thread(lambda: etcd.pid) is not None
     try:
         yield await etcd.ensure()

@@ -17,11 +17,14 @@ from actors.cluster.settings import (
     load_settings,
 )
 from api.config import PlatformConfig
+from events.log.blobs import open_blobs
 from events.log.etcd_connection import EtcdSettings
 from events.secrets.master import ensure_master_file
 
 LONGEST_RUN_PATH = 38  # Ray's socket paths add 66 bytes to it, and a unix socket's path has at most 107
-PRIVATE = ("etcd", "pki", "ray", "sql", "uploads", "artifacts", "cache", "logs", "tokens", "platform", "orders")
+PRIVATE = (
+    "etcd", "pki", "ray", "sql", "uploads", "artifacts", "cache", "logs", "tokens", "platform", "orders", "archive",
+)  # fmt: skip
 
 
 class PlaceUnusable(Exception):
@@ -94,6 +97,11 @@ def make_settings(
         last = None
     api = _first(api_port, config.api_port, last.api_port if last else None, DEFAULT_API_PORT)
     gateway = _first(gateway_port, config.gateway_port, last.gateway_port if last else None, DEFAULT_GATEWAY_PORT)
+    log = config.log.settings(data)
+    try:
+        open_blobs(log.archive)
+    except ValueError as error:
+        raise PlaceUnusable(f"{error}; see [log] in {data / 'config.toml'}") from None
     return PlatformSettings(
         data=str(data),
         run=str(run_dir(data)),
@@ -107,6 +115,7 @@ def make_settings(
         gateway_port=gateway or free_port(config.bind),
         supervisors=config.supervisors,
         builders=config.builders,
+        log=log,
     )
 
 

@@ -137,7 +137,9 @@ class _Keeper:
         self._data = data
         self._ports = (api_port, gateway_port)
         self._config: PlatformConfig = load_config(data)
-        self._etcd = EmbeddedEtcd(data) if self._config.etcd is None else None
+        self._etcd = (
+            EmbeddedEtcd(data, quota_bytes=self._config.log.quota_mib << 20) if self._config.etcd is None else None
+        )
         self._ray = _ray_head(data)
 
     async def keep(self) -> int:

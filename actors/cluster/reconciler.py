@@ -10,13 +10,13 @@ import structlog
 import xxhash
 
 from actors.cluster.directory import ActorUnreachable, Directory
+from actors.cluster.event_log import make_event_log
 from actors.cluster.links import Router
 from actors.cluster.pools import Pool, actor_names, ensure_actor
 from actors.cluster.shell import ActorShell, Health
 from events.failpoints import failpoint
 from events.log.errors import LogError
 from events.log.etcd_client import EtcdClient
-from events.log.etcd_log import EtcdEventLog
 from events.model.base import Envelope
 from events.model.registry import encode_command
 from events.model.team import CreateTeam
@@ -63,7 +63,7 @@ class Reconciler(ActorShell):
 
     async def open(self) -> None:
         """Begin the rounds."""
-        event_log = EtcdEventLog(self.settings.etcd, partitions=self.settings.partitions)
+        event_log = make_event_log(self.settings)
         await event_log.open()
         self._commands = Router(event_log=event_log, directory=self._directory)
         self.keep(self._rounds(), "rounds")

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import msgspec
 
+from events.log.blobs import ArchiveSettings
 from events.log.etcd_connection import EtcdSettings
+from events.log.settings import LogSettings
 
 EMBEDDED_PARTITIONS = 16
 DEFAULT_API_PORT = 8500
@@ -33,6 +35,12 @@ class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
     ray_address: str = ""
     supervisors: int = 1
     builders: int = 1
+    log: LogSettings | None = None
+
+    @property
+    def log_settings(self) -> LogSettings:
+        """What was decided about the log; kept in the data directory where nothing was."""
+        return self.log or default_log_settings(self.data_dir)
 
     @property
     def data_dir(self) -> Path:
@@ -86,6 +94,11 @@ class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
         draft = path.with_suffix(".draft")
         draft.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=2))
         draft.replace(path)
+
+
+def default_log_settings(data: Path) -> LogSettings:
+    """The archive in the data directory: good for one machine."""
+    return LogSettings(archive=ArchiveSettings(url=str(data / "archive")))
 
 
 def settings_path(data: Path) -> Path:

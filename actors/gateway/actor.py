@@ -9,6 +9,7 @@ from typing import cast
 
 import structlog
 
+from actors.cluster.event_log import make_event_log
 from actors.cluster.links import gateway_prefix
 from actors.cluster.shell import ActorShell
 from actors.gateway.errors import NotAppliedError, RejectedByEnvoyError
@@ -83,7 +84,7 @@ class GatewayNode(ActorShell):
     async def open(self) -> None:
         """Adopt or start the proxy; from then on follow the log."""
         settings = self.settings
-        self._log = EtcdEventLog(settings.etcd, partitions=settings.partitions)
+        self._log = make_event_log(settings)
         await self._log.open()
         self._gateway = Gateway(
             GatewaySettings(

@@ -11,6 +11,7 @@ import structlog
 from actors.builder.artifacts import DirectoryArtifactStore
 from actors.builder.unpack import run_env, unpack_artifact
 from actors.cluster.directory import Directory
+from actors.cluster.event_log import make_event_log
 from actors.cluster.links import Router, node_prefix
 from actors.cluster.shell import ActorShell
 from actors.logs.access import AccessTail
@@ -60,7 +61,7 @@ class NodeAgent(ActorShell):
     async def open(self) -> None:
         """Adopt what runs here, go on collecting its output, and say that this node is there."""
         settings = self.settings
-        event_log = EtcdEventLog(settings.etcd, partitions=settings.partitions)
+        event_log = make_event_log(settings)
         await event_log.open()
         root = settings.node_root_dir
         self._runtime = ProcessRuntime(node_root=root, run_dir=settings.run_dir / "node", host=settings.bind)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from actors.cluster.directory import Directory
+from actors.cluster.event_log import make_event_log
 from actors.cluster.links import BuilderLinks, GatewayLinks, NodeLinks, Registry, Router, gateway_prefix, node_prefix
 from actors.cluster.shell import ActorShell
 from actors.logs.appender import LogAppender
@@ -10,7 +11,6 @@ from actors.logs.client import LogClient
 from actors.supervisor.effects import Effects
 from actors.supervisor.narrate import narrate
 from actors.supervisor.supervisor import Supervisor
-from events.log.etcd_log import EtcdEventLog
 from events.model.base import Envelope, Reply
 from events.secrets.keyring import Keyring
 from events.secrets.table import EtcdKeyTable
@@ -24,7 +24,7 @@ class LifecycleSupervisor(ActorShell):
     async def open(self) -> None:
         """Connect, and begin to tend to whatever gets assigned."""
         settings = self.settings
-        event_log = EtcdEventLog(settings.etcd, partitions=settings.partitions)
+        event_log = make_event_log(settings)
         await event_log.open()
         directory = Directory()
         nodes = Registry(event_log.client, node_prefix(settings.etcd.namespace))

@@ -1,0 +1,14 @@
+"""The platform's event log as its actors open it: with its archive, and with the gate that its writers keep to.
+
+Knows the settings; nothing of what is read or written.
+"""
+
+from actors.cluster.settings import PlatformSettings
+from events.log.blobs import open_blobs
+from events.log.etcd_log import EtcdEventLog
+
+
+def make_event_log(settings: PlatformSettings) -> EtcdEventLog:
+    """The log, to be opened. Raises ValueError where the archive's settings are wrong."""
+    log = settings.log_settings
+    return EtcdEventLog(settings.etcd, partitions=settings.partitions, blobs=open_blobs(log.archive), budget=log.budget)
