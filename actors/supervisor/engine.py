@@ -152,9 +152,9 @@ class PartitionEngine:
             await self.snapshots.at_release()
         await self._writer.release()
 
-    def nodes_changed(self) -> None:
+    async def nodes_changed(self) -> None:
         """The set of live nodes is another: what waited for one may go on."""
-        for entity in list(self.entities.values()):
+        async for entity in in_slices(list(self.entities.values())):
             self._settle(entity)
 
     # --- commands -----------------------------------------------------------------------------------------------------

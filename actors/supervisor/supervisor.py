@@ -86,8 +86,8 @@ class Supervisor:
             nodes = tuple(self._nodes.nodes())
             if nodes != known:
                 known = nodes
-                for engine in self.engines.values():
-                    engine.nodes_changed()
+                for engine in list(self.engines.values()):
+                    await engine.nodes_changed()
             since_sweep += TEND_SECONDS
             if since_sweep >= SWEEP_SECONDS:
                 since_sweep = 0.0
