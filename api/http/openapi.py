@@ -40,6 +40,7 @@ _MEANINGS = {
     429: "Overloaded; Retry-After says when.",
     500: "A defect here; the request_id leads to it.",
     503: "A part is not available; Retry-After says when.",
+    507: "The event log is full: nothing new is taken until its archive has made room; Retry-After says when to ask.",
 }
 _IDEMPOTENCY: Json = {
     "name": "Idempotency-Key",
@@ -154,7 +155,7 @@ def _responses(route: Route, references: References) -> Json:
     if route.reach != "public":
         problems |= {401, 404}
     if route.writes:
-        problems |= {400, 413, 415}
+        problems |= {400, 413, 415, 507}
     problem: Json = {MEDIA_TYPE: {"schema": references[(Problem, "serialization")]}}
     for status in sorted(problems):
         responses[str(status)] = {"description": _MEANINGS[status], "content": problem}

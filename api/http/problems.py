@@ -14,6 +14,7 @@ from events.secrets import mask
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 1
+FULL_RETRY_SECONDS = 5  # what the archive has put away is reclaimed about this often
 
 _TITLES = {
     400: "Malformed request",
@@ -29,6 +30,7 @@ _TITLES = {
     429: "Overloaded",
     500: "Internal error",
     503: "Not available now",
+    507: "The event log is full",
 }
 # A thing that one may not have is told as one that is not there, so that its existence does not leak.
 _REFUSALS = {"not_found": 404, "forbidden": 404, "conflict": 409, "version_mismatch": 412, "invalid": 422}
@@ -145,6 +147,14 @@ def of_error(reply: Reply) -> HttpProblem:
             reply.error_message or "too many commands at once",
             hint="repeat it with the same Idempotency-Key",
             headers={"Retry-After": str(RETRY_SECONDS)},
+        )
+    if reply.error == "full":
+        return HttpProblem(
+            507,
+            "log_full",
+            reply.error_message or "the event log takes nothing new until its archive has made room",
+            hint="`rayfold log stats` says what fills it; repeat it later with the same Idempotency-Key",
+            headers={"Retry-After": str(FULL_RETRY_SECONDS)},
         )
     detail = reply.error_message or "nobody serves this partition now"
     return unavailable(detail, hint="repeat it with the same Idempotency-Key: it takes effect once")

@@ -100,7 +100,7 @@ class CheckedCommand(msgspec.Struct, frozen=True):
     t_min: int
     t_max: int
     size: int
-    """Bytes of all events together, each encoded by itself: never less than they take in a batch's body."""
+    """Bytes of all events together, each encoded by itself: about what they take in a batch before compression."""
 
 
 _encoder = msgspec.msgpack.Encoder()
