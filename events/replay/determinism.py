@@ -20,6 +20,7 @@ from events.replay.folding import Folded
 YEARS_LATER_S = 20 * 365 * 86400
 FOLD_SECONDS = 600.0
 _LINE_BYTES = 64 * 1024 * 1024  # a state as one line
+_TAIL_BYTES = 64 * 1024
 _ERROR_CHARACTERS = 600
 
 _COMMON = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "HOME")
@@ -118,6 +119,14 @@ def _reordered(path: str, before: Plain, after: Plain) -> list[Change]:
     return [change for key, one, other in steps for change in _reordered(f"{path}.{key}".strip("."), one, other)]
 
 
+async def _tail(said: asyncio.StreamReader) -> bytes:
+    """The end of what a process says, however much that is."""
+    end = b""
+    while piece := await said.read(_TAIL_BYTES):
+        end = (end + piece)[-_TAIL_BYTES:]
+    return end
+
+
 async def _run(world: World, arguments: Sequence[str]) -> AsyncIterator[Folded]:
     environment = {name: os.environ[name] for name in _COMMON if name in os.environ}
     environment |= {"PYTHONHASHSEED": world.seed, "TZ": world.zone, "LC_ALL": world.locale, "LANG": world.locale}
@@ -132,7 +141,7 @@ async def _run(world: World, arguments: Sequence[str]) -> AsyncIterator[Folded]:
         limit=_LINE_BYTES,
     )
     assert process.stdout is not None and process.stderr is not None  # noqa: S101 -- both were asked for
-    complaint = asyncio.ensure_future(process.stderr.read())
+    complaint = asyncio.ensure_future(_tail(process.stderr))
     try:
         async with asyncio.timeout(FOLD_SECONDS):
             async for line in process.stdout:

@@ -20,12 +20,13 @@ from tests.projections.recorder import WEB, log_of, tell_everything
 
 ROOT = Path(__file__).resolve().parents[3]
 STREAM = f"component/{WEB}"
-LAST = max(record.version for record in tell_everything() if record.stream == STREAM)
-SETTINGS = next(r.version for r in tell_everything() if r.type == "SpecChanged" and r.stream == STREAM)
+LAST = 220  # of the component's events: its whole first life and the beginning of its second
+RECORDS = [record for record in tell_everything() if record.stream != STREAM or record.version <= LAST]
+SETTINGS = next(r.version for r in RECORDS if r.type == "SpecChanged" and r.stream == STREAM)
 
 
 async def _export() -> bytes:
-    log = await log_of(tell_everything())
+    log = await log_of(RECORDS)
     return b"".join([block async for block in export(log, None, rayfold="0.1.0", now=0)])
 
 
@@ -92,7 +93,7 @@ def test_the_whole_platform_is_shown(run: Run) -> None:
 
     assert "default/shop/web" in told and "node1" in told and "shop.example.com/api" in told
     lines = [json.loads(line) for line in run("replay", "--all", "--json").splitlines()]
-    assert {line["stream"] for line in lines} == {record.stream for record in tell_everything()}
+    assert {line["stream"] for line in lines} == {record.stream for record in RECORDS}
     assert run("replay", "--all", "--at", "1960-01-01", "--json") == ""
 
 
@@ -159,7 +160,7 @@ def test_folds_are_checked(run: Run, tmp_path: Path) -> None:
     )
     assert run("check", "team/default", "shop").count("same  ") == 2
     verdicts = [json.loads(line) for line in run("check", "--all", "--json").splitlines()]
-    assert len(verdicts) == len({record.stream for record in tell_everything()})
+    assert len(verdicts) == len({record.stream for record in RECORDS})
     assert all(verdict["same"] for verdict in verdicts)
     told = run("check", "team/default", "--with", "clocked_for_the_command_line:apply", code=1)
     assert "differs" in told and "first after version 1" in told and "~ name" in told
