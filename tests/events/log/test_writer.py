@@ -3,10 +3,11 @@
 import asyncio
 from itertools import pairwise
 
+import msgspec
 import pytest
 
-from events.log.codec import batch_hash, decode_header
-from events.log.errors import LogFull, LogUnavailable
+from events.log.codec import MAX_BATCH_BYTES, batch_hash, decode_header
+from events.log.errors import InvalidAppend, LogFull, LogUnavailable
 from events.log.memory import MemoryEventLog, MemoryStore
 from events.log.records import Position
 from events.log.recovery import recover
@@ -86,4 +87,23 @@ async def test_who_waited_too_long_is_told_and_what_was_sent_stays_on_its_way() 
     slots.answers.set()
     assert (await patient).first == Position(0, 0)
     assert (await writer.append("c2", [])).first == Position(0, 2)
+    await writer.release()
+
+
+async def test_an_event_that_cannot_be_stored_is_refused_alone_and_those_beside_it_share_their_batch() -> None:
+    store = MemoryStore(1)
+    writer = BatchingWriter(partition=0, epoch=1, recovered=await recover(store, 0), slots=Slots(store))
+    before = writer.submit("c1", [event("s/1", 1)])
+    for bad in (
+        msgspec.structs.replace(event("s/2", 1), body=msgspec.Raw(b"\x01\x02")),
+        msgspec.structs.replace(event("s/2", 1), actor="\ud800"),
+        msgspec.structs.replace(event("s/2", 1), body=msgspec.Raw(msgspec.msgpack.encode("x" * MAX_BATCH_BYTES))),
+    ):
+        with pytest.raises(InvalidAppend, match="'c2'"):
+            writer.submit("c2", [bad])
+    after = writer.submit("c3", [event("s/1", 2)])
+    # The refused ones took neither the version nor the command id.
+    again = writer.submit("c2", [event("s/2", 1)])
+    assert [(await each).first.offset for each in (before, after, again)] == [0, 1, 2]
+    assert len(await store.page(0, 0)) == 1
     await writer.release()
