@@ -18,7 +18,7 @@ from typing import Any
 import grpc.aio
 from aetcd.rpc import rpc_pb2, rpc_pb2_grpc
 
-from events.log.embedded import find_etcd
+from events.log.embedded import etcd_version, find_etcd, flags_against_loss
 from events.log.errors import LogUnavailable
 from events.log.etcd_client import EtcdClient
 from events.log.etcd_connection import EtcdSettings
@@ -50,6 +50,7 @@ class EtcdCluster:
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._data = {member: directory / f"m{member}" for member in self.members}
         self._restored = 0
+        self._against_loss = flags_against_loss(etcd_version(find_etcd()))
 
     async def __aenter__(self) -> "EtcdCluster":
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -276,7 +277,8 @@ class EtcdCluster:
             "log-outputs": "stderr",
             **self._flags,
         }
-        command = [find_etcd(), *(f"--{name}={value}" for name, value in flags.items())]
+        given = [f"--{name}={value}" for name, value in flags.items()]
+        command = [find_etcd(), *self._against_loss, *given]
         with (self._directory / f"m{member}.log").open("ab") as log:
             self._processes[member] = subprocess.Popen(
                 [*self.network.run_in(member), *command],
