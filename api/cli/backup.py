@@ -3,7 +3,6 @@
 Works on the data directory itself, whether the platform runs or not; nothing of it goes over HTTP.
 """
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
@@ -236,6 +235,7 @@ def _time(micros: int) -> str:
 
 def run_counting(session: Session, what: str, work: Callable[[Callable[[int, int], None]], Awaitable[T]]) -> T:
     """Run `work` in an event loop of its own, showing what it counts."""
+    import asyncio  # here, for most commands need none and should start fast
 
     async def counted(progress: Progress) -> T:
         return await work(lambda partition, events: progress.doing(f"{what} partition {partition}: {events} events"))
