@@ -11,7 +11,7 @@ from pathlib import Path
 
 from api import place
 from api.config import PlatformConfig, load_config
-from events.log.blobs import ArchiveSettings, BlobStore, open_blobs
+from events.log.blobs import BlobStore, open_blobs
 from events.log.embedded import EmbeddedEtcd
 from events.log.etcd_client import EtcdClient
 from events.log.etcd_connection import EtcdSettings
@@ -43,14 +43,9 @@ async def open_log(data: Path, *, make: bool = False) -> AsyncIterator[LogAccess
             f"expected a platform's data directory, found no etcd/data in {data}; name it with --data DIR, or its etcd "
             "in config.toml"
         )
-    blobs = await asyncio.to_thread(open_blobs, archive_settings(data, config))
+    blobs = await asyncio.to_thread(open_blobs, config.log.settings(data).archive)
     async with _etcd(data, config) as settings, EtcdClient(settings) as client:
         yield LogAccess(client=client, blobs=blobs)
-
-
-def archive_settings(data: Path, config: PlatformConfig) -> ArchiveSettings:
-    """Where the platform at `data` keeps what left etcd."""
-    return config.log.settings(data).archive
 
 
 @contextlib.asynccontextmanager

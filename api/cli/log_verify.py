@@ -3,9 +3,9 @@
 Walks the log itself, whether the platform runs or not; with RAYFOLD_URL it asks that platform to.
 """
 
+import json
 import os
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +13,7 @@ import typer
 from api.cli.backup import SinceHead, noted_heads, run_counting
 from api.cli.document import Document
 from api.cli.errors import CliError
+from api.cli.feed import IDLE_SECONDS
 from api.cli.output import size
 from api.cli.place import ENV_URL
 from api.cli.progress import Progress
@@ -32,7 +33,7 @@ Deep = Annotated[bool, typer.Option("--deep", help="Fold from the first event, a
 def verify(session: Session, partition: Partition = None, deep: Deep = False, since_head: SinceHead = "") -> None:
     """Walk the whole log and name the first break; exits 1 when there is one. Prints heads to note elsewhere."""
     if os.environ.get(ENV_URL):
-        found = _asked(session, partition or [], deep, since_head)
+        found = _asked(session, partition or [], deep, noted_heads(since_head))
     else:
         found = _walked(session, partition, deep, noted_heads(since_head))
     _show(session, found)
@@ -66,14 +67,31 @@ def _walked(session: Session, partitions: list[int] | None, deep: bool, noted: "
     return Document(as_document(reports, noted))
 
 
-def _asked(session: Session, partitions: list[int], deep: bool, since_head: str) -> Document:
-    heads = since_head
-    if since_head and Path(since_head).is_file():
-        heads = Path(since_head).read_text(encoding="utf-8")
+def _asked(session: Session, partitions: list[int], deep: bool, noted: "list[NotedHead]") -> Document:
+    """One request per partition that was named, else one for all; their lines put together."""
+    heads = ",".join(f"{head.at or ''} {head.hash}".strip() for head in noted)
+    reports: list[object] = []
+    unknown: set[str] | None = None
     with Progress(session.out) as progress:
-        progress.doing("the platform verifies its log")
-        body = {"partitions": partitions, "deep": deep, "since_heads": heads.splitlines()}
-        return session.client.send("POST", "/v1/log/verify", body)
+        for one in [{"partition": number} for number in partitions] or [{}]:
+            query: dict[str, object] = {**one, "deep": str(deep).lower()} | ({"since_head": heads} if heads else {})
+            for line in _lines(session, query):
+                if line.whole("checked") or not line.raw.keys() & {"head", "whole"}:
+                    progress.doing(f"verifying partition {line.whole('partition')}: {line.whole('checked')} events")
+                elif "whole" in line.raw:
+                    here = set(line.words("unrecognised"))
+                    unknown = here if unknown is None else unknown & here
+                else:
+                    reports.append(line.raw)
+    if unknown is None:
+        raise CliError("expected the verification's end, found that it was cut off", hint="rayfold status; ask again")
+    return Document({"partitions": reports, "unrecognised": sorted(unknown)})
+
+
+def _lines(session: Session, query: dict[str, object]) -> Iterator[Document]:
+    with session.client.stream("/v1/log/verify", query, {}, IDLE_SECONDS) as lines:
+        for line in lines:
+            yield Document(json.loads(line))
 
 
 def _show(session: Session, found: Document) -> None:

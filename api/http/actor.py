@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
+from actors.archiver import ARCHIVER, LogReport
 from actors.cluster.directory import ActorUnreachable, Directory
+from actors.cluster.event_log import make_event_log
 from actors.cluster.links import Router
 from actors.cluster.pools import RECONCILER
 from actors.cluster.shell import ActorShell, Health
@@ -11,13 +13,18 @@ from api import VERSION
 from api.http.app import create_app, serve
 from api.http.schema_platform import CheckView, PoolView
 from api.http.services import PlatformAway, Services
-from events.log.etcd_log import EtcdEventLog
+from events.log.archive.manifest import SegmentManifest
+from events.log.backup.source import EtcdLogSource
+from events.log.blobs import open_blobs
+from events.log.etcd_log import LogLayout
 from events.secrets.keyring import Keyring
 from events.secrets.table import EtcdKeyTable
 from projections.database import Database
 from projections.errors import UnknownProjection
 
 REBUILD_SECONDS = 600.0
+ARCHIVE_SECONDS = 600.0
+REPORT_SECONDS = 30.0  # the first report after a start reads every hot batch
 
 
 class ClusterPlatform:
@@ -58,6 +65,26 @@ class ClusterPlatform:
             return known[name]
         raise ValueError(f"pool {name} has the size {known[name].size} it was started with; see rayfold up --help")
 
+    async def log_report(self) -> LogReport:
+        """From the archiver, which measures it."""
+        try:
+            report: LogReport = await self._directory.call(ARCHIVER, "report", seconds=REPORT_SECONDS)
+        except ActorUnreachable as error:
+            raise PlatformAway(str(error)) from error
+        return report
+
+    async def archive_log(
+        self, partitions: Sequence[int], *, everything: bool
+    ) -> Sequence[tuple[int, SegmentManifest]]:
+        """Have the archiver do it now."""
+        try:
+            made: list[tuple[int, SegmentManifest]] = await self._directory.call(
+                ARCHIVER, "archive", list(partitions), everything, seconds=ARCHIVE_SECONDS
+            )
+        except ActorUnreachable as error:
+            raise PlatformAway(str(error)) from error
+        return made
+
     async def rebuild_projection(self, name: str) -> bool:
         """Have the projector empty a read model and fold it again."""
         try:
@@ -75,13 +102,15 @@ class ApiServer(ActorShell):
     async def open(self) -> None:
         """Listen on the API's port; loopback unless the platform was told otherwise."""
         settings = self.settings
-        event_log = EtcdEventLog(settings.etcd, partitions=settings.partitions)
+        event_log = make_event_log(settings)
         await event_log.open()
+        blobs = open_blobs(settings.log_settings.archive)
         directory = Directory()
         log_token = settings.log_token_file.read_text().strip()
         services = Services(
             commands=Router(event_log=event_log, directory=directory),
             log=event_log,
+            stored=EtcdLogSource(event_log.client, blobs, LogLayout(partitions=settings.partitions)),
             database=Database(settings.database_url),
             logs=LogClient(settings.eventlog_address_file, log_token, node=settings.node),
             keyring=Keyring(table=EtcdKeyTable(event_log.client), master_file=settings.master_key_file),

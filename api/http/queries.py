@@ -157,3 +157,11 @@ class Export(Query):
 
     app: Name | None = None
     team: Name | None = None
+
+
+class VerifyLog(Query):
+    """`since_head`: heads noted earlier, `partition:offset hash` each, with commas between; or hashes alone."""
+
+    partition: int | None = Field(default=None, ge=0)
+    deep: bool = False
+    since_head: str = Field(default="", max_length=8192, pattern="^[0-9a-fA-F:, ]*$")

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from api.http import queries as q
 from api.http import schema as s
 from api.http import schema_debugger as d
+from api.http import schema_log as kept
 from api.http import schema_platform as p
 from api.http import schema_secrets as secret
 from api.http import schema_story as story
@@ -130,7 +131,7 @@ DEBUGGER: tuple[Route, ...] = (
         answer=d.PlatformThenView,
         query=q.ReplayAll,
         reach="token",
-        codes=(404, 503),
+        codes=(404, 429, 503),
         lines=True,
     ),
     _get("replaySteps", "/v1/replay/{stream}/steps", "Event by event.", s.Page[d.StepView], q.Steps, "token"),
@@ -207,7 +208,30 @@ ROUTES: tuple[Route, ...] = (
     ),
     # --- the log ------------------------------------------------------------------------------------------------------
     _get("listEvents", "/v1/events", "Events, past and live.", story.EventPage, q.Events, "token", streams=True),
+    Route(
+        id="verifyLog",
+        method="GET",
+        path="/v1/log/verify",
+        summary="Walk every hash, checksum and offset of the log, partition by partition.",
+        answer=None,
+        query=q.VerifyLog,
+        reach="admin",
+        codes=(429, 503),
+        lines=True,
+    ),
     *DEBUGGER,
+    _get("logStats", "/v1/log", "What the log keeps in etcd and in the archive.", kept.LogView, q.Nothing, "admin"),
+    _command(
+        "archiveLog",
+        "POST",
+        "/v1/log/archive",
+        "Archive now what is old enough.",
+        kept.ArchiveLog,
+        answer=kept.Archived,
+        reach="admin",
+        status=200,
+        seconds=REBUILD_SECONDS,
+    ),
     _page("listOperations", "/v1/operations", "Operations, newest first.", s.OperationView, q.Operations),
     _get(
         "getOperation",

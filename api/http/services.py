@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from actors.archiver import LogReport
 from actors.logs.filter import LineFilter, Query, QueryResult
 from actors.logs.line import LogLine
 from actors.ports import CommandPort
 from api.http.schema_platform import CheckView, PoolView
+from events.log.archive.manifest import SegmentManifest
 from events.log.port import EventLog
+from events.log.verify import VerifiableLog
 from events.secrets.keyring import Keyring
 from projections.database import Database
 
@@ -53,6 +56,16 @@ class Platform(Protocol):
         """Resize a pool; None when there is none of that name. Raises ValueError saying why not."""
         ...
 
+    async def log_report(self) -> LogReport:
+        """How the event log is kept, in etcd and in its archive."""
+        ...
+
+    async def archive_log(
+        self, partitions: Sequence[int], *, everything: bool
+    ) -> Sequence[tuple[int, SegmentManifest]]:
+        """Archive now what may go of these partitions: (partition, segment) each. Raises LogError."""
+        ...
+
     async def rebuild_projection(self, name: str) -> bool:
         """Have a read model deleted and folded again; False when there is none of that name."""
         ...
@@ -60,11 +73,12 @@ class Platform(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Services:
-    """Everything `create_app` needs. `gateway_port`: where this machine's browser reaches the gateway (0: not known
-    yet); `uploads`: the directory of sources, by sha256."""
+    """Everything `create_app` needs. `stored`: the log as it is kept, for its verification; `gateway_port`: where this
+    machine's browser reaches the gateway (0: not known yet); `uploads`: the directory of sources, by sha256."""
 
     commands: CommandPort
     log: EventLog
+    stored: VerifiableLog
     database: Database
     logs: LogReads
     keyring: Keyring

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from yarl import URL
 
+from actors.archiver import LogReport
 from actors.logs.client import LogClient
 from actors.logs.server import EventlogServer
 from actors.logs.store import LogStore
@@ -23,7 +24,11 @@ from api.http.app import create_app, serve
 from api.http.identity import fresh_id
 from api.http.schema_platform import CheckView, PoolView
 from api.http.services import Services
-from events.log.memory import MemoryEventLog
+from events.log.archive.keeper import KeeperStatus
+from events.log.archive.manifest import SegmentManifest
+from events.log.archive.meter import PartitionUse
+from events.log.archive.space import Budget, Space
+from events.log.memory import MemoryEventLog, MemoryStore
 from events.log.records import partition_of
 from events.model.base import Envelope, partition_key
 from events.model.build import Artifact, BuildStatus, FinishBuild
@@ -35,6 +40,7 @@ from events.secrets.master import ensure_master_file
 from events.secrets.table import MemoryKeyTable
 from projections.database import Database
 from projections.projector import Projector
+from tests.events.log.filled import MemorySource
 
 PARTITIONS = 4
 ADMIN = "rfa_" + "0123456789abcdef" * 4
@@ -132,6 +138,7 @@ class Parts:
     def __init__(self) -> None:
         self.ok = True
         self.rebuilt: list[str] = []
+        self.archived: list[tuple[tuple[int, ...], bool]] = []
 
     async def checks(self) -> Sequence[CheckView]:
         return [CheckView(name="reconciler", ok=self.ok, found="here" if self.ok else "away")]
@@ -141,6 +148,29 @@ class Parts:
 
     async def scale_pool(self, name: str, size: int) -> PoolView | None:
         return PoolView(name=name, size=size, running=1) if name == "builder" else None
+
+    async def log_report(self) -> LogReport:
+        space = Space(quota_bytes=1 << 31, in_use=1 << 30, file=1 << 30, no_space=False)
+        use = PartitionUse(
+            partition=0, tail=900, first_hot=800, hot_batches=10, hot_bytes=5000, hot_events=100, segments=2,
+            segment_bytes=40_000, snapshot_offset=850,
+        )  # fmt: skip
+        return LogReport(
+            budget=Budget(quota_bytes=1 << 31),
+            status=KeeperStatus(space=space, refusing=False, warned=False, last_archived_at=1_700_000_000_000_000),
+            members=[],
+            uses=[use],
+            owners=[("supervisor-0", 3)],
+            archive="/archive",
+        )
+
+    async def archive_log(self, partitions: Sequence[int], *, everything: bool) -> list[tuple[int, SegmentManifest]]:
+        self.archived.append((tuple(partitions), everything))
+        manifest = SegmentManifest(
+            base=0, end=800, location="segments/00/x", sha256="ab" * 32, bytes=40_000, events=800, t_min=1, t_max=2,
+            first_previous="", last_hash="cd" * 32,
+        )  # fmt: skip
+        return [(partition, manifest) for partition in partitions]
 
     async def rebuild_projection(self, name: str) -> bool:
         self.rebuilt.append(name)
@@ -166,6 +196,7 @@ class House:
         self.parts = parts
         self.data = data
         self.log: MemoryEventLog
+        self.store: MemoryStore
         self.logs: LogClient
         self.stop_server: Callable[[], Awaitable[None]]
 
@@ -281,7 +312,8 @@ class House:
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[House]:
     """The platform with a team `default` that has nothing yet."""
-    log, world, parts = MemoryEventLog(partitions=PARTITIONS), World(), Parts()
+    store = MemoryStore(PARTITIONS)
+    log, world, parts = MemoryEventLog(partitions=PARTITIONS, store=store), World(), Parts()
     await log.open()
     supervisor = Supervisor(name="s1", event_log=log, nodes=world)
     world.supervisor = supervisor
@@ -297,6 +329,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     services = Services(
         commands=supervisor,
         log=log,
+        stored=MemorySource(store),
         database=database,
         logs=lines,
         keyring=keyring,
@@ -312,7 +345,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     try:
         async with aiohttp.ClientSession() as session:
             running = House(url=f"http://127.0.0.1:{port}", session=session, world=world, parts=parts, data=tmp_path)
-            running.log, running.logs, running.stop_server = log, lines, runner.cleanup
+            running.log, running.store, running.logs, running.stop_server = log, store, lines, runner.cleanup
             await running.team("default")
             yield running
     finally:

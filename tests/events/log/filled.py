@@ -5,6 +5,8 @@ Works on any `HotStore`, so on memory and on etcd alike.
 
 from collections.abc import Sequence
 
+import msgspec
+
 from events.log.archive.manifest import SegmentManifest
 from events.log.archive.segment import encode_segment
 from events.log.blobs import BlobStore
@@ -71,7 +73,9 @@ class MemorySource:
         return await self.store.tail_hint(partition)
 
     async def snapshot(self, partition: int) -> SnapshotRef | None:
-        return self.snapshots.get(partition)
+        record = self.store.partitions[partition].snapshot.record
+        found = None if record is None else msgspec.json.decode(record, type=SnapshotRef)
+        return self.snapshots.get(partition, found)
 
     def hot_place(self, partition: int) -> str:
         return f"memory p/{partition:02d}/b/"
