@@ -58,6 +58,7 @@ def pools(settings: PlatformSettings) -> list[Pool]:
         Pool(name="gateway", actor="actors.gateway.actor:GatewayNode"),
         Pool(name="node", actor="actors.node.actor:NodeAgent", per_node=True),
         Pool(name="builder", actor="actors.builder.actor:Builder", size=settings.builders),
+        Pool(name="archiver", actor="actors.archiver:Archiver"),
         Pool(name="projector", actor="actors.projector:Projector"),
         Pool(name="api", actor="api.http.actor:ApiServer"),
     ]

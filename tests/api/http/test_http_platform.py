@@ -36,6 +36,20 @@ async def test_health_readiness_status_and_measures(house: House) -> None:
     assert 'rayfold_api_requests_total{operation="createTeam",status="201"} 1.0' in text
 
 
+async def test_how_the_log_is_kept_and_archiving_now(house: House) -> None:
+    found = (await house.get("/v1/log")).json
+    assert (found["space"]["share"], found["space"]["refusing"], found["archive"]) == (0.5, False, "/archive")
+    [partition] = found["partitions"]
+    assert (partition["tail"], partition["archived_through"], partition["owner"]) == (900, 799, "supervisor-0")
+    made = (await house.post("/v1/log/archive", {"all": True})).json["segments"]
+    assert [segment["partition"] for segment in made] == [0, 1, 2, 3]
+    assert (await house.post("/v1/log/archive", {"partition": 2})).json["segments"][0]["end"] == 800
+    assert house.parts.archived == [((0, 1, 2, 3), True), ((2,), False)]
+    assert (await house.post("/v1/log/archive", {"partition": 4})).status == 404
+    text = (await house.get("/metrics")).text
+    assert 'rayfold_log_archived_through{partition="0"} 799.0' in text and "rayfold_log_quota_used_share 0.5" in text
+
+
 async def test_pools_and_projections(house: House) -> None:
     assert (await house.get("/v1/pools")).json["items"] == [{"name": "builder", "size": 1, "running": 1}]
     assert (await house.call("PATCH", "/v1/pools/builder", {"size": 3})).json["size"] == 3
