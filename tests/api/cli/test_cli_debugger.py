@@ -211,10 +211,11 @@ def test_what_cannot_be_done_says_what_to_do(run: Run, words: list[str], code: i
 class Terminal:
     """A command with a terminal of its own: type a line, read up to what should come."""
 
-    def __init__(self, *words: str) -> None:
+    def __init__(self, *words: str, colour: bool = True) -> None:
         self._master, slave = pty.openpty()
         environment = {**os.environ, "TERM": "xterm", "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
         environment.pop("NO_COLOR", None)
+        environment |= {} if colour else {"NO_COLOR": "1"}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "api.cli", *words], stdin=slave, stdout=slave, stderr=slave, env=environment
         )
@@ -266,6 +267,15 @@ def test_a_walk_through_a_history_goes_both_ways(file: str) -> None:
     assert '"status": "absent"' in terminal.type("b", f"(1{prompt}")
     assert '"status": "active"' in terminal.type("a", f"(1{prompt}")
     assert "q: quit" in terminal.type("what?", f"(1{prompt}")
+    assert terminal.end("q") == 0
+
+
+def test_nothing_is_coloured_for_those_who_want_none(file: str) -> None:
+    terminal = Terminal("replay", "shop", "--step", "--from", str(SETTINGS), "--file", file, colour=False)
+
+    told = terminal.until(f"({SETTINGS} of {LAST}) ")
+
+    assert '+ spec.config.EARLY: "1"' in told and "\x1b[3" not in told
     assert terminal.end("q") == 0
 
 

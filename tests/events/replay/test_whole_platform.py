@@ -1,9 +1,11 @@
 """The whole platform at a time, and an app between two."""
 
+from collections.abc import AsyncIterator
+
 import pytest
 
 from events.log.memory import MemoryEventLog
-from events.log.records import StoredEvent
+from events.log.records import Position, StoredEvent
 from events.model.team import TeamTokenIssued
 from events.replay.appdiff import app_diff, app_streams
 from events.replay.errors import NoSuchStream
@@ -85,6 +87,34 @@ async def test_the_total_order_is_by_revision_and_keeps_each_partitions_own() ->
     for partition in range(log.partitions):
         offsets = [s.position.offset for s in ordered if s.position.partition == partition]
         assert offsets == list(range(len(offsets)))
+
+
+class Listed:
+    """A past of two partitions, the older half of one of which has lost its revisions to an archive."""
+
+    partitions = 2
+
+    def __init__(self, events: list[StoredEvent]) -> None:
+        self._events = events
+
+    async def read(
+        self, partition: int, from_offset: int, *, stream: str | None = None
+    ) -> AsyncIterator[list[StoredEvent]]:
+        for stored in self._events:
+            if stored.position.partition == partition:
+                yield [stored]
+
+
+async def test_archived_events_come_first_and_stay_in_their_partitions_order() -> None:
+    record = tell_everything()[0]
+    places = [((0, 0), 0), ((0, 1), 0), ((0, 2), 7), ((0, 3), 9), ((1, 0), 4), ((1, 1), 8), ((1, 2), 9)]
+    past = Listed([StoredEvent(Position(*position), revision, record) for position, revision in places])
+
+    ordered = [(tuple(stored.position), stored.revision) async for stored in in_total_order(past)]
+
+    assert ordered == [((0, 0), 0), ((0, 1), 0), ((1, 0), 4), ((0, 2), 7), ((1, 1), 8), ((0, 3), 9), ((1, 2), 9)]
+    only = [stored.position.partition async for stored in in_total_order(past, {1})]
+    assert only == [1, 1, 1]
 
 
 async def _anything(stream: str) -> bool:
