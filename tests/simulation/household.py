@@ -195,7 +195,7 @@ class Household:
         log = await self.opened(process)
         chance = self.world.chance
         while True:
-            await asyncio.sleep(0.5 * chance.random())
+            await asyncio.sleep(1.5 * chance.random())
             partition = int(chance.random() * self.plan.partitions)
             try:
                 start = int(chance.random() * (await log.tail(partition) + 1))
@@ -278,7 +278,7 @@ class _Owner:
         while not self._ended:
             command = work.take(client, self._writer.partition)
             if command is None:
-                await asyncio.sleep(0.05 * (0.5 + chance.random()))
+                await asyncio.sleep(0.3 * (0.5 + chance.random()))
             elif await self._send(command):
                 work.done(client, command)
                 await asyncio.sleep(self._house.plan.think_s * 2 * chance.random())

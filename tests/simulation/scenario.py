@@ -21,6 +21,7 @@ from tests.simulation.world import Process, Stuck, World
 
 TROUBLE_S = 20.0
 """How long the world is bad at most; then it heals, and what is left to do must come to an end."""
+AFTERMATH_S = 6.0
 HEALED_WITHIN_S = 600.0
 KEYS = Keys(SETTINGS.namespace)
 
@@ -75,15 +76,15 @@ def draw_plan(chance: random.Random) -> Plan:
         commands=chance.randint(8, 30),
         streams=chance.randint(1, 5),
         clients=chance.randint(1, 5),
-        think_s=chance.choice((0.0, 0.1, 1.0)),
+        think_s=chance.choice((0.0, 0.1, 0.5)),
         force=chance.choice((0.0, 0.3, 0.6)),
         tenure_s=chance.choice((0.5, 3.0, 30.0)),
         repeat=chance.choice((0.0, 0.2)),
         # Some followers have nothing but their watch to hear by.
         recheck_s=chance.choice((2.0, 10.0, 100_000.0)),
-        compact_every_s=chance.choice((0.3, 2.0, 10.0)),
+        compact_every_s=chance.choice((0.8, 2.0, 10.0)),
         archivers=chance.choice((0, 1, 1, 2)),
-        archive_every_s=chance.choice((0.1, 0.5, 3.0)),
+        archive_every_s=chance.choice((0.2, 1.0, 4.0)),
         retain_s=chance.choice((0.0, 0.0, 1.0)),
         segment_bytes=chance.choice((1, 1000, 4000)),
     )
@@ -143,7 +144,11 @@ class _Scenario:
             if world.chance.random() < 0.4:
                 self._again(kind, world.chance.choice((0.5, 2.0, 6.0)))
         world.at(world.now + TROUBLE_S * world.chance.random(), self._heal)
-        world.run(lambda: self.house.work.left == 0 and not self._troubled, TROUBLE_S + HEALED_WITHIN_S)
+        world.run(lambda: self.house.work.left == 0, TROUBLE_S + HEALED_WITHIN_S)
+        # What was late may still come; then nothing more befalls anybody.
+        calm_at = world.now + AFTERMATH_S * world.chance.random()
+        world.at(calm_at, self._heal)
+        world.run(lambda: world.now >= calm_at, 2 * AFTERMATH_S)
         self.house.closing = True
         world.run(self._followers_are_there, HEALED_WITHIN_S)
         for name in self.followers:
@@ -282,6 +287,8 @@ class _Scenario:
 
     def _heal(self) -> None:
         """From now on nothing befalls anybody; what is under way already may still arrive late."""
+        if not self._troubled:
+            return
         self.world.note("the world heals")
         self._troubled = False
         self.server.weather.lost_request = self.server.weather.lost_reply = 0.0

@@ -20,7 +20,7 @@ from tests.simulation.world import Process, World
 
 pytestmark = pytest.mark.servers
 
-ROUNDS = 12
+ROUNDS = 8
 MANY_ROUNDS = 300
 OPERATIONS = 60
 KEYS = [f"k{n}" for n in range(6)]
