@@ -29,6 +29,7 @@ from events.log.embedded import EmbeddedEtcd
 from events.log.errors import LogError
 from events.log.etcd_client import EtcdClient
 from events.log.etcd_connection import EtcdSettings
+from events.log.keys import Keys
 
 READY_SECONDS = 90.0
 WATCH_SECONDS = 0.5
@@ -169,6 +170,7 @@ class _Keeper:
         ray = asyncio.create_task(asyncio.to_thread(self._ray.ensure))
         try:
             etcd = await self._etcd_settings()
+            await _refuse_half_a_log(etcd)
             settings = place.make_settings(
                 self._data, self._config, etcd, api_port=self._ports[0], gateway_port=self._ports[1]
             )
@@ -262,6 +264,14 @@ class _Keeper:
                 elif time.monotonic() - silent_since > HEARTBEAT_GRACE_SECONDS:
                     await self._boot()
                     silent_since = None
+
+
+async def _refuse_half_a_log(etcd: EtcdSettings) -> None:
+    """Every actor would refuse it too, but only after a minute of trying."""
+    async with EtcdClient(etcd) as client:
+        if await client.get(Keys(etcd.namespace).restore) is not None:
+            raise NotStarted("expected a whole log, found a restore that has not ended; run it again: rayfold backup "
+                             "restore FILE")  # fmt: skip
 
 
 async def _until(told: "asyncio.Future[int]") -> None:
