@@ -8,6 +8,8 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
+import grpc.aio
+
 from events.log.errors import EtcdRefused, LogUnavailable
 
 if TYPE_CHECKING:
@@ -73,13 +75,15 @@ async def cut_clients(run: "Nemesis") -> None:
 async def move_leader(run: "Nemesis") -> None:
     await run.cluster.all_agree()
     leader = await run.cluster.leader()
-    await run.cluster.move_leader(run.random.choice([m for m in run.cluster.members if m != leader]))
+    with contextlib.suppress(grpc.aio.AioRpcError):  # it lost the lead by itself, or the other one was not ready
+        await run.cluster.move_leader(run.random.choice([m for m in run.cluster.members if m != leader]))
 
 
 async def compact(run: "Nemesis") -> None:
     """Away goes all that a watch could resume from, under the readers' hands."""
     async with run.cluster.client(await run.cluster.leader()) as client:
-        await client.compact(await client.revision())
+        with contextlib.suppress(LogUnavailable, EtcdRefused):  # the leader left, or nothing was written since the last
+            await client.compact(await client.revision())
 
 
 async def full_quota(run: "Nemesis") -> None:
