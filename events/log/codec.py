@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import msgspec
 import zstandard
 
-from events.log.columns import Facts, decode_facts_section, encode_columns, join_envelopes
+from events.log.columns import Facts, decode_facts_section, encode_columns, facts_of, join_envelopes
 from events.log.errors import CorruptBatch, InvalidAppend
 from events.log.records import EventRecord, Position
 
@@ -108,7 +108,6 @@ _record_decoder = msgspec.msgpack.Decoder(EventRecord)
 _records_decoder = msgspec.msgpack.Decoder(list[EventRecord])
 _header_decoder = msgspec.msgpack.Decoder(BatchHeader)
 _fold_header_decoder: "msgspec.msgpack.Decoder[BatchHeader]" = msgspec.msgpack.Decoder(_FoldHeader)
-_compressor = zstandard.ZstdCompressor(level=1)
 _threads = threading.local()
 
 
@@ -201,7 +200,7 @@ def decode_facts(value: bytes, at: Position) -> Facts:
     """Only what a fold needs: about a third of the work of `decode_batch`. Raises CorruptBatch naming `at`."""
     header, body = _checked_body(value, at, _fold_header_decoder)
     try:
-        return _facts(header, body) if header.format != 1 else _facts_of_rows(header, _decode_rows(header, body))
+        return _facts(header, body) if header.format != 1 else facts_of(_decode_rows(header, body), base=header.base)
     except _UNDECODABLE as error:
         raise CorruptBatch(at, f"its body cannot be decoded: {error}") from error
 
@@ -237,18 +236,6 @@ def _decode_rows(header: BatchHeader, body: memoryview) -> list[EventRecord]:
     return records
 
 
-def _facts_of_rows(header: BatchHeader, records: Sequence[EventRecord]) -> Facts:
-    return Facts(
-        base=header.base,
-        streams=[record.stream for record in records],
-        versions=[record.version for record in records],
-        types=[record.type for record in records],
-        schema_versions=[record.schema_version for record in records],
-        times=[record.at for record in records],
-        bodies=[record.body for record in records],
-    )
-
-
 def _split(
     value: bytes, at: Position, decoder: "msgspec.msgpack.Decoder[BatchHeader]" = _header_decoder
 ) -> tuple[BatchHeader, int, memoryview]:
@@ -277,7 +264,8 @@ def _compress(facts: bytes, envelopes: bytes) -> tuple[str, bytes, bytes]:
     """Both sections by themselves, so that a fold need not unpack the envelopes; both or neither."""
     plain = len(facts) + len(envelopes)
     if plain >= COMPRESS_FROM_BYTES:
-        packed = _compressor.compress(facts), _compressor.compress(envelopes)
+        compressor = _compressor()
+        packed = compressor.compress(facts), compressor.compress(envelopes)
         if sum(map(len, packed)) <= COMPRESS_MUST_SAVE * plain:
             return _ZSTD, *packed
     return _PLAIN, facts, envelopes
@@ -296,6 +284,14 @@ def _decompress(header: BatchHeader, stored: memoryview, size: int) -> bytes:
     if zstandard.frame_content_size(stored) != size:
         raise ValueError("its compressed size differs from the header's")
     return _decompressor().decompress(stored, max_output_size=size)
+
+
+def _compressor() -> zstandard.ZstdCompressor:
+    """This thread's own, as `_decompressor` is."""
+    if not hasattr(_threads, "compressor"):
+        _threads.compressor = zstandard.ZstdCompressor(level=1)
+    own: zstandard.ZstdCompressor = _threads.compressor
+    return own
 
 
 def _decompressor() -> zstandard.ZstdDecompressor:

@@ -40,22 +40,51 @@ class EnvelopeColumns(msgspec.Struct, frozen=True, array_like=True, kw_only=True
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of a batch that a fold needs, as columns of equal length; `bodies` undecoded, `times` in microseconds.
+    """The part of a batch that a fold needs, as columns of equal length. Event i has the offset `base + i`.
 
-    Event i has the offset `base + i`.
+    Streams and types are dictionaries: their names, and per event the index of its name. `after`: microseconds after
+    `t_min`. `bodies` are undecoded.
     """
 
     base: int
-    streams: list[str]
-    versions: list[int]
-    types: list[str]
-    schema_versions: list[int]
-    times: list[int]
-    bodies: list[msgspec.Raw]
+    t_min: int
+    stream_names: Sequence[str]
+    stream_of: Sequence[int]
+    versions: Sequence[int]
+    type_names: Sequence[str]
+    type_of: Sequence[int]
+    schema_versions: Sequence[int]
+    after: Sequence[int]
+    bodies: Sequence[msgspec.Raw]
 
     def __len__(self) -> int:
-        return len(self.streams)
+        return len(self.bodies)
 
+    @property
+    def streams(self) -> list[str]:
+        """Per event."""
+        return [self.stream_names[index] for index in self.stream_of]
+
+    @property
+    def types(self) -> list[str]:
+        """Per event."""
+        return [self.type_names[index] for index in self.type_of]
+
+    @property
+    def times(self) -> list[int]:
+        """Per event, microseconds UTC."""
+        return [self.t_min + after for after in self.after]
+
+    def between(self, first: int, end: int) -> "Facts":
+        """Those from index `first` on and before `end`."""
+        return msgspec.structs.replace(
+            self,
+            base=self.base + first,
+            **{name: getattr(self, name)[first:end] for name in _PER_EVENT},
+        )
+
+
+_PER_EVENT = ("stream_of", "versions", "type_of", "schema_versions", "after", "bodies")
 
 T = TypeVar("T", str, int)
 
@@ -96,20 +125,44 @@ def encode_columns(
 def decode_facts_section(section: bytes, *, base: int, count: int, streams: Sequence[str], t_min: int) -> Facts:
     """Read the first section. Raises msgspec.MsgspecError, IndexError or ValueError if it does not hold `count`."""
     columns = _facts_decoder.decode(section)
+    type_names, type_of = columns.types
     facts = Facts(
         base=base,
-        streams=[streams[index] for index in columns.streams],
+        t_min=t_min,
+        stream_names=streams,
+        stream_of=columns.streams,
         versions=columns.versions,
-        types=_expand(columns.types, count),
+        type_names=type_names,
+        type_of=type_of or _implied(type_names, count),
         schema_versions=_expand(columns.schema_versions, count),
-        times=[t_min + after for after in columns.times],
+        after=columns.times,
         bodies=columns.bodies,
     )
-    lengths = {len(facts.streams), len(facts.versions), len(facts.types), len(facts.schema_versions),
-               len(facts.times), len(facts.bodies)}  # fmt: skip
+    lengths = {len(getattr(facts, name)) for name in _PER_EVENT}
     if lengths != {count}:
         raise ValueError(f"its header counts {count} records, its columns hold {sorted(lengths)}")
+    # An index beyond its names would be found only in the middle of a fold.
+    if max(facts.stream_of) >= len(streams) or max(facts.type_of) >= len(type_names) or min(facts.stream_of) < 0:
+        raise ValueError("an index points beyond its names")
     return facts
+
+
+def facts_of(records: Sequence[EventRecord], *, base: int) -> Facts:
+    """The facts of whole records, which begin at offset `base`."""
+    streams = {name: index for index, name in enumerate(dict.fromkeys(record.stream for record in records))}
+    types = {name: index for index, name in enumerate(dict.fromkeys(record.type for record in records))}
+    return Facts(
+        base=base,
+        t_min=0,
+        stream_names=list(streams),
+        stream_of=[streams[record.stream] for record in records],
+        versions=[record.version for record in records],
+        type_names=list(types),
+        type_of=[types[record.type] for record in records],
+        schema_versions=[record.schema_version for record in records],
+        after=[record.at for record in records],
+        bodies=[record.body for record in records],
+    )
 
 
 def join_envelopes(facts: Facts, section: bytes, commands: Sequence[str]) -> list[EventRecord]:
@@ -117,9 +170,10 @@ def join_envelopes(facts: Facts, section: bytes, commands: Sequence[str]) -> lis
     count = len(facts)
     columns = _envelope_decoder.decode(section)
     command_ids = _replaced(commands, columns.command_ids)
-    event_ids = [f"{stream}@{version}" for stream, version in zip(facts.streams, facts.versions, strict=True)]
+    streams = facts.streams
+    event_ids = [f"{stream}@{version}" for stream, version in zip(streams, facts.versions, strict=True)]
     rows = zip(
-        facts.streams,
+        streams,
         facts.versions,
         facts.types,
         facts.schema_versions,
@@ -145,6 +199,11 @@ def _dictionary(column: Sequence[T]) -> tuple[list[T], list[int]]:
     for index, value in enumerate(table):
         table[value] = index
     return list(table), list(map(table.__getitem__, column))
+
+
+def _implied(values: Sequence[str], count: int) -> Sequence[int]:
+    """The indexes that `_dictionary` left out: one value for all, or each event its own."""
+    return [0] * count if len(values) == 1 else range(len(values))
 
 
 def _expand(column: tuple[list[T], list[int]], count: int) -> list[T]:

@@ -3,7 +3,8 @@
 The result is by definition that of `registry.fold`; must not know where batches come from nor who owns a partition.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ import msgspec
 from events.log.columns import Facts
 from events.log.errors import LogBroken
 from events.log.snapshots.contents import CorruptSnapshot, Snapshot, StreamEntry
+from events.model.base import Event
 from events.model.registry import AGGREGATES, BODY_DECODERS, aggregate_of, decode_body, kind_of
 
 _encoder = msgspec.msgpack.Encoder()
@@ -56,27 +58,51 @@ class PartitionFold:
         skip = self.next_offset - facts.base
         if skip < 0:
             raise LogBroken(f"expected a batch that holds offset {self.next_offset}, found one from {facts.base} on")
-        columns = (facts.streams, facts.versions, facts.types, facts.schema_versions, facts.times, facts.bodies)
         if skip:
-            columns = tuple(column[skip:] for column in columns)  # type: ignore[assignment]
-        states, decoders = self.states, BODY_DECODERS
-        offset = self.next_offset
-        for stream, version, event_type, schema_version, at, body in zip(*columns, strict=True):
-            folded = states.get(stream)
-            if folded is None:
-                folded = states[stream] = Folded(stream)
+            facts = facts.between(skip, len(facts))
+        if len(facts):
+            self._add(facts)
+
+    def _add(self, facts: Facts) -> None:
+        """Looks up a stream, and how to read a type, once a batch and not once an event."""
+        streams = [self.states.get(name) or self._begin(name) for name in facts.stream_names]
+        readers, reader_of = _readers(facts)
+        offset, t_min = self.next_offset, facts.t_min
+        columns = zip(facts.stream_of, facts.versions, reader_of, facts.after, facts.bodies, strict=True)
+        for stream, version, reader, after, body in columns:
+            folded = streams[stream]
             if version != folded.version + 1:
-                raise _gap(stream, folded, version, offset)
-            known = decoders.get(event_type)
-            if known is not None and known[1] == schema_version:
-                event = known[0](body)
-            else:
-                event = decode_body(event_type, schema_version, body)
-            folded.state = folded.apply(folded.state, event, at)
+                raise _gap(facts.stream_names[stream], folded, version, offset)
+            folded.state = folded.apply(folded.state, readers[reader](body), t_min + after)
             folded.version = version
             folded.last_offset = offset
             offset += 1
         self.next_offset = offset
+
+    def _begin(self, stream: str) -> Folded:
+        folded = self.states[stream] = Folded(stream)
+        return folded
+
+
+_Reader = Callable[[msgspec.Raw], Event]
+
+
+def _readers(facts: Facts) -> tuple[list[_Reader], Sequence[int]]:
+    """How to read each kind of body, and per event which of them is its own."""
+    versions = set(facts.schema_versions)
+    if len(versions) == 1:
+        [version] = versions
+        return [_reader(name, version) for name in facts.type_names], facts.type_of
+    pairs = list(zip(facts.type_of, facts.schema_versions, strict=True))
+    index = {pair: at for at, pair in enumerate(dict.fromkeys(pairs))}
+    return [_reader(facts.type_names[of], version) for of, version in index], [index[pair] for pair in pairs]
+
+
+def _reader(event_type: str, schema_version: int) -> _Reader:
+    known = BODY_DECODERS.get(event_type)
+    if known is not None and known[1] == schema_version:
+        return known[0]
+    return partial(decode_body, event_type, schema_version)
 
 
 def snapshot_entries(streams: Iterable[tuple[str, msgspec.Struct, int, int]]) -> Iterator[StreamEntry]:

@@ -10,7 +10,6 @@ import msgspec
 
 from events.log.chain import ChainCheck
 from events.log.codec import decode_facts
-from events.log.columns import Facts
 from events.log.records import Position
 from events.log.snapshots.contents import CorruptSnapshot, open_snapshot
 from events.log.store import StoredBatch
@@ -50,22 +49,8 @@ async def _fold_until(source: ChainSource, partition: int, offset: int) -> Parti
 def _add(fold: PartitionFold, partition: int, batches: Sequence[StoredBatch], offset: int) -> None:
     for batch in batches:
         facts = decode_facts(batch.value, Position(partition, batch.base))
-        fold.add(_first(facts, offset - facts.base))
-
-
-def _first(facts: Facts, count: int) -> Facts:
-    """The first `count` events of a batch: a snapshot may end within one."""
-    if count >= len(facts):
-        return facts
-    return Facts(
-        base=facts.base,
-        streams=facts.streams[:count],
-        versions=facts.versions[:count],
-        types=facts.types[:count],
-        schema_versions=facts.schema_versions[:count],
-        times=facts.times[:count],
-        bodies=facts.bodies[:count],
-    )
+        # A snapshot may end within a batch.
+        fold.add(facts.between(0, min(len(facts), offset - facts.base)))
 
 
 def _difference(kept: PartitionFold, folded: PartitionFold) -> str:
