@@ -76,15 +76,15 @@ def draw_plan(chance: random.Random) -> Plan:
         commands=chance.randint(8, 30),
         streams=chance.randint(1, 5),
         clients=chance.randint(1, 5),
-        think_s=chance.choice((0.0, 0.1, 0.5)),
+        think_s=chance.choice((0.0, 0.2, 0.6)),
         force=chance.choice((0.0, 0.3, 0.6)),
         tenure_s=chance.choice((0.5, 3.0, 30.0)),
         repeat=chance.choice((0.0, 0.2)),
         # Some followers have nothing but their watch to hear by.
         recheck_s=chance.choice((2.0, 10.0, 100_000.0)),
         compact_every_s=chance.choice((0.8, 2.0, 10.0)),
-        archivers=chance.choice((0, 1, 1, 2)),
-        archive_every_s=chance.choice((0.2, 1.0, 4.0)),
+        archivers=chance.choice((0, 1, 2, 2)),
+        archive_every_s=chance.choice((0.1, 0.3, 2.0)),
         retain_s=chance.choice((0.0, 0.0, 1.0)),
         segment_bytes=chance.choice((1, 1000, 4000)),
     )

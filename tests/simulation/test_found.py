@@ -1,11 +1,14 @@
 """Defects that the simulation found, each played again step by step."""
 
+from events.log.archive.archiver import ArchivePolicy, Archiver, Reach
 from events.log.errors import LogUnavailable, PartitionOwned
 from events.log.etcd_claim import win_claim
 from events.log.etcd_client import EtcdClient
 from events.log.etcd_wire import KeyValue, TxnResult
 from events.log.keys import Keys
+from events.log.memory import MemoryEventLog, MemoryStore
 from events.log.store import StoredBatch
+from tests.events.log.contract import event
 from tests.simulation.etcd_model import EtcdModel
 from tests.simulation.server import SETTINGS, SimulatedServer, Weather
 from tests.simulation.world import Process, World
@@ -52,3 +55,25 @@ def test_a_claim_whose_reply_was_lost_does_not_take_its_successors_epoch() -> No
         world.run(task.done, 60.0)
     assert world.errors == []
     assert outcome == [2, "b owns it"]
+
+
+async def test_an_archiver_that_another_overtook_finds_no_hole() -> None:
+    """Between the mark and the page, the other one archived and deleted what the page was to begin with."""
+    store = MemoryStore(1)
+    writer = await MemoryEventLog(partitions=1, store=store).claim(0, "a")
+    for n in range(1, 9):
+        await writer.append(f"c{n}", [event("s/1", n)])
+    everything, policy = Reach(young=True, small=True), ArchivePolicy(segment_bytes=1)
+    other = Archiver(hot=store, blobs=store.blobs, policy=policy)
+
+    class Overtaken(MemoryStore):
+        def __init__(self) -> None:
+            self.__dict__ = store.__dict__
+
+        async def page(self, partition: int, base: int) -> list[StoredBatch]:
+            await other.step(0, everything)
+            return await store.page(partition, base)
+
+    overtaken = Archiver(hot=Overtaken(), blobs=store.blobs, policy=policy)
+    assert await overtaken.step(0, everything) is None, "it was the other's turn"
+    assert await other.step(0, everything) is not None

@@ -17,8 +17,6 @@ from tests.simulation.scenario import run_seed
 PROJECT = Path(__file__).resolve().parents[2]
 SEEDS = 200
 BLOCK = 25
-REGRESSIONS = [235, 347, 4491]
-"""Seeds that once failed; docs/correctness.md says why."""
 
 
 def _run(seed: int) -> None:
@@ -38,11 +36,6 @@ def test_no_seed_breaks_a_guarantee(first: int) -> None:
 def test_no_seed_of_many_breaks_a_guarantee(first: int) -> None:
     for seed in range(first, first + 400):
         _run(seed)
-
-
-@pytest.mark.parametrize("seed", REGRESSIONS)
-def test_what_once_failed_does_not_again(seed: int) -> None:
-    _run(seed)
 
 
 def test_a_seed_is_one_history_byte_for_byte() -> None:
