@@ -3,6 +3,7 @@
 import hashlib
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -34,6 +35,18 @@ bodies = st.recursive(
 )
 
 
+# What columns leave out where it follows from other fields, and what they keep in a dictionary.
+unusual = st.sampled_from(
+    [
+        {},
+        {"event_id": "e-1", "correlation_id": "ä", "type": "Moved"},
+        {"command_id": "other", "causation_id": "other", "actor": "ada"},
+        {"causation_id": "c0", "schema_version": 0},
+        {"causation_id": "s/1@4", "schema_version": 3, "traceparent": "00-1-2-01"},
+    ]
+)
+
+
 @st.composite
 def commands(draw: st.DrawFn) -> list[tuple[str, list[EventRecord]]]:
     versions: dict[str, int] = {}
@@ -48,13 +61,7 @@ def commands(draw: st.DrawFn) -> list[tuple[str, list[EventRecord]]]:
                     event(stream, versions[stream]),
                     at=draw(st.integers(0, 2**62)),
                     reason=draw(text),
-                    event_id=draw(st.sampled_from([f"{stream}@{versions[stream]}", "e-1"])),
-                    command_id=draw(st.sampled_from([f"c{number}", "other"])),
-                    causation_id=draw(st.sampled_from([f"c{number}", "", "s/1@4"])),
-                    correlation_id=draw(text),
-                    actor=draw(st.sampled_from(["ada", "platform"])),
-                    type=draw(st.sampled_from(["Noted", "Moved", "Gone"])),
-                    schema_version=draw(st.integers(0, 3)),
+                    **{"event_id": f"{stream}@{versions[stream]}", **draw(unusual)},
                     body=msgspec.Raw(msgspec.msgpack.encode(draw(bodies))),
                 )
             )
@@ -196,3 +203,17 @@ def test_the_body_is_compressed_when_it_pays() -> None:
 def test_small_bodies_stay_plain() -> None:
     header = decode_header(encode([("c", [event("s/1", 1)])]), Position(2, 7))
     assert header.compression == ""
+
+
+def test_batches_are_encoded_and_decoded_in_many_threads_at_once() -> None:
+    made = [
+        [(f"c{n}", [event(f"s/{worker}", n, "the same words again " * 20)]) for n in range(1, 65)]
+        for worker in range(8)
+    ]
+
+    def round_trip(worker: int) -> bool:
+        flat = [record for _, events in made[worker] for record in events]
+        return all(decode_batch(encode(made[worker]), Position(2, 7))[1] == flat for _ in range(20))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(round_trip, range(8)))
