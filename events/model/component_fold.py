@@ -237,30 +237,28 @@ def _on_instance_starting(state: ComponentState, event: InstanceStarting, at: in
     )
 
 
-def _with_instance(state: ComponentState, instance: Instance) -> ComponentState:
-    return _replace(state, version=state.version + 1, instances={**state.instances, instance.id: instance})
+def _change_instance(state: ComponentState, instance: str, **changes: Any) -> ComponentState:
+    known = state.instances.get(instance)
+    if known is None:
+        return _counted(state)
+    instances = {**state.instances, instance: _replace(known, **changes)}
+    return _replace(state, version=state.version + 1, instances=instances)
 
 
 def _on_instance_started(state: ComponentState, event: InstanceStarted, at: int) -> ComponentState:
-    known = state.instances.get(event.instance)
-    if known is None:
-        return _counted(state)
-    started = InstanceStatus.STARTED
-    return _with_instance(state, _replace(known, status=started, host=event.host, port=event.port, pid=event.pid))
+    return _change_instance(
+        state, event.instance, status=InstanceStatus.STARTED, host=event.host, port=event.port, pid=event.pid
+    )
 
 
 def _on_instance_ready(state: ComponentState, event: InstanceReady, at: int) -> ComponentState:
-    known = state.instances.get(event.instance)
-    if known is None:
-        return _counted(state)
-    return _with_instance(state, _replace(known, status=InstanceStatus.READY, ready_at=at))
+    return _change_instance(state, event.instance, status=InstanceStatus.READY, ready_at=at)
 
 
 def _on_instance_unready(state: ComponentState, event: InstanceUnready, at: int) -> ComponentState:
-    known = state.instances.get(event.instance)
-    if known is None:
-        return _counted(state)
-    return _with_instance(state, _replace(known, status=InstanceStatus.UNREADY, reason=event.reason, lines=event.lines))
+    return _change_instance(
+        state, event.instance, status=InstanceStatus.UNREADY, reason=event.reason, lines=event.lines
+    )
 
 
 def _on_instance_exited(state: ComponentState, event: InstanceExited, at: int) -> ComponentState:
@@ -289,10 +287,7 @@ def _on_instance_exited(state: ComponentState, event: InstanceExited, at: int) -
 
 
 def _on_instance_stopping(state: ComponentState, event: InstanceStopping, at: int) -> ComponentState:
-    known = state.instances.get(event.instance)
-    if known is None:
-        return _counted(state)
-    return _with_instance(state, _replace(known, status=InstanceStatus.STOPPING, reason=event.reason))
+    return _change_instance(state, event.instance, status=InstanceStatus.STOPPING, reason=event.reason)
 
 
 def _on_instance_stopped(state: ComponentState, event: InstanceStopped, at: int) -> ComponentState:
@@ -306,12 +301,7 @@ def _on_endpoints_changed(state: ComponentState, event: EndpointsChanged, at: in
         listed = {endpoint.instance for endpoint in event.endpoints}
         drained = tuple(instance for instance in drained if instance in listed)
     return _replace(
-        state,
-        version=version,
-        endpoints=event.endpoints,
-        routes=event.routes,
-        routing_version=version,
-        drained=drained,
+        state, version=version, endpoints=event.endpoints, routes=event.routes, routing_version=version, drained=drained
     )
 
 
