@@ -51,8 +51,7 @@ async def run(quick: bool) -> Result:
 
 async def _owner_with_snapshot(place: Place, tail: int) -> tuple[Worker, dict[str, float]]:
     """The first owner, after it took a snapshot and went on for `tail` events."""
-    # Two events a command: the creation, and the routing that follows from it.
-    todo = {"place": place, "partition": 0, "name": "a", "commands": 1 + tail // 2, "tail": tail // 2}
+    todo = {"place": place, "partition": 0, "name": "a", "commands": 1 + tail, "tail": tail}
     worker = Worker("benchmarks.owner_worker", snapshot=True, **todo)
     await worker.answer()
     worker.say("go")
