@@ -66,7 +66,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a command came to: where its events stand, or why there are none.
 
     `operation` is the id to follow, when the command started one. `error` is set when nothing was decided at all
-    (`not_owner`, `unavailable`, `overloaded`): the same command may be sent again.
+    (`not_owner`, `unavailable`, `overloaded`, `full`): the same command may be sent again.
     """
 
     command_id: str
