@@ -191,9 +191,7 @@ def master_key(data: Path) -> Check:
     except MasterKeyUnusable as error:
         return _fail(name, str(error), "secrets cannot be opened without it: docs/operations.md, Secrets")
     if len(masters) > 1:
-        return _warn(
-            name, f"{path} holds {len(masters)} keys amid a rotation", "rayfold secrets rotate-master"
-        )
+        return _warn(name, f"{path} holds {len(masters)} keys amid a rotation", "rayfold secrets rotate-master")
     return _ok(name, f"{masters[0].id} in {path}; keep a copy elsewhere")
 
 

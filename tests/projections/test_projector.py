@@ -320,7 +320,7 @@ async def test_an_event_of_a_later_version_is_parked_and_said(database: Database
     await folded(database, log)
     (parked,) = progress.parked(database)
     assert (parked.stream, parked.event_type) == ("node/n1", "NodeGrew")
-    assert "upgrade rayfold" in parked.error
+    assert "upgrade this one" in parked.error
     assert queries.get_team(database, "a") is not None
 
 
