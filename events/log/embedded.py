@@ -21,6 +21,7 @@ import msgspec
 import psutil
 
 from events.failpoints import failpoint
+from events.log.codec import MAX_BATCH_BYTES
 from events.log.errors import EtcdRefused, EtcdStartFailed, LogUnavailable
 from events.log.etcd_client import EtcdClient
 from events.log.etcd_connection import EtcdSettings
@@ -32,6 +33,8 @@ SKIPS_ENTRIES = ((3, 5, 0), (3, 5, 3))
 """From the first version to before the second, etcd can lose acknowledged writes: see `flags_against_loss`."""
 COMMIT_EVERY_PUTS = 200
 """50 MB of batches at their cap wait in memory at most."""
+UNCOMMITTED_SHARE = 0.05
+"""Of the quota, in batches at their cap: etcd sees its size only when it commits, so what waits is not counted yet."""
 LOG_ROTATE_BYTES = 8 << 20
 START_DEADLINE_S = 30.0
 ADOPT_DEADLINE_S = 10.0
@@ -170,7 +173,7 @@ class EmbeddedEtcd:
         self._rotate_log()
         program = find_etcd()
         arguments = _arguments(self._home / "data", pki, ports, self._quota_bytes or QUOTA_BYTES)
-        arguments += flags_against_loss(etcd_version(program))
+        arguments += flags_against_loss(etcd_version(program), self._quota_bytes)
         with self._log_path.open("ab") as log:
             self._child = subprocess.Popen(
                 [program, *arguments],
@@ -313,7 +316,7 @@ def etcd_version(program: str) -> tuple[int, ...]:
     return tuple(map(int, match.groups())) if match else ()
 
 
-def flags_against_loss(version: tuple[int, ...]) -> list[str]:
+def flags_against_loss(version: tuple[int, ...], quota_bytes: int | None = None) -> list[str]:
     """What an etcd of this version needs lest it lose acknowledged writes at a kill -9; nothing for most.
 
     3.5.0 to 3.5.2 note an entry as applied before they apply it. When the backend's periodic commit comes in between,
@@ -321,7 +324,10 @@ def flags_against_loss(version: tuple[int, ...]) -> list[str]:
     the periodic one commits come at the end of an entry, by count.
     """
     if SKIPS_ENTRIES[0] <= version < SKIPS_ENTRIES[1]:
-        return ["--backend-batch-interval=87600h", f"--backend-batch-limit={COMMIT_EVERY_PUTS}"]
+        puts = COMMIT_EVERY_PUTS
+        if quota_bytes is not None:
+            puts = max(1, min(puts, int(UNCOMMITTED_SHARE * quota_bytes) // MAX_BATCH_BYTES))
+        return ["--backend-batch-interval=87600h", f"--backend-batch-limit={puts}"]
     return []
 
 
