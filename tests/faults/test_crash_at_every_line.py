@@ -132,7 +132,8 @@ class Story:
         wanted = {"web": scale, "worker": 1}
         for process in PROCESSES:
             self._agrees(process, wanted[process])
-        until("exactly the right processes to run", lambda: self._running() == wanted, 20)
+        # Longer than an old instance may drain (30 s) and take to stop (10 s).
+        until("exactly the right processes to run", lambda: self._running() == wanted, 60)
         assert self.platform.serving(self.app)["release"] <= self.release
 
     def _path(self, process: str, *below: str) -> str:
