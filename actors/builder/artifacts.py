@@ -17,6 +17,7 @@ import zstandard
 
 from actors.builder.archive import pack_tree
 from actors.builder.errors import ArtifactDamagedError, ArtifactError, ArtifactMissingError
+from events.durable import sync_directory
 from events.failpoints import failpoint
 
 _SHA256 = re.compile(r"^[0-9a-f]{64}\Z")
@@ -126,7 +127,7 @@ class DirectoryArtifactStore:
             target.parent.mkdir(mode=0o700, exist_ok=True)
             # Also over a blob that is there: that heals a damaged one, and makes its age count anew.
             aside.rename(target)
-            _sync_directory(target.parent)
+            sync_directory(target.parent)
             return BlobRef(digest=target.name, size_bytes=size)
         finally:
             aside.unlink(missing_ok=True)
@@ -207,11 +208,3 @@ def _sha256(path: Path) -> str:
         while chunk := stream.read(_READ_BYTES):
             sha256.update(chunk)
     return sha256.hexdigest()
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

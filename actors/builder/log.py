@@ -6,12 +6,12 @@ It must not know what the lines are about; a line that is left out (over the lim
 import asyncio
 import os
 import re
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 
 from actors.builder.model import LogLine
+from events.clock import now_micros
 
 LogSink = Callable[[list[LogLine]], Awaitable[None]]
 
@@ -73,7 +73,7 @@ class BuildLog:
             masked = self._mask(text)
             self._recent.append(masked)
             self.count += 1
-            lines.append(LogLine(number=self.count, at=time.time_ns() // 1000, text=masked))
+            lines.append(LogLine(number=self.count, at=now_micros(), text=masked))
         if not lines:
             return
         if self._fd is not None:

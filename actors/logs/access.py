@@ -21,7 +21,8 @@ from actors.logs.background import Background
 from actors.logs.client import LogClient
 from actors.logs.errors import BadStreamName, LogError, WrongPosition
 from actors.logs.inotify import DirectoryWatcher
-from actors.logs.line import MAX_TEXT, LineRecord, check_stream_name, now_micros
+from actors.logs.line import MAX_TEXT, LineRecord, check_stream_name
+from events.clock import now_micros
 
 _log = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ from contextlib import suppress
 from actors.logs.background import Background
 from actors.logs.client import LogClient
 from actors.logs.errors import LogError, StreamClosed, Unreachable, WrongPosition
-from actors.logs.line import MAX_TEXT, LineRecord, Source, check_stream_name, gap_record, now_micros
+from actors.logs.line import MAX_TEXT, LineRecord, Source, check_stream_name, gap_record
+from events.clock import now_micros
 
 _log = logging.getLogger(__name__)
 

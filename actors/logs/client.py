@@ -17,10 +17,11 @@ from actors.logs import protocol
 from actors.logs.background import Background
 from actors.logs.errors import BY_CODE, LogError, ProtocolBroken, StorageFailed, Unreachable, WrongPosition
 from actors.logs.filter import LineFilter, Query, QueryResult
-from actors.logs.line import Batch, LineRecord, LogLine, now_micros
+from actors.logs.line import Batch, LineRecord, LogLine
 from actors.logs.protocol import Append, Ask, Close, Done, Hello, More, Refused, Reply, Request, Tail, Welcome, Where
 from actors.logs.query import IDLE_SECONDS
 from actors.logs.stream import Appended
+from events.clock import now_micros
 
 _log = logging.getLogger(__name__)
 

@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from actors.logs.line import LineRecord, gap_record, now_micros
+from actors.logs.line import LineRecord, gap_record
 from actors.logs.shimlog import Decoder, Origin, disk_losses, segment_losses
 from actors.runtime.output import STORED
+from events.clock import now_micros
 
 READ_BYTES = 256 * 1024
 _OFFSET_BITS = 40

@@ -4,7 +4,6 @@ Knows nothing of files, sockets or who wrote the line.
 """
 
 import re
-import time
 from collections.abc import Sequence
 from typing import Literal
 
@@ -24,11 +23,6 @@ MAX_GAP = 1 << 40
 
 _STREAM_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}(/[A-Za-z0-9][A-Za-z0-9_-]{0,99})?")
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code != 9}
-
-
-def now_micros() -> int:
-    """Unix microseconds (UTC)."""
-    return time.time_ns() // 1000
 
 
 def check_stream_name(stream: str) -> str:

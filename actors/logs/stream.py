@@ -28,6 +28,7 @@ from actors.logs.segment import (
     segment_first,
     segment_name,
 )
+from events.durable import sync_directory
 from events.failpoints import failpoint
 
 _log = logging.getLogger(__name__)
@@ -223,7 +224,7 @@ class StreamLog:
         if not self._directory.is_dir():
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             for above in (self._directory.parent, self._directory.parent.parent):
-                _sync_directory(above)
+                sync_directory(above)
         path = self._directory / segment_name(self._next)
         meta = FrameMeta(sources=tuple(self._sources.values()), closed=self._closed, checkpoint=True)
         checkpoint = encode_frame(self._next, 0, (0, 0), meta, NO_LINES)
@@ -231,7 +232,7 @@ class StreamLog:
         _write_at(self._fd, checkpoint, 0)
         os.fdatasync(self._fd)
         failpoint("logs.segment-made")
-        _sync_directory(self._directory)
+        sync_directory(self._directory)
         if self._active is not None:
             self._sealed.append(self._active)
         self._active = Extent(self._next, str(path), len(checkpoint))
@@ -308,11 +309,3 @@ def _write_at(fd: int, data: bytes, offset: int) -> None:
     while view:
         written = os.pwrite(fd, view, offset)
         view, offset = view[written:], offset + written
-
-
-def _sync_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -5,7 +5,6 @@ died. It knows nothing of Ray, and carries out no effect itself: an `EffectRunne
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -15,6 +14,7 @@ import structlog
 from actors.supervisor.entity import Entity
 from actors.supervisor.slices import in_slices
 from actors.supervisor.snapshots import Cut, SnapshotPolicy, SnapshotTaker
+from events.clock import now_micros
 from events.failpoints import failpoint
 from events.log.errors import Fenced, LogBroken, LogFull, LogUnavailable, Overloaded, WriterClosed
 from events.log.port import Committed, EventLog, PartitionWriter
@@ -42,11 +42,6 @@ class EffectRunner(Protocol):
     """Carries out effects. Each must be idempotent: it is repeated until the state no longer owes it."""
 
     async def run(self, engine: "PartitionEngine", entity: Entity, effect: Effect) -> None: ...
-
-
-def now_micros() -> int:
-    """The wall clock, microseconds UTC."""
-    return time.time_ns() // 1000
 
 
 class PartitionEngine:

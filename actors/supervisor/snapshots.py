@@ -4,13 +4,13 @@ Knows what a cut holds; not what states mean, nor how an engine serves meanwhile
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
 import structlog
 
+from events.clock import now_micros
 from events.failpoints import failpoint
 from events.log.port import LedgerPoint, PartitionWriter
 from events.log.snapshots.contents import CommandEntry, SnapshotHead, encode_snapshot
@@ -125,7 +125,7 @@ class SnapshotTaker:
                 last_base=cut.ledger.last_base,
                 last_hash=cut.ledger.last_hash,
                 fingerprint=fold_fingerprint(),
-                taken_at=time.time_ns() // 1000,
+                taken_at=now_micros(),
             )
             data = await asyncio.to_thread(_encode, head, cut)
             return await self._shelf.save(head, data)

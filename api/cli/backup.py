@@ -3,7 +3,6 @@
 Works on the data directory itself, whether the platform runs or not; nothing of it goes over HTTP.
 """
 
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from api.cli.errors import CliError, ExitCode
 from api.cli.output import clock, size
 from api.cli.progress import Progress
 from api.cli.session import Session, takes_session
+from events.clock import now_micros
 
 if TYPE_CHECKING:
     from events.log.backup.container import BackupReader
@@ -57,7 +57,7 @@ def create(
     async def work(progress: Callable[[int, int], None]) -> Made:
         async with open_log(session.data_dir) as log:
             source = await EtcdLogSource.open(log.client, log.blobs)
-            now = time.time_ns() // 1000
+            now = now_micros()
             return await create_backup(source, path, created_at=now, trees=trees, progress=progress)
 
     made = run_counting(session, "backing up", work)
@@ -119,7 +119,7 @@ def restore(session: Session, file: File) -> None:
 
         async def work(progress: Callable[[int, int], None]) -> None:
             async with open_log(session.data_dir, make=True) as log:
-                now = time.time_ns() // 1000
+                now = now_micros()
                 await restore_backup(reader, log.client, log.blobs, now=now, trees=trees, progress=progress)
 
         run_counting(session, "restoring", work)

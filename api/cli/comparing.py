@@ -16,6 +16,7 @@ from api.cli.output import clock, styled
 from api.cli.safe import visible
 from api.cli.session import Session, takes_session
 from api.cli.streams import AnyStream, File, Stream, moment_name, path_of, stream_name
+from events.clock import now_micros
 
 _STORY = 10  # times that a field was set, without --all
 _WHOLE_STORY = 10_000
@@ -72,13 +73,12 @@ def _changes(session: Session, changes: list[Document], indent: str = "") -> Non
 
 
 def _span(begin: str, end: str) -> tuple[int, int]:
-    import time
 
     from api.cli.offline import explained
     from events.replay.moments import parse_time
 
     with explained():
-        now = time.time_ns() // 1000
+        now = now_micros()
         return parse_time(since_time(begin), now=now), parse_time(since_time(end) if end else "now", now=now)
 
 

@@ -4,7 +4,6 @@ Knows how to read a request safely; nothing of what any route does with it.
 """
 
 import asyncio
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
@@ -17,6 +16,7 @@ from pydantic_core import from_json
 from api.http.identity import Principal, command_id_of
 from api.http.problems import HttpProblem, invalid, malformed, of_validation, too_large
 from api.http.routes import Route
+from events.clock import now_micros
 from events.log.records import Position
 from events.model.base import name_problem
 from events.replay.errors import BadTime
@@ -179,7 +179,7 @@ def _clean_json(value: JsonValue) -> bool:
 def read_time(what: str, text: str) -> int:
     """Microseconds UTC of an ISO-8601 time, or of "10m" (ago). Raises HttpProblem 422."""
     try:
-        return parse_time(text, now=time.time_ns() // 1000)
+        return parse_time(text, now=now_micros())
     except (BadTime, OverflowError) as error:
         raise invalid(f"{what}: {error}") from None
 

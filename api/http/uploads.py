@@ -10,6 +10,7 @@ import secrets
 import threading
 from pathlib import Path
 
+from events.durable import sync_directory
 from events.failpoints import failpoint
 
 PARTIAL = ".partial-"
@@ -47,11 +48,11 @@ class Uploads:
             raise DigestMismatch(sha256, found)
         failpoint("api.upload.before-rename")
         writing.path.rename(self._directory / sha256)
-        _sync_directory(self._directory)
+        sync_directory(self._directory)
         mark = self._mark(team, sha256)
         mark.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         mark.touch(mode=0o600)
-        _sync_directory(mark.parent)
+        sync_directory(mark.parent)
 
 
 class Writing:
@@ -91,11 +92,3 @@ class Writing:
             if self._fd >= 0:
                 os.close(self._fd)
                 self._fd = -1
-
-
-def _sync_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

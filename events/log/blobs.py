@@ -18,6 +18,7 @@ import msgspec
 import obstore
 from obstore.store import S3Store
 
+from events.durable import sync_directory
 from events.failpoints import failpoint
 from events.log.errors import ArchiveUnavailable, BlobMissing
 
@@ -131,14 +132,14 @@ class DirectoryBlobs:
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
 
     def _make(self, directory: Path) -> None:
         """The directory and those above it, each name synced: a crash must not take a new directory with its blobs."""
         missing = [directory, *directory.parents]
         for path in reversed(missing[: next(i for i, path in enumerate(missing) if path.is_dir())]):
             path.mkdir(mode=0o700, exist_ok=True)
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
 
     def _get(self, path: Path, name: str) -> bytes:
         try:
@@ -253,14 +254,6 @@ def _checked(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError(f"expected a blob name of words like segments/03/0a-9f.seg, found {name[:200]!r}")
     return name
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _s3_config(settings: ArchiveSettings, credentials: _Credentials | None) -> "S3Config":

@@ -7,12 +7,12 @@ import asyncio
 import os
 import random
 import socket
-import time
 import uuid
 from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from events.clock import now_micros
 from events.failpoints import failpoint
 from events.log.archive.manifest import decode_low
 from events.log.codec import decode_header
@@ -233,7 +233,7 @@ async def _try_claim(
             node=socket.gethostname(),
             pid=os.getpid(),
             epoch=1 if seen is None else seen.epoch + 1,
-            claimed_at=time.time_ns() // 1000,
+            claimed_at=now_micros(),
         )
         fence = EpochRecord(epoch=record.epoch, claim_id=claim_id, owner=owner)
         try:

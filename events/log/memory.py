@@ -6,12 +6,12 @@ Two `MemoryEventLog` over one `MemoryStore` behave as two processes over one etc
 import asyncio
 import os
 import socket
-import time
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
 import msgspec
 
+from events.clock import now_micros
 from events.log.archive.cold import ColdSegments
 from events.log.archive.manifest import SegmentManifest
 from events.log.archive.tiers import TieredStore
@@ -212,7 +212,7 @@ class MemoryEventLog:
             node=socket.gethostname(),
             pid=os.getpid(),
             epoch=kept.epoch,
-            claimed_at=time.time_ns() // 1000,
+            claimed_at=now_micros(),
         )
         epoch = kept.epoch
         slots = _MemorySlots(self._store, partition, epoch)

@@ -5,12 +5,12 @@ which event holds a value, nor what an application does with it.
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
+from events.clock import now_micros
 from events.failpoints import failpoint
 from events.secrets.cipher import DataKey, MasterKey, Place, new_id, new_key
 from events.secrets.errors import KeyDestroyed, MasterKeyUnusable, SealBroken
@@ -19,11 +19,6 @@ from events.secrets.sealed import Sealed
 from events.secrets.table import Fence, KeyTable, TeamKey, TeamKeys
 
 _replace = msgspec.structs.replace
-
-
-def now_micros() -> int:
-    """The wall clock, microseconds UTC."""
-    return time.time_ns() // 1000
 
 
 class Keyring:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from events.durable import sync_directory
 from events.secrets.cipher import MasterKey, new_key
 from events.secrets.errors import MasterKeyUnusable
 
@@ -26,7 +27,7 @@ def ensure_master_file(path: Path) -> None:
         return
     finally:
         draft.unlink()
-    _sync(path.parent)
+    sync_directory(path.parent)
 
 
 def read_masters(path: Path) -> list[MasterKey]:
@@ -53,7 +54,7 @@ def write_masters(path: Path, masters: Sequence[MasterKey]) -> None:
     draft = path.with_name(f"{path.name}.{os.getpid()}.new")
     _write(draft, masters)
     draft.replace(path)
-    _sync(path.parent)
+    sync_directory(path.parent)
 
 
 def _write(path: Path, masters: Sequence[MasterKey]) -> None:
@@ -64,11 +65,3 @@ def _write(path: Path, masters: Sequence[MasterKey]) -> None:
         file.write(_HEAD + "".join(master.to_text() + "\n" for master in masters))
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

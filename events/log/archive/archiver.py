@@ -4,11 +4,11 @@ Decides nothing about when: its caller says how much may go. Knows blobs and the
 """
 
 import asyncio
-import time
 from collections.abc import Callable
 
 import msgspec
 
+from events.clock import now_micros
 from events.failpoints import failpoint
 from events.log.archive.manifest import SegmentManifest
 from events.log.archive.segment import encode_segment
@@ -41,11 +41,6 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
     small: bool = False
 
 
-def _now() -> int:
-    """Microseconds since 1970-01-01 UTC."""
-    return time.time_ns() // 1000
-
-
 class Archiver:
     """Two of them over one partition, in one process or two, do no harm: the low mark is compared, one wins."""
 
@@ -55,7 +50,7 @@ class Archiver:
         hot: HotStore,
         blobs: BlobStore,
         policy: ArchivePolicy | None = None,
-        clock: Callable[[], int] = _now,
+        clock: Callable[[], int] = now_micros,
     ) -> None:
         self._hot = hot
         self._blobs = blobs

@@ -4,11 +4,11 @@ Decides when; how a segment is made, who compacts and what fills etcd are its ne
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 
 import msgspec
 
+from events.clock import now_micros
 from events.failpoints import failpoint
 from events.log.archive.archiver import LEAST_BYTES, SEGMENT_BYTES, ArchivePolicy, Archiver, Reach
 from events.log.archive.compactor import INTERVAL_S, Compactor
@@ -116,8 +116,8 @@ class LogKeeper:
                 except ArchiveUnavailable as error:
                     self._marks.archive_away = self._clock()
                     self._note_trouble("archive", str(error))
-            if await self._compactor.tick(_now()):
-                self._marks.compacted_at = _now()
+            if await self._compactor.tick(now_micros()):
+                self._marks.compacted_at = now_micros()
             await self._defragment(space)
             return space
 
@@ -154,7 +154,7 @@ class LogKeeper:
 
     async def _measure(self) -> Space:
         if not self._is_due(self._marks.reclaiming, RECLAIM_S):
-            await self._compactor.touch(_now())
+            await self._compactor.touch(now_micros())
         self._space = measure(self._budget, await self._members.statuses())
         self._full = is_full(self._budget, self._space, was=self._full)
         return self._space
@@ -233,12 +233,12 @@ class LogKeeper:
         manifest = await self._archiver.step(partition, reach)
         if manifest is not None:
             self._marks.reclaiming = self._clock()
-            self._marks.archived_at = _now()
+            self._marks.archived_at = now_micros()
         return manifest
 
     async def _compact(self) -> None:
-        await self._compactor.now(_now())
-        self._marks.compacted_at = _now()
+        await self._compactor.now(now_micros())
+        self._marks.compacted_at = now_micros()
         self._marks.reclaiming = self._clock()
 
     def _note_trouble(self, what: str, words: str) -> None:
@@ -292,7 +292,7 @@ class LogKeeper:
     async def _rewrite(self, endpoint: str) -> None:
         await self._members.defragment(endpoint)
         self._marks.defragmented = self._clock()
-        self._marks.defragmented_at = _now()
+        self._marks.defragmented_at = now_micros()
 
     def _is_due(self, last: float, every_s: float) -> bool:
         return self._clock() - last >= every_s
@@ -300,8 +300,3 @@ class LogKeeper:
     @staticmethod
     def _clock() -> float:
         return asyncio.get_running_loop().time()
-
-
-def _now() -> int:
-    """Microseconds since 1970-01-01 UTC."""
-    return time.time_ns() // 1000

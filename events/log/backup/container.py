@@ -15,6 +15,7 @@ from typing import IO
 
 import msgspec
 
+from events.durable import sync_directory
 from events.failpoints import failpoint
 from events.log.backup.manifest import FORMAT, BackupManifest, Member
 
@@ -73,11 +74,7 @@ class BackupWriter:
         os.fsync(self._file.fileno())
         failpoint("log.backup.written")
         self._draft.replace(self._path)
-        descriptor = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_directory(self._path.parent)
         return seal
 
     def _add(self, name: str, source: IO[bytes], size: int) -> Member:
