@@ -4,7 +4,6 @@ Folds in this process, with this version's aggregates. Must not know a platform,
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TypedDict, TypeVar
 import msgspec
 
 from api.cli.errors import CliError, ExitCode
+from events.clock import now_micros
 from events.log.records import Position, StoredEvent
 from events.model.evolution import UnknownEventError
 from events.replay import documents
@@ -25,7 +25,7 @@ from events.replay.history import compare, history, place_of, state_of
 from events.replay.imported import HistoryFile
 from events.replay.moments import parse_time
 from events.replay.steps import Step, steps
-from events.replay.whatif import decide_all, load_reducer, nodes_of, read_commands, refold
+from events.replay.whatif import load_reducer, refold, what_if
 from events.replay.whole import summary, whole
 from events.replay.why import attribute, why
 
@@ -95,7 +95,7 @@ class Offline:
     def time(self, text: str) -> int:
         """A time, in microseconds UTC."""
         with explained():
-            return parse_time(text, now=time.time_ns() // 1000)
+            return parse_time(text, now=now_micros())
 
     def events(self, stream: str) -> list[StoredEvent]:
         """The history of a stream."""
@@ -140,9 +140,8 @@ class Offline:
         events = self.events(stream)
         with explained():
             found = state_of(stream, events, **moment)
-            at = moment.get("at") or (found.at if moment else time.time_ns() // 1000)
-            commands = read_commands(stream, raw)
-            outcomes = decide_all(stream, found.state, commands, at=at, actor="you", nodes=nodes_of(events))
+            at = moment.get("at") if moment else now_micros()
+            outcomes = what_if(found, events, raw, at=at, actor="you")
         told = [documents.outcome_document(outcome) for outcome in outcomes]
         return {"team": None, "stream": stream, "version": found.version, "outcomes": told}
 

@@ -16,6 +16,7 @@ from events.model.base import Command, Event, Meta, Refusal
 from events.model.registry import Aggregate, aggregate_of, decode_event, initial_state
 from events.replay.diffing import Change, diff
 from events.replay.errors import BadCommand, BadReducer
+from events.replay.history import Replayed
 
 Reducer = Callable[[msgspec.Struct, Event, int], object]
 """state, event, microseconds UTC → the state after it."""
@@ -170,6 +171,15 @@ def _progress(
             would.append(WouldBe(type=type(event).__name__, event=event, follows=True))
             state = aggregate.apply(state, event, at)
     return state
+
+
+def what_if(found: Replayed, events: Sequence[StoredEvent], raw: bytes, *, at: int | None, actor: str) -> list[Outcome]:
+    """What the commands in `raw` (JSON) would come to in the state `found` of a stream whose history is `events`.
+
+    `at` in microseconds UTC; None: when the last event before that state happened. Raises BadCommand.
+    """
+    commands = read_commands(found.stream, raw)
+    return decide_all(found.stream, found.state, commands, at=at or found.at, actor=actor, nodes=nodes_of(events))
 
 
 def nodes_of(events: Sequence[StoredEvent]) -> list[str]:

@@ -5,7 +5,6 @@ Thin: `events.replay` finds, `documents` words it; here is only what a token rea
 
 import asyncio
 import tempfile
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
@@ -23,16 +22,15 @@ from api.http.problems import HttpProblem, invalid, not_found, unavailable
 from api.http.queries import DiffApp, Export, ExportStream, ReplayAll, Steps, Why
 from api.http.schema import Page
 from api.http.schema_debugger import AppDiffView, PlatformThenView, StepView, VerdictView, WhatIf, WhatIfView, WhyView
-from events.log.records import StoredEvent
+from events.clock import now_micros
 from events.replay import documents
 from events.replay.appdiff import app_diff, app_streams, related_streams
 from events.replay.causes import Causes
 from events.replay.determinism import check as check_file
 from events.replay.errors import BadCommand, CheckFailed, NoSuchField, NoSuchStream
 from events.replay.export import export as export_blocks
-from events.replay.history import Replayed
 from events.replay.steps import Step, steps
-from events.replay.whatif import Outcome, decide_all, nodes_of, read_commands
+from events.replay.whatif import what_if as would_be
 from events.replay.whole import Then, of_team, summary, whole
 from events.replay.why import why as story_of
 
@@ -139,20 +137,15 @@ async def what_if(call: Call) -> web.Response:
     moment = moment_of(asked.at, asked.offset, asked.version)
     events = await history_of(call, stream)
     found = await state_at(stream, events, moment)
-    at = moment.get("at") or (found.at if moment else time.time_ns() // 1000)
+    at = moment.get("at") if moment else now_micros()
     raw = msgspec.json.encode(asked.commands)
     try:
-        outcomes = await asyncio.to_thread(_decide, found, events, raw, at, call.principal.name)
+        outcomes = await asyncio.to_thread(would_be, found, events, raw, at=at, actor=call.principal.name)
     except BadCommand as error:
         raise invalid(str(error)) from None
     told = [documents.outcome_document(outcome) for outcome in outcomes]
     document = {"team": team, "stream": stream, "version": found.version, "outcomes": told}
     return answer(WhatIfView.model_validate(document))
-
-
-def _decide(found: Replayed, events: Sequence[StoredEvent], raw: bytes, at: int, actor: str) -> list[Outcome]:
-    commands = read_commands(found.stream, raw)
-    return decide_all(found.stream, found.state, commands, at=at, actor=actor, nodes=nodes_of(events))
 
 
 async def check(call: Call) -> web.Response:
@@ -218,7 +211,7 @@ async def export(call: Call) -> web.StreamResponse:
 
 def _exported(call: Call, streams: list[str] | None) -> AsyncGenerator[bytes, None]:
     services = call.context.services
-    return export_blocks(services.log, streams, rayfold=services.version, now=time.time_ns() // 1000)
+    return export_blocks(services.log, streams, rayfold=services.version, now=now_micros())
 
 
 HANDLERS = {
