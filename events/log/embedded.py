@@ -172,8 +172,9 @@ class EmbeddedEtcd:
     def _start(self, pki: Pki, ports: _Ports) -> None:
         self._rotate_log()
         program = find_etcd()
-        arguments = _arguments(self._home / "data", pki, ports, self._quota_bytes or QUOTA_BYTES)
-        arguments += flags_against_loss(etcd_version(program), self._quota_bytes)
+        quota_bytes = self._quota_bytes or QUOTA_BYTES
+        arguments = _arguments(self._home / "data", pki, ports, quota_bytes)
+        arguments += flags_against_loss(etcd_version(program), quota_bytes)
         with self._log_path.open("ab") as log:
             self._child = subprocess.Popen(
                 [program, *arguments],
@@ -316,7 +317,7 @@ def etcd_version(program: str) -> tuple[int, ...]:
     return tuple(map(int, match.groups())) if match else ()
 
 
-def flags_against_loss(version: tuple[int, ...], quota_bytes: int | None = None) -> list[str]:
+def flags_against_loss(version: tuple[int, ...], quota_bytes: int = QUOTA_BYTES) -> list[str]:
     """What an etcd of this version needs lest it lose acknowledged writes at a kill -9; nothing for most.
 
     3.5.0 to 3.5.2 note an entry as applied before they apply it. When the backend's periodic commit comes in between,
@@ -324,9 +325,7 @@ def flags_against_loss(version: tuple[int, ...], quota_bytes: int | None = None)
     the periodic one commits come at the end of an entry, by count.
     """
     if SKIPS_ENTRIES[0] <= version < SKIPS_ENTRIES[1]:
-        puts = COMMIT_EVERY_PUTS
-        if quota_bytes is not None:
-            puts = max(1, min(puts, int(UNCOMMITTED_SHARE * quota_bytes) // MAX_BATCH_BYTES))
+        puts = max(1, min(COMMIT_EVERY_PUTS, int(UNCOMMITTED_SHARE * quota_bytes) // MAX_BATCH_BYTES))
         return ["--backend-batch-interval=87600h", f"--backend-batch-limit={puts}"]
     return []
 

@@ -34,12 +34,17 @@ LOST = 5
 KEPT = 10
 
 
-async def test_a_follower_learns_that_what_it_read_is_gone() -> None:
+async def _five_batches() -> tuple[MemoryStore, MemoryEventLog]:
     store = MemoryStore(1)
     log = MemoryEventLog(partitions=1, store=store)
     writer = await log.claim(0, "w")
     for n in range(1, 6):
         await writer.append(f"c{n}", [event("s/1", n)])
+    return store, log
+
+
+async def test_a_follower_learns_that_what_it_read_is_gone() -> None:
+    store, _ = await _five_batches()
     following = LogReader(store, recheck_s=0.05).follow_all({0: 0})
     await take(following, 5)
     waiting = asyncio.create_task(anext(following))
@@ -52,11 +57,7 @@ async def test_a_follower_learns_that_what_it_read_is_gone() -> None:
 
 
 async def test_a_follower_does_not_go_on_with_another_history() -> None:
-    store = MemoryStore(1)
-    log = MemoryEventLog(partitions=1, store=store)
-    writer = await log.claim(0, "w")
-    for n in range(1, 6):
-        await writer.append(f"c{n}", [event("s/1", n)])
+    store, log = await _five_batches()
     following = LogReader(store, recheck_s=1000).follow_all({0: 0})
     await take(following, 5)
     waiting = asyncio.create_task(anext(following))
