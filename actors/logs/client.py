@@ -71,6 +71,10 @@ class LogClient:
         `stored`), BadBatch, StreamClosed, BadStreamName, AccessRefused, and Unreachable when the time is over.
         """
         batch = Batch.of(source_id, lines, after=after, upto=upto, finished=finished)
+        return await self.append_batch(stream, batch, seconds=seconds)
+
+    async def append_batch(self, stream: str, batch: Batch, *, seconds: float | None = None) -> Appended:
+        """As `append`, for lines that are encoded already."""
         done = await self._request(lambda number: Append(id=number, stream=stream, batch=batch), seconds)
         if done.appended is None:
             raise ProtocolBroken("expected where the batch landed, found nothing")

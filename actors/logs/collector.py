@@ -16,8 +16,7 @@ from actors.logs.client import LogClient
 from actors.logs.errors import LogError, StreamClosed, WrongPosition
 from actors.logs.inotify import DirectoryWatcher
 from actors.logs.instance_log import InstanceLog, Piece
-from actors.logs.line import Source, gap_record
-from actors.logs.shimlog import Origin
+from actors.logs.line import Batch, Origin, Source, gap_record
 
 _log = logging.getLogger(__name__)
 
@@ -151,8 +150,8 @@ class _Follower:
         self._wake = asyncio.Event()
         self._handles: list[int | None] = [None, None]
         followed = state.followed
-        origin = Origin(source=followed.source, instance=followed.instance_id, release=followed.release)
-        self._log = InstanceLog(Path(followed.directory), origin)
+        self._origin = Origin(source=followed.source, instance=followed.instance_id, release=followed.release)
+        self._log = InstanceLog(Path(followed.directory), self._origin)
         self._stored = 0
         self._told_disk: int | None = None
 
@@ -167,7 +166,7 @@ class _Follower:
             self._watch()
             self._wake.clear()
             piece = await asyncio.to_thread(self._log.read)
-            if piece.lines:
+            if piece.taken:
                 await self._store(piece)
             elif piece.end:
                 await self._tell_disk_losses()
@@ -186,16 +185,27 @@ class _Follower:
     async def _store(self, piece: Piece) -> None:
         stream = self._state.followed.stream
         try:
-            await self._client.append(stream, self.instance_id, piece.lines, after=self._stored, upto=piece.upto)
+            await self._client.append_batch(stream, self._batch(piece))
         except WrongPosition as error:
             self._stored = error.stored
             await asyncio.to_thread(self._log.seek, error.stored)
             return
         self._stored = piece.upto
-        self._stats.lines += len(piece.lines)
+        self._stats.lines += len(piece.lines) or piece.taken
         self._stats.lost_lines += sum(line.gap for line in piece.lines)
         self._state = msgspec.structs.replace(self._state, position=piece.upto, taken=self._log.taken)
         await asyncio.to_thread(self._settle, piece.upto)
+
+    def _batch(self, piece: Piece) -> Batch:
+        if piece.lines:
+            return Batch.of(self.instance_id, piece.lines, after=self._stored, upto=piece.upto)
+        return Batch(
+            source_id=self.instance_id,
+            after=self._stored,
+            upto=piece.upto,
+            blob=piece.records,
+            origin=self._origin,
+        )
 
     def _settle(self, position: int) -> None:
         _save(self._state_dir, self._state)

@@ -4,15 +4,16 @@ Knows the directory as actors/runtime/output.py describes it, and nothing of who
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from actors.logs.line import LineRecord, gap_record
-from actors.logs.shimlog import Decoder, Origin, disk_losses, segment_losses
+from actors.logs.line import LineRecord, Origin, gap_record
+from actors.logs.shimlog import decode_damaged, disk_losses, measure, segment_losses
 from actors.runtime.output import STORED
 from events.clock import now_micros
 
-READ_BYTES = 256 * 1024
+READ_BYTES = 1024 * 1024
 _OFFSET_BITS = 40
 _OFFSET_MASK = (1 << _OFFSET_BITS) - 1
 
@@ -28,11 +29,16 @@ def placed(position: int) -> tuple[int, int]:
 
 
 class Piece(NamedTuple):
-    """What was read: lines, and the position after them. `end`: no more will ever come."""
+    """What was read: `records` as the shim wrote them, or `lines`, and the position after them.
 
-    lines: list[LineRecord]
+    `end`: no more will ever come. `taken`: how many numbers it takes.
+    """
+
     upto: int
-    end: bool
+    end: bool = False
+    records: bytes = b""
+    lines: Sequence[LineRecord] = ()
+    taken: int = 0
 
 
 class InstanceLog:
@@ -42,7 +48,6 @@ class InstanceLog:
         self._log = directory / "log"
         self._exit = directory / "exit.json"
         self._origin = origin
-        self._decoder = Decoder(origin)
         self._fd: int | None = None
         self._segment = 0
         self._offset = 0
@@ -64,7 +69,6 @@ class InstanceLog:
         self.close()
         self._segment, self._offset = placed(position)
         self._taken = self._lines_before(self._segment, self._offset) if taken is None else taken
-        self._decoder = Decoder(self._origin)
 
     def close(self) -> None:
         """Let go of the open segment."""
@@ -79,21 +83,32 @@ class InstanceLog:
         gap: list[LineRecord] = []
         while True:
             if self._fd is None and not self._open(gap):
-                return self._piece(gap, exited)
+                return self._gap_piece(gap) if gap else Piece(self._position(), exited)
+            if gap:
+                return self._gap_piece(gap)
             # Looked at before reading: the writer closes a segment before it makes the next one.
             newer = self._newer()
             data = os.pread(self._fd or 0, READ_BYTES, self._offset)
             # A record is never that long; should one be, it is kept as it is rather than waited for.
             whole = data.rfind(b"\n") + 1 or len(data) // READ_BYTES * READ_BYTES
             if whole:
-                self._offset += whole
-                lines = self._decoder.decode(data[:whole], now_micros())
-                self._taken += len(lines)
-                return self._piece([*gap, *lines], False)
+                return self._take(data[:whole])
             if not newer:
-                return self._piece(gap, exited)
+                return Piece(self._position(), exited)
             self._torn += bool(data)
             self._skip(newer[0], gap)
+
+    def _take(self, records: bytes) -> Piece:
+        self._offset += len(records)
+        self._taken += records.count(b"\n")
+        span = measure(records)
+        if span is not None:
+            return Piece(self._position(), records=records, taken=span.taken)
+        lines = decode_damaged(self._origin, records, now_micros())
+        return Piece(self._position(), lines=lines, taken=len(lines))
+
+    def _gap_piece(self, gap: list[LineRecord]) -> Piece:
+        return Piece(self._position(), lines=gap, taken=sum(each.gap for each in gap))
 
     def disk_losses(self) -> tuple[int, int]:
         """Lines the shim's disk refused so far, and when last (unix microseconds)."""
@@ -120,8 +135,8 @@ class InstanceLog:
         if last is not None:
             last.rename(self._log / STORED)
 
-    def _piece(self, lines: list[LineRecord], end: bool) -> Piece:
-        return Piece(lines, place(self._segment, self._offset), end)
+    def _position(self) -> int:
+        return place(self._segment, self._offset)
 
     def _open(self, gap: list[LineRecord]) -> bool:
         """Open the segment at the position, or the next one there is, with what is missing between put into `gap`."""

@@ -5,7 +5,7 @@ Knows nothing of files, sockets or who wrote the line.
 
 import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -104,13 +104,30 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[LineRecord])
 
 
+class Origin(NamedTuple):
+    """What all lines of one instance have in common."""
+
+    source: Source
+    instance: str
+    release: int
+
+
+class Span(NamedTuple):
+    """What a blob holds: how many numbers its lines take, the least and the greatest time (unix microseconds)."""
+
+    taken: int
+    t_min: int
+    t_max: int
+
+
 class Batch(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Lines of one source, with the place in the source where they begin and end.
 
     `source_id` names the source (an instance's output, a file); `after` and `upto` are positions in it, any integers
     that grow (bytes, counts). A batch is stored only where `after` is the end of what is stored of that source,
     so that sending it again has no effect. `finished`: nothing will follow from this source.
-    `blob`: MessagePack array of `LineRecord`, stored as it is.
+    `blob`: stored as it is; a MessagePack array of `LineRecord`, or, where `origin` is given, an instance's output as
+    its shim wrote it (`actors.logs.shimlog`), which crosses the whole path without anyone taking its lines apart.
     """
 
     source_id: str
@@ -118,6 +135,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     upto: int
     blob: bytes
     finished: bool = False
+    origin: Origin | None = None
 
     @classmethod
     def of(
@@ -129,19 +147,23 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
             raise BadBatch(f"expected a batch of at most {MAX_BATCH_BYTES} bytes, found {len(blob)}; send fewer lines")
         return cls(source_id=source_id, after=after, upto=upto, blob=blob, finished=finished)
 
-    def records(self) -> list[LineRecord]:
-        """Decode and check the lines. Raises BadBatch."""
+    def check(self) -> None:
+        """Raises BadBatch where anything but the lines themselves is out of bounds."""
         if not 0 < len(self.source_id) <= 200 or not 0 <= self.after <= self.upto < 1 << 63:
             raise BadBatch(
                 f"expected a source id and after <= upto, found {self.source_id[:80]!r} {self.after} {self.upto}"
             )
         if len(self.blob) > MAX_BATCH_BYTES:
             raise BadBatch(f"expected a batch of at most {MAX_BATCH_BYTES} bytes, found {len(self.blob)}")
-        records = decode_records(self.blob)
-        for record in records:
-            if len(record.text) > MAX_TEXT or not 0 <= record.gap <= MAX_GAP or not 0 <= record.at < 1 << 62:
-                raise BadBatch(f"expected text up to {MAX_TEXT} characters, a gap and a time in range; found others")
-        return records
+
+
+def check_records(records: Sequence[LineRecord]) -> Span:
+    """What `records` take. Raises BadBatch where one is out of bounds."""
+    for record in records:
+        if len(record.text) > MAX_TEXT or not 0 <= record.gap <= MAX_GAP or not 0 <= record.at < 1 << 62:
+            raise BadBatch(f"expected text up to {MAX_TEXT} characters, a gap and a time in range; found others")
+    times = [record.at for record in records] or [0]
+    return Span(numbers_taken(records), min(times), max(times))
 
 
 def decode_records(blob: bytes) -> list[LineRecord]:

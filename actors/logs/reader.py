@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from actors.logs.errors import BadBatch
 from actors.logs.filter import LineFilter
-from actors.logs.line import LineRecord, LogLine, decode_records, gap_line, numbered
-from actors.logs.segment import Block, Damaged, Frame, frame_blob, frames, index_segment, is_sound
+from actors.logs.line import LineRecord, LogLine, gap_line, numbered
+from actors.logs.segment import Block, Damaged, Frame, frame_records, frames, index_segment, is_sound
 from actors.logs.stream import Extent, StreamView
 
 SCAN_BYTES = 4 * 1024 * 1024
@@ -60,7 +60,7 @@ def _records(path: str, block: Block) -> Iterator[tuple[Frame, list[LineRecord]]
     try:
         for frame in frames(data):
             if frame.taken and is_sound(data, frame):
-                yield frame, decode_records(frame_blob(data, frame))
+                yield frame, frame_records(data, frame)
     except (Damaged, BadBatch):
         return
 

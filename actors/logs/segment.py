@@ -3,8 +3,9 @@
 Knows nothing of streams, numbering rules or retention; it is given numbers and gives them back.
 
 A frame: header (CRC32 of all that follows it, magic, flags, lengths, first number, numbers taken, least and greatest
-time), then its meta data, then the lines, zstd when it pays. The first frame of a segment is a checkpoint: no lines,
-but everything the stream must know of older segments, so that opening a stream reads one segment only.
+time), then its meta data, then the lines in one of two shapes (`FrameMeta.origin`), zstd when it pays. The first frame
+of a segment is a checkpoint: no lines, but everything the stream must know of older segments, so that opening a stream
+reads one segment only.
 """
 
 import mmap
@@ -16,6 +17,9 @@ from typing import NamedTuple
 
 import msgspec
 import zstandard
+
+from actors.logs import shimlog
+from actors.logs.line import LineRecord, Origin, decode_records
 
 _HEADER = struct.Struct("<IHHIIQQqq")
 HEADER_SIZE = _HEADER.size
@@ -48,6 +52,8 @@ class FrameMeta(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     sources: tuple[SourceMark, ...] = ()
     closed: Closed | None = None
     checkpoint: bool = False
+    origin: Origin | None = None
+    """Given: the lines are a shim's records (`actors.logs.shimlog`), else a MessagePack array of `LineRecord`."""
 
 
 class Frame(NamedTuple):
@@ -76,7 +82,7 @@ _decode_meta = msgspec.msgpack.Decoder(FrameMeta).decode
 
 
 def encode_frame(first: int, count: int, times: tuple[int, int], meta: FrameMeta, blob: bytes) -> bytes:
-    """One frame as bytes; `times` are the least and the greatest in `blob`, `blob` the lines as MessagePack."""
+    """One frame as bytes; `times` are the least and the greatest in `blob`, `blob` the lines as `meta` says."""
     flags = 0
     if len(blob) >= _MIN_COMPRESS:
         packed = zstandard.ZstdCompressor(level=1).compress(blob)
@@ -122,9 +128,15 @@ def frame_meta(data: bytes | mmap.mmap, frame: Frame) -> FrameMeta:
 
 
 def frame_blob(data: bytes | mmap.mmap, frame: Frame) -> bytes:
-    """The lines of a sound frame, as MessagePack."""
+    """The lines of a sound frame, as they were written."""
     body = data[frame.offset + HEADER_SIZE + frame.meta_len : frame.end]
     return zstandard.ZstdDecompressor().decompress(body, max_output_size=_MAX_BODY) if frame.flags & _ZSTD else body
+
+
+def frame_records(data: bytes | mmap.mmap, frame: Frame) -> list[LineRecord]:
+    """The lines of a sound frame. Raises BadBatch."""
+    origin, blob = frame_meta(data, frame).origin, frame_blob(data, frame)
+    return decode_records(blob) if origin is None else shimlog.decode(origin, blob)
 
 
 def segment_name(first: int) -> str:

@@ -1,72 +1,82 @@
-"""Turns what a shim wrote (format: actors/runtime/output.py) into line records. Pure; knows no files, no network."""
+"""What a shim wrote (format: actors/runtime/output.py), as the log service carries it: whole records, as bytes.
 
-from typing import NamedTuple
+Pure; knows no files, no network. One mark is ours: `J` in place of `F` joins a record to the one that follows it, with
+a newline in between, so that a stack trace is one line with one number. Marking changes no length and no offset.
+"""
 
-from actors.logs.line import MAX_TEXT, LineRecord, OutputStream, Source
+import re
+
+from actors.logs.errors import BadBatch
+from actors.logs.line import MAX_TEXT, LineRecord, Origin, OutputStream, Span
 
 _STREAMS: dict[bytes, OutputStream] = {b"o": "o", b"e": "e"}
+_HEAD = re.compile(rb"^(\d{1,18}) [oe] ([FPJ]) ", re.MULTILINE)
+_RECORD = re.compile(rb"(\d{1,18}) ([oe]) ([FPJ]) ([^\n]*)\n")
 
 
-class Origin(NamedTuple):
-    """What all lines of one instance have in common."""
+def measure(records: bytes) -> Span | None:
+    """The numbers and times that whole records take; None where a byte of them is not in the format."""
+    heads = _HEAD.findall(records)
+    if not records.endswith(b"\n") or len(heads) != records.count(b"\n"):
+        return None
+    stamps = [int(stamp) for stamp in {stamp for stamp, _ in heads}]
+    # What ends in a J has nothing to be joined to; it is a line.
+    joined = sum(mark == b"J" for _, mark in heads[:-1]) if b" J " in records else 0
+    return Span(len(heads) - joined, min(stamps), max(stamps))
 
-    source: Source
-    instance: str
-    release: int
+
+def check(records: bytes) -> Span:
+    """As `measure`, for what came over the wire. Raises BadBatch."""
+    span = measure(records)
+    if span is None:
+        raise BadBatch("expected whole records as a shim writes them, found other bytes")
+    return span
 
 
-class Decoder:
-    """Decodes one instance's records. Keeps the bytes of a character that was cut between two pieces of a long line."""
-
-    def __init__(self, origin: Origin) -> None:
-        self.malformed = 0
-        self._origin = origin
-        self._cut: dict[OutputStream, bytes] = {}
-
-    def decode(self, records: bytes, now: int) -> list[LineRecord]:
-        """The lines of whole records (each ends with a newline). `now` (unix microseconds) stands in for a bad time.
-
-        Bytes that are not UTF-8 become U+FFFD. A record that is not in the format is kept as a line as it is.
-        """
-        return [self._line(record, now) for record in records.removesuffix(b"\n").split(b"\n")] if records else []
-
-    def _line(self, record: bytes, now: int) -> LineRecord:
-        source, instance, release = self._origin
-        fields = record.split(b" ", 3)
-        stream = _STREAMS.get(fields[1]) if len(fields) == 4 else None
-        if stream is None or not fields[0].isdigit() or len(fields[0]) > 18:
-            self.malformed += 1
-            text = record.decode("utf-8", "replace")[:MAX_TEXT]
-            return LineRecord(at=now, text=text, source=source, instance=instance, release=release)
-        partial = fields[2] == b"P"
-        text = self._text(fields[3], stream, partial) if partial or self._cut else fields[3].decode("utf-8", "replace")
-        return LineRecord(
-            at=int(fields[0]),
-            text=text[:MAX_TEXT],
-            stream=stream,
+def decode(origin: Origin, records: bytes) -> list[LineRecord]:
+    """The lines of records that `measure` accepts. Bytes that are not UTF-8 become U+FFFD."""
+    source, instance, release = origin
+    rows = _RECORD.findall(records)
+    return [
+        LineRecord(
+            at=int(at),
+            text=data.decode("utf-8", "replace"),
+            stream=_STREAMS[stream],
             source=source,
             instance=instance,
             release=release,
-            partial=partial,
+            partial=mark == b"P",
         )
-
-    def _text(self, data: bytes, stream: OutputStream, partial: bool) -> str:
-        data = self._cut.pop(stream, b"") + data
-        if partial and (tail := _unfinished(data)):
-            self._cut[stream] = data[-tail:]
-            data = data[:-tail]
-        return data.decode("utf-8", "replace")
+        for at, stream, mark, data in (_joined(rows) if b" J " in records else rows)
+    ]
 
 
-def _unfinished(data: bytes) -> int:
-    """How many bytes at the end begin a UTF-8 character that is not whole (0 to 3)."""
-    for back in range(1, min(3, len(data)) + 1):
-        byte = data[-back]
-        if byte & 0xC0 == 0x80:
-            continue
-        length = 4 if byte >= 0xF0 else 3 if byte >= 0xE0 else 2 if byte >= 0xC0 else 1
-        return back if length > back else 0
-    return 0
+def _joined(rows: list[tuple[bytes, bytes, bytes, bytes]]) -> list[tuple[bytes, bytes, bytes, bytes]]:
+    lines: list[tuple[bytes, bytes, bytes, bytes]] = []
+    parts: list[bytes] = []
+    for at, stream, mark, data in rows:
+        if not parts:
+            head = (at, stream)
+        parts.append(data)
+        if mark != b"J":
+            lines.append((*head, mark, b"\n".join(parts)))
+            parts = []
+    if parts:
+        lines.append((*head, b"F", b"\n".join(parts)))
+    return lines
+
+
+def decode_damaged(origin: Origin, records: bytes, now: int) -> list[LineRecord]:
+    """The lines of bytes that `measure` refused: what is not a record is kept as a line as it is, at the time `now`."""
+    lines: list[LineRecord] = []
+    for record in records.removesuffix(b"\n").split(b"\n"):
+        if _RECORD.fullmatch(record + b"\n"):
+            lines += decode(origin, record + b"\n")
+        else:
+            text = record.decode("utf-8", "replace")[:MAX_TEXT]
+            source, instance, release = origin
+            lines.append(LineRecord(at=now, text=text, source=source, instance=instance, release=release))
+    return lines
 
 
 def segment_losses(dropped: bytes) -> dict[int, int]:

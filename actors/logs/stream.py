@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from actors.logs import shimlog
 from actors.logs.errors import BadBatch, LogError, StorageFailed, StreamClosed, WrongPosition
-from actors.logs.line import Batch, numbers_taken
+from actors.logs.line import Batch, check_records, decode_records
 from actors.logs.segment import (
     Block,
     Closed,
@@ -279,7 +280,8 @@ class _Plan:
         return Appended(first=self._next, next_number=self._next, duplicate=again)
 
     def _add(self, batch: Batch) -> Appended:
-        records = batch.records()
+        batch.check()
+        span = shimlog.check(batch.blob) if batch.origin else check_records(decode_records(batch.blob))
         known = self._new.get(batch.source_id) or self._stored.get(batch.source_id)
         if known is not None and batch.upto <= known.upto and (known.finished or not batch.finished):
             return Appended(first=self._next, next_number=self._next, duplicate=True)
@@ -287,16 +289,14 @@ class _Plan:
             raise StreamClosed(f"expected an open stream, found one that ended: {self._closed.outcome}")
         if known is not None and batch.after != known.upto:
             raise WrongPosition(f"expected a batch after {known.upto}, found one after {batch.after}", known.upto)
-        if batch.upto == batch.after and records:
-            raise BadBatch(f"expected lines to take up room in their source, found {len(records)} at {batch.after}")
+        if batch.upto == batch.after and span.taken:
+            raise BadBatch(f"expected lines to take up room in their source, found {span.taken} at {batch.after}")
         mark = SourceMark(source_id=batch.source_id, upto=batch.upto, finished=batch.finished)
-        meta = FrameMeta(sources=(mark,))
-        count = numbers_taken(records)
-        times = [record.at for record in records] or [0]
-        self.frames.append(encode_frame(self._next, count, (min(times), max(times)), meta, batch.blob))
+        meta = FrameMeta(sources=(mark,), origin=batch.origin)
+        self.frames.append(encode_frame(self._next, span.taken, (span.t_min, span.t_max), meta, batch.blob))
         self.metas.append(meta)
         self._new[batch.source_id] = mark
-        first, self._next = self._next, self._next + count
+        first, self._next = self._next, self._next + span.taken
         return Appended(first=first, next_number=self._next)
 
 

@@ -52,18 +52,28 @@ def encode(data: bytes, tag: bytes, micros: int, final: bool) -> "tuple[bytes, i
     if final and rest:
         _cut_line(rest, full, partial, records)
         return b"".join(records), len(data)
-    while len(rest) >= LINE_BYTES_MAX:
-        records.append(partial + rest[:LINE_BYTES_MAX] + b"\n")
-        rest = rest[LINE_BYTES_MAX:]
-        taken += LINE_BYTES_MAX
+    while len(rest) > LINE_BYTES_MAX:
+        cut = _between_characters(rest)
+        records.append(partial + rest[:cut] + b"\n")
+        rest = rest[cut:]
+        taken += cut
     return b"".join(records), taken
 
 
 def _cut_line(line: bytes, full: bytes, partial: bytes, records: "list[bytes]") -> None:
     while len(line) > LINE_BYTES_MAX:
-        records.append(partial + line[:LINE_BYTES_MAX] + b"\n")
-        line = line[LINE_BYTES_MAX:]
+        cut = _between_characters(line)
+        records.append(partial + line[:cut] + b"\n")
+        line = line[cut:]
     records.append(full + line + b"\n")
+
+
+def _between_characters(line: bytes) -> int:
+    """Where to cut a long line so that every piece is text by itself; in what is no UTF-8, anywhere."""
+    for cut in range(LINE_BYTES_MAX, LINE_BYTES_MAX - 4, -1):
+        if len(line) == cut or line[cut] & 0xC0 != 0x80:
+            return cut
+    return LINE_BYTES_MAX
 
 
 class Segments:
