@@ -109,14 +109,16 @@ class CorruptBatch(LogBroken):
 
 
 class CorruptSegment(LogBroken):
-    """An archived segment is not what its manifest says; `position` is where it begins."""
+    """An archived segment is not what its manifest says; `position` is the batch in it that is damaged.
+
+    Where no batch can be told (it is cut short, its index is damaged) `position` is where the segment begins.
+    """
 
     def __init__(self, position: Position, location: str, why: str) -> None:
-        super().__init__(
-            f"archived segment {location}, which begins at {position}, is corrupt: {why}; restore it from a backup"
-        )
+        super().__init__(f"archived segment {location} is corrupt at {position}: {why}; restore it from a backup")
         self.position = position
         self.location = location
+        self.why = why
 
 
 class LogHole(LogBroken):

@@ -4,7 +4,6 @@ Works on any `ChainSource`: memory, etcd with its archive, a backup. Must not kn
 """
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -106,7 +105,7 @@ async def _cold(source: ChainSource, check: ChainCheck, manifest: SegmentManifes
     except BlobMissing as error:
         raise ChainBroken(at, place=place, expected="the segment that its manifest names", found="none") from error
     begins_here = manifest.base == check.next_offset
-    batches = await asyncio.to_thread(_open_segment, check, manifest, blob, at)
+    batches = await asyncio.to_thread(_open_segment, check, manifest, blob)
     wanted = [b for b in batches if b.base >= at.offset and (until is None or b.base < until)]
     first_previous = check.last_hash
     await asyncio.to_thread(check.add_all, wanted, place)
@@ -129,16 +128,12 @@ async def _cold(source: ChainSource, check: ChainCheck, manifest: SegmentManifes
     return Run(wanted, manifest if whole else None, blob if whole else b"")
 
 
-def _open_segment(check: ChainCheck, manifest: SegmentManifest, blob: bytes, at: Position) -> list[StoredBatch]:
-    place = f"segment {manifest.location}"
-    found = hashlib.sha256(blob).hexdigest()
-    if found != manifest.sha256:
-        expected = f"{manifest.bytes} bytes with sha256 {manifest.sha256} as its manifest says"
-        raise ChainBroken(at, place=place, expected=expected, found=f"{len(blob)} bytes with sha256 {found}")
+def _open_segment(check: ChainCheck, manifest: SegmentManifest, blob: bytes) -> list[StoredBatch]:
     try:
         segment = decode_segment(check.partition, manifest, blob)
     except CorruptSegment as error:
-        raise ChainBroken(at, place=place, expected="a whole segment", found=str(error)) from error
+        place = f"segment {manifest.location}"
+        raise ChainBroken(error.position, place=place, expected="a whole segment", found=error.why) from error
     return segment.batches(manifest.base, manifest.end, manifest.events)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import msgspec
 
 from events.log.archive.manifest import SegmentManifest
-from events.log.codec import BatchHeader, batch_hash, decode_header
+from events.log.codec import BatchHeader, batch_hash, decode_batch, decode_header
 from events.log.errors import CorruptBatch, CorruptSegment
 from events.log.records import Position
 from events.log.store import StoredBatch
@@ -103,22 +103,57 @@ class Segment:
 
 def decode_segment(partition: int, manifest: SegmentManifest, data: bytes) -> Segment:
     """Check the bytes against the manifest, once. Blocking: about 1 ms per MiB. Raises CorruptSegment."""
-    at = Position(partition, manifest.base)
-
-    def corrupt(why: str) -> CorruptSegment:
-        return CorruptSegment(at, manifest.location, why)
-
+    begin = Position(partition, manifest.base)
     if len(data) != manifest.bytes:
-        raise corrupt(f"expected {manifest.bytes} bytes, found {len(data)}")
+        raise CorruptSegment(begin, manifest.location, f"expected {manifest.bytes} bytes, found {len(data)}")
     if (found := hashlib.sha256(data).hexdigest()) != manifest.sha256:
-        raise corrupt(f"expected SHA-256 {manifest.sha256}, found {found}")
+        at, damage = _damage(partition, manifest, data)
+        why = f"expected SHA-256 {manifest.sha256} as its manifest says, found {found}: {damage}"
+        raise CorruptSegment(at, manifest.location, why)
     # The hash matched: what is wrong from here on was written so.
-    length, crc, magic = _TRAILER.unpack_from(data, len(data) - _TRAILER.size)
-    index = data[len(data) - _TRAILER.size - length : len(data) - _TRAILER.size]
-    if magic != MAGIC or zlib.crc32(index) != crc:
-        raise corrupt(f"expected it to end with {MAGIC!r} and an index before that, found {magic!r}")
     try:
-        entries = _decoder.decode(index)
+        return Segment(manifest, _index(data), data)
+    except _BadIndex as error:
+        raise CorruptSegment(begin, manifest.location, str(error)) from error
+
+
+class _BadIndex(Exception):
+    """The index is not whole; says what was expected and found."""
+
+
+def _index(data: bytes) -> list[IndexEntry]:
+    """Raises _BadIndex."""
+    if len(data) < _TRAILER.size:
+        raise _BadIndex(f"expected it to end with an index, found {len(data)} bytes in all")
+    length, crc, magic = _TRAILER.unpack_from(data, len(data) - _TRAILER.size)
+    index = data[max(0, len(data) - _TRAILER.size - length) : len(data) - _TRAILER.size]
+    if magic != MAGIC or zlib.crc32(index) != crc:
+        raise _BadIndex(f"expected it to end with {MAGIC!r} and an index before that, found {magic!r}")
+    try:
+        return _decoder.decode(index)
     except msgspec.MsgspecError as error:
-        raise corrupt(f"its index cannot be decoded: {error}") from error
-    return Segment(manifest, entries, data)
+        raise _BadIndex(f"its index cannot be decoded: {error}") from error
+
+
+def _damage(partition: int, manifest: SegmentManifest, data: bytes) -> tuple[Position, str]:
+    """Which batch of a segment with another hash is damaged, and how: for the person who must mend it."""
+    begin = Position(partition, manifest.base)
+    try:
+        entries = _index(data)
+    except _BadIndex as error:
+        return begin, str(error)
+    previous = bytes.fromhex(manifest.first_previous)
+    for entry in entries:
+        at = Position(partition, entry.base)
+        value = data[entry.start : entry.start + entry.length]
+        where = f"the batch at {at}, bytes {entry.start} to {entry.start + entry.length} of it"
+        try:
+            header = decode_batch(value, at)[0]
+        except CorruptBatch as error:
+            return at, f"{where}: {error.why}"
+        if header.previous and previous and header.previous != previous:
+            return at, f"{where}: the hash it keeps of the batch before it is another than that batch's"
+        previous = batch_hash(value)
+    if previous.hex() != manifest.last_hash:
+        return Position(partition, entries[-1].base), "its last batch has another hash than its manifest says"
+    return begin, "every batch of it is whole; the bytes after them are not"

@@ -12,6 +12,7 @@ import pytest
 
 from events.failpoints import FailpointError, arm, disarm
 from events.log.archive.archiver import ArchivePolicy, Archiver, Reach
+from events.log.archive.segment import decode_segment
 from events.log.blobs import BlobStore
 from events.log.errors import BeyondTail, CorruptSegment, VersionConflict
 from events.log.port import EventLog, PartitionWriter
@@ -250,11 +251,12 @@ class ColdLogContract:
         await archive_all(archiver)
         victim = (await hot.manifests(0, 0))[1]
         data = bytearray(await blobs.get(victim.location))
-        data[len(data) // 2] ^= 0x10
+        second = decode_segment(0, victim, bytes(data)).batches(victim.base + 1, victim.end, 1)[0]
+        data[data.index(second.value) + len(second.value) // 2] ^= 0x10
         await blobs.put(victim.location, bytes(data))
         with pytest.raises(CorruptSegment, match=victim.location) as found:
             await read_all(other_log, 0)
-        assert found.value.position == Position(0, victim.base)
+        assert found.value.position == Position(0, second.base), "the batch is named, not only the segment"
         await blobs.put(victim.location, bytes(data[:-1]))
         with pytest.raises(CorruptSegment, match="bytes"):
             await read_all(log, 0)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from events.log.archive.segment import encode_segment
+from events.log.archive.segment import decode_segment, encode_segment
 from events.log.chain import Head, NotedHead, parse_heads
 from events.log.codec import batch_hash, check_command, decode_batch, decode_header, encode_batch
 from events.log.errors import CorruptBatch, CorruptSegment, LogHole
@@ -102,13 +102,33 @@ async def test_a_flipped_bit_in_a_hot_batch_is_named_and_never_read(source: Memo
         await read_all(MemoryEventLog(partitions=1, store=source.store), 0, 8 * PER_BATCH)
 
 
-async def test_a_flipped_bit_in_a_segment_is_named(source: MemorySource) -> None:
+@pytest.mark.parametrize(("number", "share"), [(4, 0.1), (4, 0.9), (5, 0.0), (5, 0.5), (6, 0.99)])
+async def test_a_flipped_bit_in_a_segment_is_named_by_its_batch_and_never_read(
+    source: MemorySource, number: int, share: float
+) -> None:
     second = (await source.manifests(0, 0))[1]
-    await source.blobs.put(second.location, flipped(await source.blobs.get(second.location), at=40))
+    blob = await source.blobs.get(second.location)
+    batch = decode_segment(0, second, blob).batches(number * PER_BATCH, second.end, 1)[0]
+    at = blob.index(batch.value) + int(share * len(batch.value))
+    await source.blobs.put(second.location, flipped(blob, at=at))
+    found = await broken(source)
+    assert (found.position, found.place) == (Position(0, number * PER_BATCH), f"segment {second.location}")
+    assert second.sha256 in found.found and f"the batch at 0:{number * PER_BATCH}" in found.found
+    with pytest.raises(CorruptSegment, match=second.sha256) as refused:
+        await read_all(MemoryEventLog(partitions=1, store=source.store), 0)
+    assert refused.value.position == found.position
+
+
+@pytest.mark.parametrize("from_its_end", [1, 9, 20])
+async def test_a_flipped_bit_behind_the_batches_of_a_segment_is_named_too(
+    source: MemorySource, from_its_end: int
+) -> None:
+    second = (await source.manifests(0, 0))[1]
+    await source.blobs.put(second.location, flipped(await source.blobs.get(second.location), at=-from_its_end))
     found = await broken(source)
     assert (found.position, found.place) == (Position(0, 4 * PER_BATCH), f"segment {second.location}")
-    assert second.sha256 in found.expected
-    with pytest.raises(CorruptSegment, match=second.sha256):
+    assert "index" in found.found
+    with pytest.raises(CorruptSegment, match="index"):
         await read_all(MemoryEventLog(partitions=1, store=source.store), 0)
 
 
