@@ -80,10 +80,13 @@ class EtcdEventLog:
     async def open(self) -> None:
         await self.client.open()
         wanted = LogLayout(partitions=self._partitions)
-        # Not while a backup is being restored: half a log must be neither read nor written.
-        free = [ModRevisionIs(self._keys.layout, 0), ModRevisionIs(self._keys.restore, 0)]
-        await self.client.txn(when=free, then=[Put(self._keys.layout, msgspec.json.encode(wanted))])
+        # Looked at first: an etcd without space takes no put, and whoever is to make room there must get in.
         stored = await self.client.get(self._keys.layout)
+        if stored is None:
+            # Not while a backup is being restored: half a log must be neither read nor written.
+            free = [ModRevisionIs(self._keys.layout, 0), ModRevisionIs(self._keys.restore, 0)]
+            await self.client.txn(when=free, then=[Put(self._keys.layout, msgspec.json.encode(wanted))])
+            stored = await self.client.get(self._keys.layout)
         if stored is None:
             raise RestoreUnfinished(
                 f"expected a log or an empty namespace, found {self._keys.restore}: a restore has not ended; run the "
