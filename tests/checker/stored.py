@@ -1,6 +1,6 @@
 """What the log holds in the end, batch by batch: the truth that histories are compared with.
 
-Knows batches and where etcd keeps the hot ones; judges nothing.
+Knows batches and where they are kept; judges nothing.
 """
 
 from collections.abc import Iterable
@@ -8,10 +8,13 @@ from typing import NamedTuple
 
 import msgspec
 
+from events.log.backup.source import EtcdLogSource
+from events.log.chain import ChainCheck
 from events.log.codec import batch_hash, decode_batch
 from events.log.etcd_client import EtcdClient
 from events.log.keys import Keys
 from events.log.records import Position
+from events.log.walk import walk
 
 
 class StoredFact(NamedTuple):
@@ -55,6 +58,15 @@ def batch_of(partition: int, base: int, revision: int, value: bytes) -> Batch:
         previous=header.previous,
         events=tuple(facts),
     )
+
+
+async def all_batches(source: EtcdLogSource) -> list[Batch]:
+    """Every batch, archived or hot, its chain checked on the way. Raises ChainBroken."""
+    batches: list[Batch] = []
+    for partition in range(source.partitions):
+        async for run in walk(source, ChainCheck(partition)):
+            batches += [batch_of(partition, batch.base, batch.revision, batch.value) for batch in run.batches]
+    return batches
 
 
 async def hot_batches(client: EtcdClient, namespace: str) -> list[Batch]:

@@ -1,4 +1,4 @@
-"""The nemesis run: owners, followers and readers over three real etcds, while everything happens to them at random.
+"""The nemesis run: owners, consumers and an archiver over three real etcds, while everything happens to them at random.
 
 `python -m tests.faults.nemesis --seconds 600 --seed 7`. What every client saw goes through the history checker; the
 seed decides which fault comes when, not how the machine's processes interleave.
@@ -23,12 +23,17 @@ from types import MappingProxyType
 
 import msgspec
 
+from events.log.backup.source import EtcdLogSource
+from events.log.blobs import DirectoryBlobs
+from events.log.chain import ChainBroken
+from events.log.etcd_client import EtcdClient
+from events.log.keys import Keys
 from tests.checker.history import Append, History, Outcome, load
 from tests.checker.rules import check
-from tests.checker.stored import hot_batches
+from tests.checker.stored import Batch, all_batches
 from tests.etcd_cluster import EtcdCluster
-from tests.faults.nemesis_client import Orders
-from tests.faults.nemesis_faults import CLIENT_FAULTS, MEMBER_FAULTS, Fault
+from tests.faults.nemesis_client import UP, Orders
+from tests.faults.nemesis_faults import CLIENT_FAULTS, MEMBER_FAULTS, Fault, await_room
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMESPACE = "nemesis"
@@ -36,6 +41,7 @@ PARTITIONS = 4
 OWNERS = 3
 FOLLOWERS = 2
 READERS = 1
+ARCHIVERS = 1
 QUOTA_BYTES = 128 << 20
 SNAPSHOT_COUNT = 500  # so few entries kept that a member that was away needs a snapshot
 END_SECONDS = 120.0
@@ -63,11 +69,18 @@ class Process:
         settings = msgspec.structs.replace(run.cluster.settings(NAMESPACE), endpoints=tuple(endpoints))
         orders = Orders(
             role=self.role, name=self.name, seed=run.random.getrandbits(32), settings=settings, partitions=PARTITIONS,
-            history=str(history), earlier=earlier if self.role == "owner" else (),
+            quota_bytes=QUOTA_BYTES, archive=str(run.archive), history=str(history),
+            earlier=earlier if self.role == "owner" else (),
         )  # fmt: skip
         command = [sys.executable, "-m", "tests.faults.nemesis_client", msgspec.json.encode(orders).decode()]
         with history.with_suffix(".err").open("wb") as err:
             self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=err, stderr=err)
+
+    async def is_up(self) -> None:
+        """Wait until the present process has opened the log; one that ended by itself is not waited for."""
+        async with asyncio.timeout(END_SECONDS):
+            while not self.histories[-1].with_suffix(UP).exists() and self.trouble() is None:
+                await asyncio.sleep(0.05)
 
     def kill(self) -> None:
         """kill -9; it is gone when this returns."""
@@ -90,7 +103,8 @@ class Process:
     def trouble(self) -> str | None:
         """Why it ended by itself, if it did."""
         code = None if self._process is None else self._process.poll()
-        if code is None or code in (0, -signal.SIGKILL):
+        # SIGTERM: it was asked to end before it was up.
+        if code is None or code in (0, -signal.SIGKILL, -signal.SIGTERM):
             return None
         said = self.histories[-1].with_suffix(".err").read_text(errors="replace")
         return f"{self.name} ended with {code}: {said[-3000:]}"
@@ -120,6 +134,11 @@ class Nemesis:
         self.owners = [Process(self, "owner", n) for n in range(OWNERS)]
         self.others = [Process(self, "follower", n) for n in range(FOLLOWERS)]
         self.others += [Process(self, "reader", n) for n in range(READERS)]
+        self.archivers = [Process(self, "archiver", n) for n in range(ARCHIVERS)]
+        self.archive = directory / "archive"
+        self.wrong: list[str] = []
+        """What a fault itself found wrong."""
+        self._stored: dict[str, int] = {}
         self.longest = longest
         """Seconds that a fault lasts at most."""
         self._seconds = seconds
@@ -127,19 +146,28 @@ class Nemesis:
         self.troubling_clients = asyncio.Lock()
         """Held by a fault that starts or ends clients."""
 
+    @property
+    def _processes(self) -> list[Process]:
+        return [*self.owners, *self.others, *self.archivers]
+
     async def run(self) -> list[str]:
         """What went wrong; nothing if all held."""
-        for process in (*self.owners, *self.others):
+        for process in self._processes:
             process.start()
         try:
+            # A busy machine takes its time to start them, which is not the run's.
+            await asyncio.gather(*(process.is_up() for process in self._processes))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._seconds), asyncio.TaskGroup() as group:
                     group.create_task(self._trouble_members())
                     group.create_task(self._trouble_clients())
             await self.cluster.everything_well()
+            for process in self._processes:
+                process.cont()
+            await await_room(self)
             return await self._end()
         finally:
-            for process in (*self.owners, *self.others):
+            for process in self._processes:
                 process.kill()
 
     def lasting(self) -> float:
@@ -147,7 +175,7 @@ class Nemesis:
         return self.random.uniform(0.1, 1.0) * self.longest
 
     def history(self) -> History:
-        return load(path for process in (*self.owners, *self.others) for path in process.histories)
+        return load(path for process in self._processes for path in process.histories)
 
     def _note(self, name: str) -> None:
         """Count a fault, and write down when it began: by the clock of the histories."""
@@ -178,20 +206,31 @@ class Nemesis:
 
     async def _end(self) -> list[str]:
         """Let all come to rest, owners first: then the log has its end and followers can be asked to reach it."""
-        for process in (*self.owners, *self.others):
-            process.cont()
-        wrong = [text for process in (*self.owners, *self.others) if (text := process.trouble())]
-        await asyncio.gather(*(process.end() for process in self.owners))
+        wrong = [*self.wrong, *(text for process in self._processes if (text := process.trouble()))]
+        await asyncio.gather(*(process.end() for process in (*self.owners, *self.archivers)))
         await asyncio.gather(*(process.end() for process in self.others))
-        wrong += [text for process in (*self.owners, *self.others) if (text := process.trouble()) and text not in wrong]
+        wrong += [text for process in self._processes if (text := process.trouble()) and text not in wrong]
         hashes = await self.cluster.hashes()
         if len(set(hashes.values())) != 1:
             wrong.append(f"etcd's members hold different data: hashes {hashes}")
-        async with self.cluster.client(await self.cluster.leader()) as client:
-            batches = await hot_batches(client, NAMESPACE)
+        try:
+            batches = await self._batches()
+        except ChainBroken as error:
+            return [*wrong, f"the log is broken: {error}"]
         history = await asyncio.to_thread(self.history)
         print(self._figures(history), flush=True)
+        if not sum(map(_size, history.appends)):
+            wrong.append("expected events to be acknowledged, found none: the run shows nothing")
         return wrong + [str(violation) for violation in await asyncio.to_thread(check, history, batches)]
+
+    async def _batches(self) -> list[Batch]:
+        settings = self.cluster.settings(NAMESPACE, only=await self.cluster.leader())
+        async with EtcdClient(settings) as client:
+            batches = await all_batches(await EtcdLogSource.open(client, DirectoryBlobs(self.archive)))
+            keys = Keys(NAMESPACE)
+            hot = [item for item in await client.get_prefix(keys.partitions) if keys.parse_batch(item.key)]
+            self._stored = {"batches": len(batches), "of them still in etcd": len(hot)}
+            return batches
 
     def _figures(self, history: History) -> str:
         outcomes = Counter(append.outcome for append in history.appends)
@@ -206,6 +245,7 @@ class Nemesis:
             "reads and followers": len(history.consumed),
             "events read": sum(len(entry.events) for entry in history.consumed),
             "events acknowledged": sum(map(_size, history.appends)),
+            **self._stored,
             "faults": dict(sorted(self.done.items())),
         }
         return "\n".join(f"  {name}: {value}" for name, value in figures.items())

@@ -1,4 +1,4 @@
-"""A client process of the nemesis run: an owner that appends, a follower, or a reader; what it saw goes to a file.
+"""A client process of the nemesis run: an owner, a follower, a reader, an archiver; what it saw goes to a file.
 
 Knows the log's port and nothing of the faults: it is killed, paused and cut off like any client. SIGTERM tells it to
 come to an end; its last act is to write down what it has not yet.
@@ -13,9 +13,14 @@ from pathlib import Path
 
 import msgspec
 
+from events.log.archive.archiver import ArchivePolicy
+from events.log.archive.keeper import ROUND_S, LogKeeper
+from events.log.archive.space import Budget
+from events.log.blobs import DirectoryBlobs
 from events.log.errors import LogBroken, LogError, LogUnavailable, WriterClosed
 from events.log.etcd_connection import EtcdSettings
 from events.log.etcd_log import EtcdEventLog
+from events.log.etcd_members import EtcdMembers
 from events.log.port import PartitionWriter
 from events.log.records import EventRecord, StoredEvent
 from tests.checker.history import Outcome, Recorder, load
@@ -24,12 +29,19 @@ from tests.events.log.contract import event
 APPENDERS = 4
 """Concurrent senders for each claimed partition."""
 PAUSE_SECONDS = 0.02
+UP = ".up"
+"""Suffix of an empty file that says that the process serves."""
 SENDINGS_MAX = 3
 FORCED_SHARE = 0.04
 REPEATED_SHARE = 0.05
 REIGN_SECONDS = 8.0
 CATCH_UP_SECONDS = 60.0
 READ_BACK = 400
+ARCHIVE_EVERY_ROUNDS = 5
+"""As `rayfold log archive` does it by hand: a day's age is five minutes' rounds, and this run is shorter."""
+RETAIN_SECONDS = 3.0
+SEGMENT_BYTES = 64 << 10
+COMPACT_SECONDS = 20.0
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +52,8 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     settings: EtcdSettings
     partitions: int
+    quota_bytes: int
+    archive: str
     history: str
     earlier: tuple[str, ...] = ()
 
@@ -51,7 +65,11 @@ class Client:
         self.orders = orders
         self.recorder = recorder
         self.random = random.Random(orders.seed)
-        self.log = EtcdEventLog(orders.settings, partitions=orders.partitions, recheck_s=2.0)
+        self.blobs = DirectoryBlobs(Path(orders.archive))
+        self.budget = Budget(quota_bytes=orders.quota_bytes)
+        self.log = EtcdEventLog(
+            orders.settings, partitions=orders.partitions, blobs=self.blobs, budget=self.budget, recheck_s=2.0
+        )
         self.over = asyncio.Event()
 
     async def open(self) -> None:
@@ -187,16 +205,47 @@ async def read(client: Client) -> None:
         await client.recorder.read(client.orders.name, client.log, partition)
 
 
+async def keep(client: Client) -> None:
+    """Keep the log within the quota as the platform's archiver does: its rounds, and what is old enough archived."""
+    orders = client.orders
+    members = EtcdMembers(orders.settings)
+    await members.open()
+    keeper = LogKeeper(
+        client=client.log.client,
+        members=members,
+        blobs=client.blobs,
+        partitions=orders.partitions,
+        budget=client.budget,
+        policy=ArchivePolicy(retain_s=RETAIN_SECONDS, segment_bytes=SEGMENT_BYTES, least_bytes=1),
+        compact_every_s=COMPACT_SECONDS,
+        on_warning=lambda words: print(words, file=sys.stderr, flush=True),
+    )
+    rounds = 0
+    while not client.over.is_set():
+        rounds += 1
+        try:
+            await keeper.round()
+            if rounds % ARCHIVE_EVERY_ROUNDS == 0:
+                await keeper.archive(range(orders.partitions), everything=False)
+        except LogBroken:
+            raise
+        except LogError as error:
+            print(error, file=sys.stderr, flush=True)
+        await client.wait(ROUND_S)
+    await members.close()
+
+
+ROLES = {"owner": lambda client: Owner(client).run(), "follower": follow, "reader": read, "archiver": keep}
+
+
 async def main(orders: Orders) -> None:
     with Path(orders.history).open("a") as sink:
         recorder = Recorder(sink=sink)
         client = Client(orders, recorder)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, client.over.set)
         await client.open()
-        if orders.role == "owner":
-            await Owner(client).run()
-        else:
-            await (follow if orders.role == "follower" else read)(client)
+        Path(orders.history).with_suffix(UP).touch()
+        await ROLES[orders.role](client)
         if orders.role == "follower":
             for entry in recorder.history().consumed:
                 sink.write(msgspec.json.encode(entry).decode() + "\n")

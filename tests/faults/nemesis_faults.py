@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Fault = Callable[["Nemesis"], Awaitable[None]]
 JUNK_BYTES = 1 << 20
+RELIEF_SECONDS = 120.0  # rounds that find members away are repeated after ten seconds, and the archiver may be paused
 LEASE_SECONDS = 10.0  # of an owner's record: whoever is paused for longer has lost it
 
 
@@ -87,19 +88,32 @@ async def compact(run: "Nemesis") -> None:
 
 
 async def full_quota(run: "Nemesis") -> None:
-    """Somebody else's keys fill etcd until it raises its alarm; later they are deleted and an operator makes room."""
+    """Somebody else's keys fill etcd until it raises its alarm. They are deleted; the rest is the archiver's work."""
     await run.cluster.all_agree()
     async with run.cluster.client(await run.cluster.leader()) as client:
         number = 0
-        with contextlib.suppress(LogUnavailable, EtcdRefused):
-            while True:
-                await client.put(f"/junk/{number:04d}", run.random.randbytes(JUNK_BYTES))
-                number += 1
-        assert await run.cluster.alarms(), "expected etcd to be full"
-        await asyncio.sleep(run.lasting())
-        for each in range(number + 1):
-            await client.delete(f"/junk/{each:04d}")
-    await run.cluster.make_room()
+        try:
+            with contextlib.suppress(LogUnavailable, EtcdRefused):
+                while True:
+                    await client.put(f"/junk/{number:04d}", run.random.randbytes(JUNK_BYTES))
+                    number += 1
+            assert await run.cluster.alarms(), "expected etcd to be full"
+            await asyncio.sleep(run.lasting())
+        finally:
+            for each in range(number + 1):
+                await client.delete(f"/junk/{each:04d}")
+    await await_room(run)
+
+
+async def await_room(run: "Nemesis") -> None:
+    """No alarm of no space is up any more, by the archiver's doing."""
+    try:
+        async with asyncio.timeout(RELIEF_SECONDS):
+            while await run.cluster.alarms():
+                await asyncio.sleep(0.2)
+    except TimeoutError:
+        run.wrong.append(f"etcd was full and nobody made room within {RELIEF_SECONDS:g} s")
+        await run.cluster.make_room()
 
 
 async def wipe_member(run: "Nemesis") -> None:
@@ -109,16 +123,17 @@ async def wipe_member(run: "Nemesis") -> None:
 
 
 async def restore_all(run: "Nemesis") -> None:
-    """Every member begins anew from a backup. Owners rest meanwhile: what comes after a backup is lost with it."""
+    """Every member begins anew from a backup. Who writes rests meanwhile: what comes after a backup is lost with it."""
     await run.cluster.all_agree()
     async with run.troubling_clients:
-        for owner in run.owners:
-            owner.cont()
-        await asyncio.gather(*(owner.end() for owner in run.owners))
+        writers = [*run.owners, *run.archivers]
+        for writer in writers:
+            writer.cont()
+        await asyncio.gather(*(writer.end() for writer in writers))
         await run.cluster.restore_from_snapshot()
         await run.cluster.all_agree()
-        for owner in run.owners:
-            owner.start()
+        for writer in writers:
+            writer.start()
 
 
 async def kill_owner(run: "Nemesis") -> None:
@@ -131,6 +146,18 @@ async def kill_owner(run: "Nemesis") -> None:
 async def pause_owner(run: "Nemesis") -> None:
     """For longer than its lease, every third time: then it wakes as a stale one."""
     await _paused(run.random.choice(run.owners), run.random.choice((run.lasting(), run.lasting(), _beyond_lease(run))))
+
+
+async def kill_archiver(run: "Nemesis") -> None:
+    """Between any two steps of a segment, of a compaction, of making room."""
+    archiver = run.random.choice(run.archivers)
+    archiver.kill()
+    await asyncio.sleep(run.random.uniform(0, 0.3) * run.longest)
+    archiver.start()
+
+
+async def pause_archiver(run: "Nemesis") -> None:
+    await _paused(run.random.choice(run.archivers), run.lasting())
 
 
 async def pause_consumer(run: "Nemesis") -> None:
@@ -164,5 +191,7 @@ MEMBER_FAULTS: Mapping[str, tuple[Fault, int]] = {
 CLIENT_FAULTS: Mapping[str, Fault] = {
     "kill owner": kill_owner,
     "pause owner": pause_owner,
+    "kill archiver": kill_archiver,
+    "pause archiver": pause_archiver,
     "pause consumer": pause_consumer,
 }
