@@ -7,7 +7,7 @@ instance where the last one left it. It decides nothing: whether an exit is a cr
 import asyncio
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from actors.runtime.port import (
     InstanceStatus,
     Limits,
     Runtime,
+    Statuses,
 )
 from actors.runtime.probe import AliveProbe, HttpProbe, Probe, TcpProbe, check, wait_ready
 from actors.supervisor.orders import Ended, Started, StartOrder
@@ -78,12 +79,15 @@ class Agent:
         self._tending: dict[str, asyncio.Task[None]] = {}
         self._over: dict[str, asyncio.Event] = {}
         self._starting: dict[str, asyncio.Lock] = {}
+        self._changes: AsyncIterator[Statuses] | None = None
         self.finished: asyncio.Queue[str] = asyncio.Queue()
         """Instances whose end was reported: their output may be collected to the end and their directory removed."""
 
     async def open(self) -> None:
         """Adopt what runs here and go on watching it."""
         self._orders.mkdir(parents=True, exist_ok=True)
+        # Before the first look: what ends between that look and `run` must be heard of too.
+        self._changes = self._runtime.watch()
         statuses = await self._runtime.open()
         await asyncio.to_thread(self._tidy, {status.instance_id for status in statuses})
         for status in statuses:
@@ -94,7 +98,8 @@ class Agent:
 
     async def run(self) -> None:
         """Tell the watchers of instances that ended. For ever."""
-        async for statuses in self._runtime.watch():
+        assert self._changes is not None  # noqa: S101 -- opened
+        async for statuses in self._changes:
             for status in statuses:
                 if status.state in _OVER and status.instance_id in self._over:
                     self._over[status.instance_id].set()

@@ -7,7 +7,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from weakref import WeakSet
 
-from actors.runtime.port import InstanceStatus
+from actors.runtime.port import InstanceState, InstanceStatus
+
+_OVER = (InstanceState.EXITED, InstanceState.LOST)
 
 
 class Watch(AsyncIterator[list[InstanceStatus]]):
@@ -53,8 +55,9 @@ class Changes:
         return watch
 
     def tell(self, status: InstanceStatus) -> None:
-        """Pass a status on unless it is the one told last."""
-        if self._last.get(status.instance_id) == status:
+        """Pass a status on unless it is the one told last, or older than an end that was told."""
+        last = self._last.get(status.instance_id)
+        if last == status or (last is not None and last.state in _OVER and status.state not in _OVER):
             return
         self._last[status.instance_id] = status
         for watch in list(self._watches):

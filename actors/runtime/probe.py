@@ -82,8 +82,14 @@ def _judge(path: str, line: bytes) -> ProbeResult:
 
 
 async def wait_ready(runtime: Runtime, instance_id: str, probe: Probe, *, timeout_seconds: float) -> ProbeResult:
-    """Ask until it is ready, over, or the time is up; the last answer tells why not. Raises InstanceNotFound."""
+    """Ask until it is ready, over, or the time is up; the last answer tells why not. Raises InstanceNotFound.
+
+    The time counts from when its command may run: a start that was cut off before that will be ordered again.
+    """
     loop = asyncio.get_running_loop()
+    # What never ran is not alive: told ready, it would be owed no start any more and never run at all.
+    while (await runtime.status(instance_id)).state is InstanceState.STARTING:  # noqa: ASYNC110 - its shim tells nobody
+        await asyncio.sleep(_PAUSE_SECONDS_MAX)
     deadline = loop.time() + timeout_seconds
     pause = _PAUSE_SECONDS_FIRST
     ask = _asker(runtime, instance_id, probe)
