@@ -25,6 +25,12 @@ _log = structlog.get_logger(__name__)
 _SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 _MAX_REQUEST_BYTES = 64 * 1024 * 1024
 """A returning Envoy names all that it holds in one request: about 100 bytes for each resource."""
+_OPTIONS = [
+    ("grpc.max_receive_message_length", _MAX_REQUEST_BYTES),
+    # Envoy asks every 5 s whether this end lives (bootstrap.py). gRPC takes more than two pings within 5 minutes of
+    # silence for an attack and closes the connection; the one peer here is our own Envoy, which may ask as it likes.
+    ("grpc.http2.max_ping_strikes", 0),
+]
 _Stream = grpc.aio.ServicerContext[discovery_pb2.DeltaDiscoveryRequest, discovery_pb2.DeltaDiscoveryResponse]
 
 
@@ -43,7 +49,7 @@ class XdsServer:
 
     async def start(self) -> None:
         """Listen. Any socket file that an earlier process left is replaced."""
-        server = grpc.aio.server(options=[("grpc.max_receive_message_length", _MAX_REQUEST_BYTES)])
+        server = grpc.aio.server(options=_OPTIONS)
         handler = grpc.stream_stream_rpc_method_handler(
             self._stream,
             request_deserializer=discovery_pb2.DeltaDiscoveryRequest.FromString,
