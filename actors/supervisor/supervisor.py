@@ -127,6 +127,9 @@ class Supervisor:
             except (UnknownEventError, msgspec.ValidationError) as error:
                 await self._leave_alone(partition, engine, error)
                 return
+            except LogError:
+                await engine.close()  # else its claim would be kept alive for nobody
+                raise
             failpoint("supervisor.recovered")
         except PartitionOwned:
             return  # its owner's lease lapses or is given back; the next round tries again
