@@ -28,15 +28,18 @@ Found = TypeVar("Found")
 Json = dict[str, Any]
 
 
-def until(what: str, look: Callable[[], Found | None], seconds: float = 30.0) -> Found:
-    """Look again and again until something true comes; fails with `what` was awaited."""
+def until(
+    what: str, look: Callable[[], Found | None], seconds: float = 30.0, explain: Callable[[], object] | None = None
+) -> Found:
+    """Look again and again until something true comes; fails with `what` was awaited, and with what `explain` tells."""
     deadline = time.monotonic() + seconds
     while True:
         found = look()
         if found:
             return found
         if time.monotonic() > deadline:
-            raise AssertionError(f"expected {what} within {seconds:.0f} s, found {found!r}")
+            told = explain() if explain is not None else repr(found)
+            raise AssertionError(f"expected {what} within {seconds:.0f} s, found {told}")
         time.sleep(POLL_SECONDS)
 
 
