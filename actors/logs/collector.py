@@ -7,16 +7,20 @@ processes: it is told which instances there are, and sees in their directories w
 import asyncio
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from actors.logs.background import Background
 from actors.logs.client import LogClient
-from actors.logs.errors import LogError, StreamClosed, WrongPosition
+from actors.logs.errors import BadBatch, LogError, StreamClosed, WrongPosition
 from actors.logs.inotify import DirectoryWatcher
 from actors.logs.instance_log import InstanceLog, Piece
 from actors.logs.line import Batch, Origin, Source, gap_record
+from actors.logs.shimlog import decode_damaged
+from actors.logs.stream import Appended
+from events.clock import now_micros
 
 _log = logging.getLogger(__name__)
 
@@ -24,6 +28,8 @@ _LOOK_SECONDS = 5.0
 """Look without being woken: only a safety net where inotify works."""
 _LOOK_SECONDS_UNWATCHED = 0.2
 _RETRY_SECONDS = 2.0
+_BATCH_BYTES = 128 * 1024
+"""What is stored, compressed and read again as one; a tail decodes no more than this for its next line."""
 
 
 class Followed(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,13 +159,14 @@ class _Follower:
         self._origin = Origin(source=followed.source, instance=followed.instance_id, release=followed.release)
         self._log = InstanceLog(Path(followed.directory), self._origin)
         self._stored = 0
+        self._is_known = False
         self._told_disk: int | None = None
 
     async def run(self) -> None:
         """Until the instance has ended and everything is stored. Raises LogError and OSError."""
         stream, source_id = self._state.followed.stream, self.instance_id
         stored = await self._client.position(stream, source_id)
-        self._stored = stored or 0
+        self._stored, self._is_known = stored or 0, stored is not None
         taken = self._state.taken if stored == self._state.position else None
         await asyncio.to_thread(self._log.seek, self._stored, taken)
         while True:
@@ -183,29 +190,57 @@ class _Follower:
             self._watcher.forget(handle, self._wake)
 
     async def _store(self, piece: Piece) -> None:
-        stream = self._state.followed.stream
-        try:
-            await self._client.append_batch(stream, self._batch(piece))
-        except WrongPosition as error:
-            self._stored = error.stored
-            await asyncio.to_thread(self._log.seek, error.stored)
+        stream, began = self._state.followed.stream, self._stored
+        # Sent side by side, made durable together; what reached the server in another order is refused and read again.
+        sends = [self._client.append_batch(stream, batch) for batch in self._batches(piece)]
+        answers: list[Appended | BaseException] = []
+        if not self._is_known:
+            # A server that has nothing of a source takes whatever comes first: it must be the first.
+            answers += await asyncio.gather(sends.pop(0), return_exceptions=True)
+            if isinstance(answers[0], BaseException):
+                for send in sends:
+                    send.close()
+                sends = []
+        answers += await asyncio.gather(*sends, return_exceptions=True)
+        refused = [answer for answer in answers if isinstance(answer, BaseException)]
+        for error in refused:
+            if isinstance(error, BadBatch):
+                await self._store(self._as_lines(piece))
+                return
+            if not isinstance(error, WrongPosition):
+                raise error
+        if refused:
+            stored = await self._client.position(stream, self.instance_id)
+            self._stored, self._is_known = stored or began, stored is not None
+            await asyncio.to_thread(self._log.seek, self._stored)
             return
-        self._stored = piece.upto
+        self._stored, self._is_known = piece.upto, True
         self._stats.lines += len(piece.lines) or piece.taken
         self._stats.lost_lines += sum(line.gap for line in piece.lines)
         self._state = msgspec.structs.replace(self._state, position=piece.upto, taken=self._log.taken)
         await asyncio.to_thread(self._settle, piece.upto)
 
-    def _batch(self, piece: Piece) -> Batch:
+    def _batches(self, piece: Piece) -> Iterator[Batch]:
         if piece.lines:
-            return Batch.of(self.instance_id, piece.lines, after=self._stored, upto=piece.upto)
-        return Batch(
-            source_id=self.instance_id,
-            after=self._stored,
-            upto=piece.upto,
-            blob=piece.records,
-            origin=self._origin,
-        )
+            yield Batch.of(self.instance_id, piece.lines, after=self._stored, upto=piece.upto)
+            return
+        begin, after = 0, self._stored
+        while begin < len(piece.records):
+            end = piece.records.rfind(b"\n", begin, begin + _BATCH_BYTES) + 1 or len(piece.records)
+            upto = piece.upto - (len(piece.records) - end)
+            yield Batch(
+                source_id=self.instance_id,
+                after=after,
+                upto=upto,
+                blob=piece.records[begin:end],
+                origin=self._origin,
+            )
+            begin, after = end, upto
+
+    def _as_lines(self, piece: Piece) -> Piece:
+        """The same, where a byte on this node's disk is not what a shim writes: what is there is kept as it is."""
+        lines = decode_damaged(self._origin, piece.records, now_micros())
+        return Piece(piece.upto, lines=lines, taken=len(lines))
 
     def _settle(self, position: int) -> None:
         _save(self._state_dir, self._state)

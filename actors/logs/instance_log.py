@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from actors.logs.line import LineRecord, Origin, gap_record
-from actors.logs.shimlog import decode_damaged, disk_losses, measure, segment_losses
+from actors.logs.shimlog import disk_losses, segment_losses
 from actors.runtime.output import STORED
 from events.clock import now_micros
 
@@ -100,12 +100,9 @@ class InstanceLog:
 
     def _take(self, records: bytes) -> Piece:
         self._offset += len(records)
-        self._taken += records.count(b"\n")
-        span = measure(records)
-        if span is not None:
-            return Piece(self._position(), records=records, taken=span.taken)
-        lines = decode_damaged(self._origin, records, now_micros())
-        return Piece(self._position(), lines=lines, taken=len(lines))
+        taken = records.count(b"\n")
+        self._taken += taken
+        return Piece(self._position(), records=records, taken=taken)
 
     def _gap_piece(self, gap: list[LineRecord]) -> Piece:
         return Piece(self._position(), lines=gap, taken=sum(each.gap for each in gap))
