@@ -58,10 +58,14 @@ class StorageFailed(LogError):
     code = "storage-failed"
 
 
-class StoreInUse(LogError):
-    """Another process holds this directory."""
+class StreamMoved(LogError):
+    """Another member of the pool writes this stream: ask it, at `address`, or anyone where that is empty."""
 
-    code = "store-in-use"
+    code = "moved"
+
+    def __init__(self, message: str, address: str = "") -> None:
+        super().__init__(message)
+        self.address = address
 
 
 class AccessRefused(LogError):

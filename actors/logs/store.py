@@ -6,10 +6,7 @@ Knows nothing of sockets and of what a query means.
 """
 
 import asyncio
-import fcntl
-import hashlib
 import logging
-import os
 from collections import OrderedDict, deque
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +14,8 @@ from typing import NamedTuple
 import msgspec
 
 from actors.logs.background import Background
-from actors.logs.errors import LogError, StorageFailed, StoreInUse
+from actors.logs.claim import Membership, owner_of
+from actors.logs.errors import LogError, StorageFailed, StreamMoved
 from actors.logs.line import Batch, check_stream_name
 from actors.logs.segment import Closed
 from actors.logs.stream import Appended, StoreLimits, StreamLog, StreamView
@@ -71,10 +69,15 @@ class _Entry:
 
 
 class LogStore:
-    """The streams under `root`. Use `start` before, `aclose` after. One process at a time may hold a directory."""
+    """The streams under `root`. Use `start` before, `aclose` after.
 
-    def __init__(self, root: Path, limits: StoreLimits | None = None) -> None:
+    Processes may share a directory, each under its own name: a stream is written by whoever claimed it last, and
+    opened is claimed.
+    """
+
+    def __init__(self, root: Path, limits: StoreLimits | None = None, *, member: str = "eventlog-0") -> None:
         self.stats = StoreStats()
+        self._membership = Membership(root, member)
         self._root = root
         self._limits = limits or StoreLimits()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
@@ -82,11 +85,10 @@ class LogStore:
         self._ready: asyncio.Queue[str] = asyncio.Queue()
         self._room = asyncio.Condition()
         self._tasks = Background("log store")
-        self._lock_fd: int | None = None
 
     async def start(self) -> None:
-        """Take the directory and start the committers. Raises StoreInUse, StorageFailed."""
-        self._lock_fd = await asyncio.to_thread(_take, self._root)
+        """Join those that share the directory and start the committers. Raises StorageFailed."""
+        await asyncio.to_thread(self._membership.enter)
         for _ in range(_COMMITTERS):
             self._tasks.start(self._committer())
 
@@ -100,9 +102,7 @@ class LogStore:
         await self._tasks.aclose()
         for entry in self._entries.values():
             entry.log.release()
-        if self._lock_fd is not None:
-            os.close(self._lock_fd)
-            self._lock_fd = None
+        await asyncio.to_thread(self._membership.leave)
 
     def check(self) -> None:
         """Raise RuntimeError when a committer has died; the owner should end the process and start again."""
@@ -175,15 +175,37 @@ class LogStore:
     def _entry(self, stream: str) -> _Entry:
         entry = self._entries.get(stream)
         if entry is None:
-            entry = self._entries[stream] = _Entry(StreamLog(stream, self._directory(stream), self._limits))
+            entry = self._entries[stream] = _Entry(StreamLog(stream, self._root, self._membership, self._limits))
             self._forget_idle()
         self._entries.move_to_end(stream)
         self.stats.streams = len(self._entries)
         return entry
 
-    def _directory(self, stream: str) -> Path:
-        shard = hashlib.blake2b(stream.encode(), digest_size=1).hexdigest()
-        return self._root / shard / stream.replace("/", "@")
+    def has(self, stream: str) -> bool:
+        """Whether the stream is open here, and so was claimed; another may have claimed it since."""
+        entry = self._entries.get(stream)
+        return entry is not None and entry.view is not None
+
+    def open_streams(self) -> list[str]:
+        """Every stream for which `has` is true."""
+        return [name for name in self._entries if self.has(name)]
+
+    def owner_of(self, stream: str) -> str | None:
+        """The member that claimed the stream last or was given it; None when none ever was. Blocking."""
+        owner = owner_of(self._root, stream)
+        return owner.member if owner else None
+
+    async def give(self, stream: str, member: str) -> None:
+        """Leave the stream to `member`; what is under way here is finished or refused. Raises StorageFailed."""
+        entry = self._entries.get(stream)
+        if entry is None:
+            return
+        async with entry.lock:
+            await asyncio.to_thread(entry.log.give, member)
+            entry.log.release()
+            entry.log.trusted = False
+            entry.view = None
+        self._wake(entry)
 
     def _forget_idle(self) -> None:
         for name in list(self._entries)[: len(self._entries) - _OPEN_STREAMS]:
@@ -214,8 +236,8 @@ class LogStore:
         answers: list[Appended | LogError]
         try:
             answers = await asyncio.to_thread(entry.log.append, [each.item for each in taken])
-        except StorageFailed as error:
-            self.stats.storage_failures += 1
+        except (StorageFailed, StreamMoved) as error:
+            self.stats.storage_failures += isinstance(error, StorageFailed)
             answers = [error for _ in taken]
         except BaseException as error:
             for each in taken:
@@ -231,10 +253,14 @@ class LogStore:
 
     def _publish(self, entry: _Entry) -> None:
         entry.view = entry.log.view() if entry.log.trusted else None
-        entry.changed.set()
-        entry.changed = asyncio.Event()
+        self._wake(entry)
         self.stats.commits += 1
         self._count_losses(entry)
+
+    @staticmethod
+    def _wake(entry: _Entry) -> None:
+        entry.changed.set()
+        entry.changed = asyncio.Event()
 
     def _count_losses(self, entry: _Entry) -> None:
         torn, dropped = entry.log.take_losses()
@@ -268,18 +294,3 @@ def _settle(future: "asyncio.Future[Appended]", answer: Appended | LogError) -> 
         future.set_exception(answer)
     else:
         future.set_result(answer)
-
-
-def _take(root: Path) -> int:
-    """Lock the directory, so that a stream cannot have two writers."""
-    try:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StorageFailed(f"expected a directory that can be written, found {root}: {error}") from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(fd)
-        raise StoreInUse(f"expected to be the only log store of {root}, found another one; stop it first") from error
-    return fd

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import msgspec
 
 from actors.logs import shimlog
-from actors.logs.errors import BadBatch, LogError, StorageFailed, StreamClosed, WrongPosition
+from actors.logs.claim import Claim, Membership, claim
+from actors.logs.errors import BadBatch, LogError, StorageFailed, StreamClosed, StreamMoved, WrongPosition
 from actors.logs.line import Batch, check_records, decode_records
 from actors.logs.segment import (
     Block,
@@ -84,11 +85,13 @@ class Appended(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 class StreamLog:
     """The writer of one stream. Every method blocks; the caller sees to it that only one runs at a time."""
 
-    def __init__(self, name: str, directory: Path, limits: StoreLimits) -> None:
+    def __init__(self, name: str, root: Path, membership: Membership, limits: StoreLimits) -> None:
         self.name = name
         self._torn_bytes = 0
         self._dropped_lines = 0
-        self._directory = directory
+        self._root = root
+        self._membership = membership
+        self._claim: Claim | None = None
         self._limits = limits
         self._fd: int | None = None
         self._reset()
@@ -103,9 +106,10 @@ class StreamLog:
         self.trusted = False
 
     def open(self) -> StreamView:
-        """Read the last segment, cut its torn tail, and return the view. Raises StorageFailed."""
+        """Claim the stream, read its last segment, cut its torn tail, and return the view. Raises StorageFailed."""
         self.release()
         self._reset()
+        self._claim = claim(self._root, self.name, self._membership)
         try:
             paths = list_segments(self._directory)
             while paths and self._active is None:
@@ -115,6 +119,16 @@ class StreamLog:
             raise StorageFailed(f"stream {self.name}: cannot open {self._directory}: {error}") from error
         self.trusted = True
         return self.view()
+
+    @property
+    def _directory(self) -> Path:
+        assert self._claim is not None  # noqa: S101 (opened)
+        return self._claim.directory
+
+    def give(self, member: str) -> None:
+        """Let `member` claim the stream next. Raises StreamMoved, StorageFailed."""
+        if self._claim is not None:
+            self._claim.give(member)
 
     def _recover(self, path: Path) -> None:
         data, end = path.read_bytes(), 0
@@ -176,7 +190,8 @@ class StreamLog:
     def append(self, items: Sequence[Batch | Closed]) -> list[Appended | LogError]:
         """Number and store batches, or end the stream, with one fsync; an answer for each item.
 
-        Raises StorageFailed when the disk refused: then nothing was acknowledged and everything may be sent again.
+        Raises StorageFailed when the disk refused, StreamMoved when another process has claimed the stream: then
+        nothing was acknowledged and everything may be sent again.
         """
         if not self.trusted:
             self.open()
@@ -203,15 +218,27 @@ class StreamLog:
             failpoint("logs.before-fsync")
             os.fdatasync(fd)
             failpoint("logs.after-fsync")
+            self._still_mine()
         except OSError as error:
             # After a failed write or fsync the page cache proves nothing: read back what the disk has before going on.
             self.trusted = False
             self.release()
+            self._still_mine()
             raise StorageFailed(f"stream {self.name}: cannot write: {error}; the batch may be sent again") from error
         for frame, meta in zip(frames(data), metas, strict=True):
             self._apply(_moved(frame, active.size), meta)
         self._active = active._replace(size=active.size + len(data))
         self._retain()
+
+    def _still_mine(self) -> None:
+        """The fence: nobody is answered for lines that a new owner may not have seen. Raises StreamMoved."""
+        assert self._claim is not None  # noqa: S101 (opened)
+        try:
+            self._claim.check()
+        except StreamMoved:
+            self.trusted = False
+            self.release()
+            raise
 
     def _handle(self) -> int:
         if self._fd is None:
@@ -222,10 +249,6 @@ class StreamLog:
     def _roll(self) -> None:
         """Start a segment: its checkpoint is durable before anything else in it."""
         self.release()
-        if not self._directory.is_dir():
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for above in (self._directory.parent, self._directory.parent.parent):
-                sync_directory(above)
         path = self._directory / segment_name(self._next)
         meta = FrameMeta(sources=tuple(self._sources.values()), closed=self._closed, checkpoint=True)
         checkpoint = encode_frame(self._next, 0, (0, 0), meta, NO_LINES)

@@ -12,7 +12,6 @@ from actors.logs.errors import (
     BadStreamName,
     QueryTooCostly,
     StorageFailed,
-    StoreInUse,
     StreamClosed,
     WrongPosition,
 )
@@ -264,8 +263,3 @@ async def test_a_full_disk_refuses_and_the_same_batch_is_stored_later(store: Log
     assert (await store.append(STREAM, noise)).first == 11
     assert [line.number for line in (await ask(store)).lines] == list(range(1, 511))
     assert store.stats.storage_failures == 1 and store.stats.pending_bytes == 0
-
-
-async def test_a_directory_has_one_store(store: LogStore, tmp_path: Path) -> None:
-    with pytest.raises(StoreInUse):
-        await LogStore(tmp_path / "logs").start()
