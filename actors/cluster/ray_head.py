@@ -55,6 +55,9 @@ class RayHead:
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             # A worker that has lost its head is of no use: everything is rebuilt from the log.
             "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
+            # Ray otherwise runs workers at 15, and all that they start with them: the platform, and the applications
+            # it runs, would wait for whatever else the machine does.
+            "RAY_worker_niceness": "0",
             "PYTHONPATH": os.pathsep.join(p for p in (str(self._import_path), os.environ.get("PYTHONPATH", "")) if p),
         }
 

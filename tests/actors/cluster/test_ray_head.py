@@ -1,7 +1,10 @@
 """The Ray of one platform is ended whole."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +15,11 @@ import pytest
 from actors.cluster.ray_head import RayHead
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+ASK_FOR_PRIORITY = """
+import os, ray, sys
+ray.init(address=sys.argv[1], log_to_driver=False)
+print(ray.get(ray.remote(lambda: os.nice(0)).remote()))
+"""
 
 
 @pytest.fixture
@@ -35,3 +43,18 @@ def test_a_stopped_head_leaves_no_process(base: Path) -> None:
     _, alive = psutil.wait_procs(processes, timeout=5)
     assert [process.name() for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
     assert not head.alive()
+
+
+@pytest.mark.servers
+def test_workers_have_the_priority_of_their_platform(base: Path) -> None:
+    head = RayHead(state_dir=base / "state", temp_dir=base / "ray", import_path=REPOSITORY)
+    try:
+        address = head.ensure()
+        asked = subprocess.run(
+            [sys.executable, "-c", ASK_FOR_PRIORITY, address],
+            env={**os.environ, **head.environment()}, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+    finally:
+        head.stop()
+
+    assert asked.stdout.split() == [str(os.nice(0))], asked
