@@ -3,8 +3,12 @@
 import asyncio
 
 from actors.cluster.shell import ActorShell
+from actors.logs.archive import SegmentArchive
+from actors.logs.keeper import Keeper
+from actors.logs.policy import FixedPolicies
 from actors.logs.server import EventlogServer
 from actors.logs.store import LogStore
+from events.log.blobs import open_blobs
 
 CHECK_SECONDS = 1.0
 
@@ -13,12 +17,18 @@ class EventlogPartition(ActorShell):
     """One of a pool, keyed by service_id; takes application, build and router lines, stores them, serves tails."""
 
     _server: EventlogServer
+    _keeper: Keeper
 
     async def open(self) -> None:
         """Open the store and listen; the address goes to a file that clients read at each connect."""
         settings = self.settings
-        store = LogStore(settings.data_dir / "logs")
+        root = settings.data_dir / "logs"
+        archive = SegmentArchive(open_blobs(settings.log_settings.archive), root)
+        policies = FixedPolicies()
+        store = LogStore(root, policies=policies, archive=archive)
         await store.start()
+        self._keeper = Keeper(store, policies, archive)
+        self._keeper.start()
         self._server = EventlogServer(
             store,
             settings.log_token_file.read_text().strip(),

@@ -15,7 +15,15 @@ import msgspec
 
 from actors.logs import protocol
 from actors.logs.background import Background
-from actors.logs.errors import BY_CODE, LogError, ProtocolBroken, StorageFailed, Unreachable, WrongPosition
+from actors.logs.errors import (
+    BY_CODE,
+    LogError,
+    ProtocolBroken,
+    StorageFailed,
+    StreamMoved,
+    Unreachable,
+    WrongPosition,
+)
 from actors.logs.filter import LineFilter, Query, QueryResult
 from actors.logs.line import Batch, LineRecord, LogLine
 from actors.logs.protocol import Append, Ask, Close, Done, Hello, More, Refused, Reply, Request, Tail, Welcome, Where
@@ -127,7 +135,7 @@ class LogClient:
                             yield reply.piece.lines
                         if reply.piece.closed:
                             return
-            except (Unreachable, StorageFailed, ConnectionError, TimeoutError) as error:
+            except (Unreachable, StorageFailed, StreamMoved, ConnectionError, TimeoutError) as error:
                 if not reconnect:
                     raise Unreachable(f"the tail of {stream} broke: {error}") from error
                 wait = await _back_off(wait)

@@ -95,6 +95,7 @@ BY_CODE: dict[str, type[LogError]] = {
         BadBatch,
         StreamClosed,
         StorageFailed,
+        StreamMoved,
         AccessRefused,
         ProtocolBroken,
         Unreachable,

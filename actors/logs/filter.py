@@ -1,95 +1,117 @@
 """What a reader asks for: which lines pass, how many, from where. Knows nothing of files or sockets."""
 
-import re
 from collections.abc import Callable
 
 import msgspec
 
 from actors.logs.errors import BadQuery
 from actors.logs.line import LineRecord, LogLine, Source, check_stream_name
+from actors.logs.measure import LEVELS, Level, level_of
+from actors.logs.pattern import Matcher, matcher
 from actors.logs.segment import Closed
 
 MAX_LINES = 10_000
 """Lines in one answer; more are had by asking again from `next_number`."""
 MAX_PATTERN = 1_000
-_SPECIAL = frozenset(".^$*+?{}[]\\|()")
+MAX_CONDITIONS = 10
+"""Words, and fields, of one filter."""
 
 
 class LineFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which lines pass: all conditions must hold, empty ones do. Gaps pass whatever `grep` and `sources` say.
+    """Which lines pass: all conditions must hold, empty ones do. Gaps pass whatever is asked but times and instance.
 
-    `since` (inclusive) and `until` (exclusive) are unix microseconds; `grep` is a Python regular expression, searched
-    anywhere in the line.
+    `since` (inclusive) and `until` (exclusive) are unix microseconds; `level`: this one or a graver one; `words`: each
+    as a whole word, in any case; `fields`: the line is a JSON object in which the path (`a.b`) has this value; `grep`:
+    a regular expression as RE2 knows them, searched anywhere in the line.
     """
 
     since: int = 0
     until: int = 0
     sources: tuple[Source, ...] = ()
     instance: str = ""
+    level: Level = ""
+    words: tuple[str, ...] = ()
+    fields: tuple[tuple[str, str], ...] = ()
     grep: str = ""
     ignore_case: bool = False
 
-    def is_regex(self) -> bool:
-        """Whether `grep` is more than plain text; a regular expression may run for ever, plain text cannot."""
-        return not _SPECIAL.isdisjoint(self.grep)
-
     def passes_all(self) -> bool:
         """Whether nothing is filtered."""
-        return not (self.since or self.until or self.sources or self.instance or self.grep)
+        return self == _EVERYTHING
+
+    def check(self) -> None:
+        """Raises BadQuery where a condition is out of bounds; says nothing of the pattern's syntax."""
+        if len(self.grep) > MAX_PATTERN:
+            raise BadQuery(f"expected a pattern of at most {MAX_PATTERN} characters, found {len(self.grep)}")
+        texts = (*self.words, *(text for field in self.fields for text in field))
+        if len(self.words) > MAX_CONDITIONS or len(self.fields) > MAX_CONDITIONS:
+            raise BadQuery(f"expected at most {MAX_CONDITIONS} words and as many fields, found more")
+        if any(not text.strip() or len(text) > MAX_PATTERN or "\n" in text for text in texts):
+            raise BadQuery("expected words and fields that are neither empty nor very long, found others")
+
+    def matcher(self) -> Matcher | None:
+        """The conditions on a line's text; None where there is none. Raises BadQuery."""
+        self.check()
+        return matcher(self.grep, self.words, self.fields, ignore_case=self.ignore_case)
+
+    def levels(self) -> frozenset[int]:
+        """Places in LEVELS of those that pass."""
+        return frozenset(range(LEVELS.index(self.level) if self.level else 0, len(LEVELS)))
+
+    def concerns(self, source: Source, instance: str) -> bool:
+        """Whether a line of this source and instance may pass."""
+        return (not self.sources or source in self.sources) and (not self.instance or instance == self.instance)
+
+    def in_time(self, at: int) -> bool:
+        """Whether a line of this time may pass."""
+        return at >= self.since and not (self.until and at >= self.until)
+
+    def gap_passes(self, at: int, instance: str) -> bool:
+        """A gap is shown wherever a line that passes could have been."""
+        return self.in_time(at) and not (self.instance and instance not in ("", self.instance))
 
     def predicate(self) -> Callable[[LineRecord], bool]:
-        """The filter as a function. Raises BadQuery when `grep` is not a regular expression."""
-        matches = self._matcher()
+        """The filter as a function of one record. Raises BadQuery when `grep` is not a regular expression."""
+        text = self.matcher()
+        least = LEVELS.index(self.level)
 
         def passes(record: LineRecord) -> bool:
-            if record.at < self.since or (self.until and record.at >= self.until):
-                return False
-            if self.instance and record.instance not in ("", self.instance):
-                return False
             if record.gap:
-                return True
-            if self.instance and not record.instance:
-                return False
-            if self.sources and record.source not in self.sources:
-                return False
-            return matches is None or matches(record.text)
+                return self.gap_passes(record.at, record.instance)
+            return (
+                self.in_time(record.at)
+                and self.concerns(record.source, record.instance)
+                and (text is None or text.passes(record.text.encode("utf-8", "replace")))
+                and (not least or LEVELS.index(level_of(record.text)) >= least)
+            )
 
         return passes
 
-    def _matcher(self) -> Callable[[str], bool] | None:
-        if len(self.grep) > MAX_PATTERN:
-            raise BadQuery(f"expected a pattern of at most {MAX_PATTERN} characters, found {len(self.grep)}")
-        if not self.grep:
-            return None
-        if not self.is_regex():
-            wanted = self.grep
-            if not self.ignore_case:
-                return lambda text: wanted in text
-            folded = wanted.casefold()
-            return lambda text: folded in text.casefold()
-        try:
-            search = re.compile(self.grep, re.IGNORECASE if self.ignore_case else 0).search
-        except (re.error, RecursionError, OverflowError) as error:
-            raise BadQuery(f"expected a regular expression, found {self.grep[:80]!r}: {error}") from error
-        return lambda text: search(text) is not None
+
+_EVERYTHING = LineFilter()
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True):
-    """One question to one stream. `last` = the newest n that pass; else the oldest `limit` from `from_number` on."""
+    """One question to one stream. `last` = the newest n that pass; else the oldest `limit` from `from_number` on.
+
+    `around`: the line of this number and `limit` lines on each side of it, as far as they pass. `team`: who asks, for
+    a team's queries share what one may cost.
+    """
 
     stream: str
     last: int | None = None
     from_number: int = 1
+    around: int | None = None
     limit: int = 1_000
     filter: LineFilter = LineFilter()
+    team: str = ""
 
     def check(self) -> None:
         """Raises BadStreamName or BadQuery."""
         check_stream_name(self.stream)
         if not 1 <= self.limit <= MAX_LINES or (self.last is not None and not 0 <= self.last <= MAX_LINES):
             raise BadQuery(f"expected a count of lines up to {MAX_LINES}, found last={self.last} limit={self.limit}")
-        if len(self.filter.grep) > MAX_PATTERN:
-            raise BadQuery(f"expected a pattern of at most {MAX_PATTERN} characters, found {len(self.filter.grep)}")
+        self.filter.check()
 
 
 class QueryResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,21 +1,28 @@
 """Reading a stream's durable lines by number, forward or backward, a bounded piece at a time; holes become gap lines.
 
-Blocking and without state, so that it runs in a thread or in another process. Knows nothing of the writer.
+Blocking and without state, so that it runs in a thread or in another process. Knows nothing of the writer, and of the
+archive only that a block file may have to be fetched first.
 """
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from actors.logs.errors import BadBatch
-from actors.logs.filter import LineFilter
-from actors.logs.line import LineRecord, LogLine, gap_line, numbered
-from actors.logs.segment import Block, Damaged, Frame, frame_records, frames, index_segment, is_sound
-from actors.logs.stream import Extent, StreamView
+import msgspec
 
-SCAN_BYTES = 4 * 1024 * 1024
+from actors.logs.errors import BadBatch, StreamMoved
+from actors.logs.filter import LineFilter
+from actors.logs.line import LogLine, gap_line, numbered
+from actors.logs.pattern import Matcher
+from actors.logs.sealed import Block, Entry, block_path, is_sealed, open_index
+from actors.logs.segment import Block as Frames
+from actors.logs.segment import Damaged, Frame, frame_blob, frame_meta, frames, index_segment, is_sound, records_of
+from actors.logs.stream import Extent, StreamView
+from actors.logs.words import may_hold
+
+SCAN_BYTES = 8 * 1024 * 1024
 """Stored bytes looked at in one call, so that no call holds its thread for long."""
 
 PIECE_CHARS = 2 * 1024 * 1024
@@ -24,155 +31,382 @@ PIECE_CHARS = 2 * 1024 * 1024
 RETENTION = "older lines are no longer kept (retention)"
 DAMAGED = "lines lost: the stored bytes are damaged"
 
-Accept = Callable[[LineRecord], bool] | None
-
 
 class Scan(NamedTuple):
-    """A piece of the answer. Forward: read on at `cursor`. Backward: read on below it. `done`: there is no more."""
+    """A piece of the answer. Forward: read on at `cursor`. Backward: read on below it. `done`: there is no more.
+
+    `wanted`: the index of a segment whose block file must be fetched from the archive before anything else is read.
+    """
 
     lines: list[LogLine]
     cursor: int
     done: bool
+    wanted: str = ""
+
+
+class _Away(Exception):
+    """The block file is in the archive."""
+
+    def __init__(self, index: str) -> None:
+        self.index = index
+
+
+class _Gone(Exception):
+    """The file has been sealed or dropped since the view was made: the next call sees which."""
+
+
+class _Part(NamedTuple):
+    """What is read at once: numbers from `first` on, `cost` stored bytes, times; where it is, and its entry if sealed.
+
+    `next` is 0 where it is not known without reading.
+    """
+
+    first: int
+    next: int
+    cost: int
+    t_min: int
+    t_max: int
+    extent: Extent
+    offset: int
+    entry: Entry | None = None
 
 
 @lru_cache(maxsize=2048)
-def _sealed_index(path: str, size: int) -> tuple[Block, ...]:
+def _hot_index(path: str, size: int) -> tuple[Frames, ...]:
     return index_segment(Path(path), size)
 
 
-def _blocks(view: StreamView, extent: Extent) -> tuple[Block, ...]:
-    if extent is view.extents[-1]:
-        return view.blocks
-    try:
-        return _sealed_index(extent.path, extent.size)
-    except FileNotFoundError:
-        # Retention took it since the view was made; the hole in the numbers will be said.
-        return ()
+def _as_it_is(view: StreamView) -> StreamView:
+    """The view with the segments that were sealed since it was made in their new form, and without those dropped."""
+    extents: list[Extent] = []
+    if view.extents and not Path(view.extents[0].path).parent.is_dir():
+        raise StreamMoved(f"stream {view.name}: another process has claimed it since; ask again")
+    for extent in view.extents:
+        index = Path(extent.path).with_suffix(".idx")
+        if Path(extent.path).exists():
+            extents.append(extent)
+        elif index.exists():
+            extents.append(Extent(extent.first, str(index), extent.size))
+    return view if extents == [*view.extents] else msgspec.structs.replace(view, extents=tuple(extents))
 
 
-def _records(path: str, block: Block) -> Iterator[tuple[Frame, list[LineRecord]]]:
+def _parts(view: StreamView, extent: Extent) -> list[_Part]:
     try:
-        with Path(path).open("rb") as file:
-            file.seek(block.offset)
-            data = file.read(block.end - block.offset)
+        if is_sealed(extent.path):
+            return [
+                _Part(e.first, e.next, e.size, e.t_min, e.t_max, extent, e.offset, e)
+                for e in open_index(extent.path).index.blocks
+            ]
+        last = extent is view.extents[-1]
+        blocks = view.blocks if last else _hot_index(extent.path, extent.size)
+        return [_Part(b.first, 0, b.end - b.offset, b.t_min, b.t_max, extent, b.offset) for b in blocks]
     except FileNotFoundError:
-        return
+        raise _Gone from None
+    except Damaged:
+        # The hole in the numbers will be said.
+        return []
+
+
+def stored_parts(view: StreamView) -> Iterator[tuple[int, int, int, Entry | None]]:
+    """Each part's first number, the number that follows it, its stored bytes, and its entry where it is sealed."""
+    view = _as_it_is(view)
+    for position, extent in enumerate(view.extents):
+        try:
+            parts = _parts(view, extent)
+        except _Gone:
+            continue
+        end = view.extents[position + 1].first if position + 1 < len(view.extents) else view.next_number
+        for place, part in enumerate(parts):
+            following = parts[place + 1].first if place + 1 < len(parts) else end
+            yield part.first, part.next or following, part.cost, part.entry
+
+
+def _frames(part: _Part) -> Iterator[tuple[Frame, bytes]]:
+    try:
+        with Path(part.extent.path).open("rb") as file:
+            file.seek(part.offset)
+            data = file.read(part.cost)
+    except FileNotFoundError:
+        raise _Gone from None
     try:
         for frame in frames(data):
             if frame.taken and is_sound(data, frame):
-                yield frame, frame_records(data, frame)
-    except (Damaged, BadBatch):
+                yield frame, data
+    except Damaged:
         return
 
 
-class _Walk:
-    """Collects the lines of one block after the other; `expected` is the number that comes next, 0 when not known."""
+def _block(part: _Part, entry: Entry) -> Block:
+    for path in (block_path(part.extent.path), fetched_path(part.extent.path)):
+        try:
+            with path.open("rb") as file:
+                file.seek(entry.offset)
+                return Block(file.read(entry.size), entry)
+        except FileNotFoundError:
+            continue
+    if not Path(part.extent.path).exists():
+        raise _Gone
+    raise _Away(part.extent.path)
 
-    def __init__(self, view: StreamView, flt: LineFilter, expected: int) -> None:
+
+def fetched_path(index: str) -> Path:
+    """Where a block file that was fetched from the archive is, for the index at this path."""
+    path = Path(index)
+    digest = open_index(index).index.digest
+    return path.parents[2] / "fetched" / f"{digest}.blk"
+
+
+class _Walk:
+    """Collects the lines of one part after the other; `expected` is the number that comes next."""
+
+    def __init__(self, view: StreamView, flt: LineFilter, expected: int, stop: int) -> None:
         self.lines: list[LogLine] = []
         self.expected = expected
+        self._stop = stop
         self._kept_from = view.first_number
         self._filter = flt
-        self._accept: Accept = None if flt.passes_all() else flt.predicate()
+        self._accept = None if flt.passes_all() else flt.predicate()
+        self._matcher: Matcher | None = flt.matcher()
+        self._levels = flt.levels() if flt.level else None
 
     def hole(self, upto: int, at: int) -> None:
         """Say so when `upto` is not what was expected."""
-        flt = self._filter
         if 0 < self.expected < upto:
             reason = RETENTION if self.expected < self._kept_from else DAMAGED
-            if at >= flt.since and not (flt.until and at >= flt.until):
+            if self._filter.in_time(at):
                 self.lines.append(gap_line(self.expected, upto, reason, at))
         self.expected = max(upto, self.expected)
 
-    def block(self, path: str, block: Block) -> None:
-        """Add the block's lines from `expected` on."""
-        for frame, records in _records(path, block):
+    def cannot_pass(self, part: _Part) -> bool:
+        """Whether the index alone says that no line of the part passes."""
+        flt, entry = self._filter, part.entry
+        if part.t_max < flt.since or (flt.until and part.t_min >= flt.until):
+            return True
+        if entry is None or entry.gaps:
+            return False
+        if not any(flt.concerns(origin.source, origin.instance) for origin in entry.origins):
+            return True
+        if self._levels is not None and not any(entry.counts.levels[level] for level in self._levels):
+            return True
+        if self._matcher is None or not self._matcher.words:
+            return False
+        bits = open_index(part.extent.path).filter_of(entry)
+        return not all(may_hold(bits, word) for word in self._matcher.words)
+
+    def read(self, part: _Part) -> None:
+        """Add the part's lines from `expected` on. Raises _Away, _Gone."""
+        try:
+            if part.entry is not None:
+                self._read_block(part, part.entry)
+            else:
+                self._read_frames(part)
+        except (Damaged, BadBatch):
+            return
+
+    def pass_over(self, part: _Part, following: int) -> None:
+        """Go on behind a part that is not read."""
+        if part.next and part.first > self.expected:
+            self.hole(part.first, part.t_min)
+        self.expected = max(self.expected, part.next or following)
+
+    def _read_frames(self, part: _Part) -> None:
+        for frame, data in _frames(part):
             if frame.first + frame.taken <= self.expected:
                 continue
+            blob, origin = frame_blob(data, frame), frame_meta(data, frame).origin
+            gaps = origin is None and _has_gap(blob, frame)
+            if self._matcher is not None and not gaps and not self._matcher.may_be_in(blob):
+                # Texts stand in a frame as they are: what is not in its bytes is in none of them.
+                self.hole(frame.first, frame.t_min)
+                self.expected = frame.first + frame.taken
+                continue
+            records = records_of(origin, blob)
             number = frame.first
             self.hole(number, records[0].at)
             for record in records:
                 after = number + (record.gap or 1)
-                if after > self.expected and (self._accept is None or self._accept(record)):
+                if self._stop > number and after > self.expected and (self._accept is None or self._accept(record)):
                     self.lines.append(numbered(record, number))
                 number = after
             self.expected = number
 
+    def _read_block(self, part: _Part, entry: Entry) -> None:
+        if entry.next <= self.expected:
+            return
+        block = _block(part, entry)
+        self.hole(entry.first, entry.t_min)
+        places = self._matching(block)
+        places = self._by_column(block, entry, places)
+        if places is None or places:
+            self.lines += [
+                line for line in block.lines(places) if line.next_number > self.expected and line.number < self._stop
+            ]
+        self.expected = entry.next
 
-def forward(view: StreamView, start: int, *, limit: int, flt: LineFilter, budget: int = SCAN_BYTES) -> Scan:
-    """At most `limit` lines with numbers from `start` on that pass `flt`. Raises BadQuery."""
-    walk, scanned = _Walk(view, flt, max(start, 1)), 0
+    def _matching(self, block: Block) -> list[int] | None:
+        """Places of the lines whose text passes, and of gaps; None for all."""
+        matcher = self._matcher
+        if matcher is None:
+            return None
+        text, at, places = block.text, 0, list[int]()
+        ends = None
+        while (at := matcher.find(text, at)) >= 0:
+            ends = block.ends() if ends is None else ends
+            place = bisect_left(ends, at)
+            if place == len(ends):
+                break
+            start = ends[place - 1] + 1 if place else 0
+            if matcher.agrees(text[start : ends[place]]):
+                places.append(place)
+            at = ends[place] + 1
+        if part_gaps := block.gap_places():
+            places = sorted({*places, *part_gaps})
+        return places
+
+    def _by_column(self, block: Block, entry: Entry, places: list[int] | None) -> list[int] | None:
+        """Those of `places` that pass by time, origin and level."""
+        flt = self._filter
+        timely = entry.t_min >= flt.since and not (flt.until and entry.t_max >= flt.until)
+        concerned = [flt.concerns(origin.source, origin.instance) for origin in entry.origins]
+        if (timely and all(concerned) and self._levels is None) or places == []:
+            return places
+        at, origin, levels = block.times(), block.origins(), block.columns.levels
+        gaps = frozenset(block.gap_places())
+        passing: list[int] = []
+        for place in range(len(origin)) if places is None else places:
+            if place in gaps:
+                if flt.gap_passes(at[place], entry.origins[origin[place]].instance):
+                    passing.append(place)
+            elif (
+                concerned[origin[place]]
+                and (self._levels is None or levels[place] in self._levels)
+                and (timely or flt.in_time(at[place]))
+            ):
+                passing.append(place)
+        return passing
+
+
+def _has_gap(blob: bytes, frame: Frame) -> bool:
+    """Whether one of the lines may be a gap: they take more numbers than they are, or the last field of one is 1."""
+    wide = {0xDC: 2, 0xDD: 4}.get(blob[0], 0)
+    held = int.from_bytes(blob[1 : 1 + wide], "big") if wide else blob[0] & 0x0F
+    return held != frame.taken or b"\xc2\x01\x98" in blob or blob.endswith(b"\xc2\x01")
+
+
+def forward(
+    view: StreamView, start: int, *, limit: int, flt: LineFilter, stop: int = 0, budget: int = SCAN_BYTES
+) -> Scan:
+    """At most `limit` lines with numbers from `start` on (below `stop`, where given) that pass `flt`.
+
+    Raises BadQuery.
+    """
+    view = _as_it_is(view)
+    stop = min(stop or view.next_number, view.next_number)
+    walk, scanned = _Walk(view, flt, max(start, 1), stop), 0
     begin = max(bisect_right(view.extents, max(start, 1), key=lambda extent: extent.first) - 1, 0)
-    for extent in view.extents[begin:]:
-        blocks = _blocks(view, extent)
-        first = max(bisect_right(blocks, walk.expected, key=lambda block: block.first) - 1, 0)
-        for position in range(first, len(blocks)):
-            block = blocks[position]
-            if block.t_max < flt.since:
-                following = blocks[position + 1].first if position + 1 < len(blocks) else _end_of(view, extent)
-                walk.expected = max(walk.expected, following)
+    for position in range(begin, len(view.extents)):
+        extent = view.extents[position]
+        if extent.first >= stop:
+            break
+        try:
+            parts = _parts(view, extent)
+        except _Gone:
+            return Scan(walk.lines, walk.expected, False)
+        end = view.extents[position + 1].first if position + 1 < len(view.extents) else view.next_number
+        first = max(bisect_right(parts, walk.expected, key=lambda part: part.first) - 1, 0)
+        for place in range(first, len(parts)):
+            part = parts[place]
+            if part.first >= stop:
+                break
+            following = parts[place + 1].first if place + 1 < len(parts) else end
+            if walk.cannot_pass(part):
+                walk.pass_over(part, following)
                 continue
             if scanned >= budget:
                 return Scan(walk.lines, walk.expected, False)
-            scanned += block.end - block.offset
-            walk.block(extent.path, block)
+            scanned += part.cost
+            try:
+                walk.read(part)
+            except _Away as away:
+                return Scan(walk.lines, walk.expected, False, away.index)
+            except _Gone:
+                return Scan(walk.lines, walk.expected, False)
             fitting = _fitting(walk.lines, limit)
             if fitting < len(walk.lines):
                 lines = walk.lines[:fitting]
                 return Scan(lines, lines[-1].next_number, False)
             if fitting == limit:
-                return Scan(walk.lines, walk.expected, walk.expected >= view.next_number)
-    walk.hole(view.next_number, view.blocks[-1].t_max if view.blocks else 0)
+                return Scan(walk.lines, walk.expected, walk.expected >= stop)
+    walk.hole(stop, view.blocks[-1].t_max if view.blocks else 0)
     return Scan(walk.lines, walk.expected, True)
 
 
 def _fitting(lines: list[LogLine], limit: int) -> int:
     """How many of `lines` a piece may hold: `limit`, and PIECE_CHARS where there is more than one."""
     room = PIECE_CHARS
-    for count, line in enumerate(lines[:limit]):
+    for number, line in enumerate(lines[:limit]):
         room -= len(line.text)
-        if room < 0 and count:
-            return count
+        if room < 0 and number:
+            return number
     return min(len(lines), limit)
 
 
-def _end_of(view: StreamView, extent: Extent) -> int:
-    place = view.extents.index(extent) + 1
-    return view.extents[place].first if place < len(view.extents) else view.next_number
+def backward(
+    view: StreamView, before: int, *, limit: int, flt: LineFilter, stop: int = 0, budget: int = SCAN_BYTES
+) -> Scan:
+    """The newest `limit` lines with numbers below `before` (from `stop` on, where given) that pass `flt`, oldest first.
 
-
-def backward(view: StreamView, before: int, *, limit: int, flt: LineFilter, budget: int = SCAN_BYTES) -> Scan:
-    """The newest `limit` lines with numbers below `before` that pass `flt`, oldest first. Raises BadQuery."""
+    Raises BadQuery.
+    """
+    view = _as_it_is(view)
     before, scanned = min(before, view.next_number), 0
+    stop = max(stop, 1)
     pieces: list[list[LogLine]] = []
     found = 0
     for extent in reversed(view.extents):
-        for block in reversed(_blocks(view, extent)):
-            if block.first >= before:
+        if extent.first >= before:
+            continue
+        if before <= stop:
+            break
+        try:
+            parts = _parts(view, extent)
+        except _Gone:
+            return _newest(pieces, limit, before, done=False)
+        for part in reversed(parts):
+            if part.first >= before:
                 continue
+            if before <= stop:
+                break
             if found >= limit or scanned >= budget:
                 return _newest(pieces, limit, before, done=False)
-            if block.t_max >= flt.since:
-                scanned += block.end - block.offset
-                walk = _Walk(view, flt, block.first)
-                walk.block(extent.path, block)
-                walk.hole(before, block.t_max)
-                piece = [line for line in walk.lines if line.number < before]
-                found += len(piece)
-                pieces.append(piece)
-            before = block.first
-    if found < limit and before > 1:
+            walk = _Walk(view, flt, part.first, before)
+            if walk.cannot_pass(part):
+                walk.pass_over(part, before)
+            else:
+                scanned += part.cost
+                try:
+                    walk.read(part)
+                except _Away as away:
+                    return _newest(pieces, limit, before, done=False, wanted=away.index)
+                except _Gone:
+                    return _newest(pieces, limit, before, done=False)
+            walk.hole(before, part.t_max)
+            piece = [line for line in walk.lines if stop <= line.number < before]
+            found += len(piece)
+            pieces.append(piece)
+            before = part.first
+    if found < limit and before > stop:
         oldest = next((piece[0].at for piece in reversed(pieces) if piece), 0)
-        walk = _Walk(view, flt, 1)
+        walk = _Walk(view, flt, stop, before)
         walk.hole(before, oldest)
         pieces.append(walk.lines)
-        before = 1
+        before = stop
     return _newest(pieces, limit, before, done=True)
 
 
-def _newest(pieces: list[list[LogLine]], limit: int, before: int, *, done: bool) -> Scan:
+def _newest(pieces: list[list[LogLine]], limit: int, before: int, *, done: bool, wanted: str = "") -> Scan:
     lines = [line for piece in reversed(pieces) for line in piece]
     if len(lines) > limit:
         lines = lines[len(lines) - limit :]
         return Scan(lines, lines[0].number if lines else before, False)
-    return Scan(lines, before, done)
+    return Scan(lines, before, done, wanted)

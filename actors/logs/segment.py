@@ -135,7 +135,11 @@ def frame_blob(data: bytes | mmap.mmap, frame: Frame) -> bytes:
 
 def frame_records(data: bytes | mmap.mmap, frame: Frame) -> list[LineRecord]:
     """The lines of a sound frame. Raises BadBatch."""
-    origin, blob = frame_meta(data, frame).origin, frame_blob(data, frame)
+    return records_of(frame_meta(data, frame).origin, frame_blob(data, frame))
+
+
+def records_of(origin: Origin | None, blob: bytes) -> list[LineRecord]:
+    """The lines of a batch or a frame, in the shape that goes with `origin`. Raises BadBatch."""
     return decode_records(blob) if origin is None else shimlog.decode(origin, blob)
 
 
@@ -159,12 +163,13 @@ BLOCK_BYTES = 64 * 1024
 
 
 class Block(NamedTuple):
-    """An entry of the sparse index: the frames in `offset` … `end`, the first line's number, the greatest time."""
+    """An entry of the sparse index: the frames in `offset` … `end`, the first number, greatest and least time."""
 
     first: int
     offset: int
     end: int
     t_max: int
+    t_min: int = 0
 
 
 def extend_blocks(blocks: list[Block], frame: Frame) -> None:
@@ -173,9 +178,10 @@ def extend_blocks(blocks: list[Block], frame: Frame) -> None:
         return
     if blocks and blocks[-1].end == frame.offset and frame.end - blocks[-1].offset <= BLOCK_BYTES:
         last = blocks[-1]
-        blocks[-1] = Block(last.first, last.offset, frame.end, max(last.t_max, frame.t_max))
+        t_min, t_max = min(last.t_min, frame.t_min), max(last.t_max, frame.t_max)
+        blocks[-1] = Block(last.first, last.offset, frame.end, t_max, t_min)
     else:
-        blocks.append(Block(frame.first, frame.offset, frame.end, frame.t_max))
+        blocks.append(Block(frame.first, frame.offset, frame.end, frame.t_max, frame.t_min))
 
 
 def index_segment(path: Path, size: int) -> tuple[Block, ...]:

@@ -126,6 +126,7 @@ class _Connection:
         self._server = server
         self._reader = reader
         self._writer = writer
+        self._queries: set[asyncio.Task[None]] = set()
         self._unacknowledged = 0
         self._room = asyncio.Event()
 
@@ -134,6 +135,9 @@ class _Connection:
         async with asyncio.TaskGroup() as tasks:
             while (frame := await protocol.read_frame(self._reader, protocol.MAX_FRAME)) is not None:
                 await self._handle(protocol.decode_request(frame), tasks)
+            # Nobody waits for these answers any more; appends go on, for their lines were taken.
+            for query in self._queries:
+                query.cancel()
 
     async def _handle(self, request: Request, tasks: asyncio.TaskGroup) -> None:
         match request:
@@ -144,7 +148,9 @@ class _Connection:
             case Where(id=number, stream=stream, source_id=source_id):
                 tasks.create_task(self._answer(number, self._where(number, stream, source_id)))
             case Ask(id=number):
-                tasks.create_task(self._answer(number, self._ask(request)))
+                query = tasks.create_task(self._answer(number, self._ask(request)))
+                self._queries.add(query)
+                query.add_done_callback(self._queries.discard)
             case Tail():
                 await self._tail(request)
             case _:

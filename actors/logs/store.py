@@ -8,19 +8,24 @@ Knows nothing of sockets and of what a query means.
 import asyncio
 import logging
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from actors.logs.archive import SegmentArchive
 from actors.logs.background import Background
-from actors.logs.claim import Membership, owner_of
-from actors.logs.errors import LogError, StorageFailed, StreamMoved
+from actors.logs.claim import Membership, owner_of, streams_in
+from actors.logs.errors import BadBatch, LogError, StorageFailed, StreamMoved
 from actors.logs.line import Batch, check_stream_name
+from actors.logs.policy import Policies
+from actors.logs.redact import Redactor
 from actors.logs.segment import Closed
 from actors.logs.stream import Appended, StoreLimits, StreamLog, StreamView
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 _COMMITTERS = 4
 """Streams whose fsyncs run side by side; the file system's journal merges them."""
@@ -75,11 +80,23 @@ class LogStore:
     opened is claimed.
     """
 
-    def __init__(self, root: Path, limits: StoreLimits | None = None, *, member: str = "eventlog-0") -> None:
+    def __init__(
+        self,
+        root: Path,
+        limits: StoreLimits | None = None,
+        *,
+        member: str = "eventlog-0",
+        policies: Policies | None = None,
+        archive: SegmentArchive | None = None,
+    ) -> None:
         self.stats = StoreStats()
         self._membership = Membership(root, member)
         self._root = root
         self._limits = limits or StoreLimits()
+        self._policies = policies
+        self._archive = archive
+        self._rolled: OrderedDict[str, None] = OrderedDict()
+        self._rolled_event = asyncio.Event()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._handles: OrderedDict[str, None] = OrderedDict()
         self._ready: asyncio.Queue[str] = asyncio.Queue()
@@ -154,6 +171,38 @@ class LogStore:
                     entry.view = await asyncio.to_thread(entry.log.open)
                     self._count_losses(entry)
         return entry.view
+
+    async def change(self, stream: str, work: Callable[[StreamLog], _T]) -> _T:
+        """Do something to a stream, in a thread, while nobody else does; readers see what it came to.
+
+        Raises BadStreamName, StorageFailed, and what `work` raises.
+        """
+        entry = self._entry(check_stream_name(stream))
+        async with entry.lock:
+            if not entry.log.trusted:
+                await asyncio.to_thread(entry.log.open)
+            try:
+                return await asyncio.to_thread(work, entry.log)
+            finally:
+                self._show(entry)
+
+    async def next_rolled(self) -> str:
+        """Wait for a stream of which a segment takes no more lines and is not sealed yet."""
+        while not self._rolled:
+            self._rolled_event.clear()
+            await self._rolled_event.wait()
+        return self._rolled.popitem(last=False)[0]
+
+    def own_streams(self) -> list[str]:
+        """Every stream on disk that this member claimed last, or nobody; blocking."""
+        member = self._membership.owner.member
+        return [name for name in streams_in(self._root) if self.owner_of(name) in (member, None)]
+
+    async def fetch(self, stream: str, index: str) -> None:
+        """Have the block file of a sealed segment on this disk, by the path of its index. Raises StorageFailed."""
+        if self._archive is None:
+            raise StorageFailed(f"stream {stream}: older lines are in an archive, and none was named")
+        await self._archive.fetch(stream, index)
 
     async def wait_beyond(self, stream: str, number: int, seconds: float) -> bool:
         """Wait until the stream has a line numbered `number` or has ended; False when `seconds` pass first."""
@@ -235,7 +284,7 @@ class LogStore:
             size += taken[-1].size
         answers: list[Appended | LogError]
         try:
-            answers = await asyncio.to_thread(entry.log.append, [each.item for each in taken])
+            answers = await asyncio.to_thread(self._append, entry.log, [each.item for each in taken])
         except (StorageFailed, StreamMoved) as error:
             self.stats.storage_failures += isinstance(error, StorageFailed)
             answers = [error for _ in taken]
@@ -251,10 +300,25 @@ class LogStore:
             self.stats.pending_bytes -= size
             self._room.notify_all()
 
+    def _append(self, log: StreamLog, items: list[Batch | Closed]) -> list[Appended | LogError]:
+        """In a thread, as what must not be stored is taken out here."""
+        if self._policies is not None:
+            policy = self._policies.of(log.name)
+            log.set_limits(policy.limits(self._limits))
+            if policy.redactor:
+                return log.append([_redacted(item, policy.redactor) for item in items])
+        return log.append(items)
+
     def _publish(self, entry: _Entry) -> None:
+        self._show(entry)
+        self.stats.commits += 1
+        if entry.log.has_unsealed:
+            self._rolled[entry.log.name] = None
+            self._rolled_event.set()
+
+    def _show(self, entry: _Entry) -> None:
         entry.view = entry.log.view() if entry.log.trusted else None
         self._wake(entry)
-        self.stats.commits += 1
         self._count_losses(entry)
 
     @staticmethod
@@ -285,6 +349,15 @@ class LogStore:
             if not entry.queued and not entry.lock.locked():
                 entry.log.release()
                 del self._handles[name]
+
+
+def _redacted(item: Batch | Closed, redactor: Redactor) -> Batch | Closed:
+    if isinstance(item, Closed):
+        return item
+    try:
+        return redactor.batch(item)
+    except BadBatch:
+        return item  # refused for what it is, a line further on
 
 
 def _settle(future: "asyncio.Future[Appended]", answer: Appended | LogError) -> None:

@@ -15,9 +15,11 @@ from actors.logs import shimlog
 from actors.logs.claim import Claim, Membership, claim
 from actors.logs.errors import BadBatch, LogError, StorageFailed, StreamClosed, StreamMoved, WrongPosition
 from actors.logs.line import Batch, check_records, decode_records
+from actors.logs.sealed import Index, block_path, is_sealed, list_sealed, open_index
 from actors.logs.segment import (
     Block,
     Closed,
+    Damaged,
     Frame,
     FrameMeta,
     SourceMark,
@@ -25,6 +27,7 @@ from actors.logs.segment import (
     extend_blocks,
     frame_meta,
     frames,
+    index_segment,
     is_sound,
     list_segments,
     segment_first,
@@ -49,7 +52,7 @@ class StoreLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Extent(NamedTuple):
-    """A segment as far as it is durable: its first number, file, bytes."""
+    """A segment as far as it is durable: its first number, file (the index, where it is sealed), bytes of lines."""
 
     first: int
     path: str
@@ -92,6 +95,7 @@ class StreamLog:
         self._root = root
         self._membership = membership
         self._claim: Claim | None = None
+        self._orphans: list[Index] = []
         self._limits = limits
         self._fd: int | None = None
         self._reset()
@@ -104,6 +108,8 @@ class StreamLog:
         self._next = 1
         self._closed: Closed | None = None
         self.trusted = False
+        self.has_unsealed = False
+        """Whether a segment waits to be sealed."""
 
     def open(self) -> StreamView:
         """Claim the stream, read its last segment, cut its torn tail, and return the view. Raises StorageFailed."""
@@ -111,13 +117,17 @@ class StreamLog:
         self._reset()
         self._claim = claim(self._root, self.name, self._membership)
         try:
-            paths = list_segments(self._directory)
+            self._sealed = self._open_sealed()
+            paths = self._unsealed()
             while paths and self._active is None:
                 self._recover(paths.pop())
-            self._sealed = [Extent(segment_first(path), str(path), path.stat().st_size) for path in paths]
-        except OSError as error:
+            self._sealed += [Extent(segment_first(path), str(path), path.stat().st_size) for path in paths]
+            self._sealed.sort()
+            if self._active is None and self._sealed:
+                self._resume(open_index(self._sealed[-1].path).index)
+        except (OSError, Damaged) as error:
             raise StorageFailed(f"stream {self.name}: cannot open {self._directory}: {error}") from error
-        self.trusted = True
+        self.trusted, self.has_unsealed = True, bool(self.unsealed())
         return self.view()
 
     @property
@@ -129,6 +139,35 @@ class StreamLog:
         """Let `member` claim the stream next. Raises StreamMoved, StorageFailed."""
         if self._claim is not None:
             self._claim.give(member)
+
+    def _open_sealed(self) -> list[Extent]:
+        """The sealed segments. One whose index is damaged stays, and is a hole to readers."""
+        extents: list[Extent] = []
+        for path in list_sealed(self._directory):
+            first = int(path.stem)
+            try:
+                extents.append(Extent(first, str(path), open_index(str(path)).index.size))
+            except Damaged as error:
+                _log.warning("log stream %s: %s: %s", self.name, path.name, error)
+                extents.append(Extent(first, str(path), path.stat().st_size))
+        return extents
+
+    def _unsealed(self) -> list[Path]:
+        """Segments with frames in them; one that has been sealed is done with, though a crash left it."""
+        sealed = {extent.first for extent in self._sealed}
+        paths = list_segments(self._directory)
+        for stray in self._directory.glob("*.blk"):
+            if not stray.with_suffix(".idx").exists():
+                stray.unlink()
+        for path in paths:
+            if segment_first(path) in sealed:
+                path.unlink()
+        return [path for path in paths if segment_first(path) not in sealed]
+
+    def _resume(self, index: Index) -> None:
+        """Go on behind a sealed segment, when nothing that follows it is left."""
+        self._next, self._closed = index.next, index.closed
+        self._remember(index.sources)
 
     def _recover(self, path: Path) -> None:
         data, end = path.read_bytes(), 0
@@ -259,20 +298,128 @@ class StreamLog:
         sync_directory(self._directory)
         if self._active is not None:
             self._sealed.append(self._active)
+            self.has_unsealed = True
         self._active = Extent(self._next, str(path), len(checkpoint))
         self._blocks = []
 
     def _retain(self) -> None:
         total = sum(extent.size for extent in self._sealed) + (self._active.size if self._active else 0)
         while self._sealed and total > self._limits.stream_bytes:
-            oldest = self._sealed.pop(0)
-            total -= oldest.size
-            following = self._sealed[0] if self._sealed else self._active
-            self._dropped_lines += (following.first if following else self._next) - oldest.first
-            try:
-                Path(oldest.path).unlink(missing_ok=True)
-            except OSError as error:
-                _log.warning("log stream %s: cannot drop %s: %s", self.name, oldest.path, error)
+            total -= self._sealed[0].size
+            self.drop_oldest()
+
+    def set_limits(self, limits: StoreLimits) -> None:
+        """Keep to these from the next commit on."""
+        self._limits = limits
+
+    def drop_oldest(self) -> Extent | None:
+        """Forget the oldest segment that takes no more lines; None when there is none."""
+        if not self._sealed:
+            return None
+        oldest = self._sealed.pop(0)
+        following = self._sealed[0] if self._sealed else self._active
+        self._dropped_lines += (following.first if following else self._next) - oldest.first
+        try:
+            index = open_index(oldest.path).index if is_sealed(oldest.path) else None
+            archived = index is not None and not block_path(oldest.path).exists()
+            if index is not None:
+                block_path(oldest.path).unlink(missing_ok=True)
+            # Where another owner has claimed the stream this finds nothing, and what is archived stays that owner's.
+            Path(oldest.path).unlink()
+            if index is not None and archived:
+                self._orphans.append(index)
+        except (OSError, Damaged) as error:
+            _log.warning("log stream %s: cannot drop %s: %s", self.name, oldest.path, error)
+        return oldest
+
+    def take_orphans(self) -> list[Index]:
+        """Segments that were dropped while their blocks were in the archive only; each is returned once."""
+        orphans, self._orphans = self._orphans, []
+        return orphans
+
+    def expire(self, before: int) -> int:
+        """Drop the segments all of whose lines are older than `before` (unix microseconds); how many there were.
+
+        The segment in use gives way to a new one when all of it is. Raises StorageFailed.
+        """
+        if not self.trusted:
+            self.open()
+        self._still_mine()
+        dropped = 0
+        while self._sealed and self._newest(self._sealed[0]) < before:
+            self.drop_oldest()
+            dropped += 1
+        if not self._sealed and self._blocks and max(block.t_max for block in self._blocks) < before:
+            self.roll()
+            self.drop_oldest()
+            dropped += 1
+        return dropped
+
+    def local_sealed(self) -> list[tuple[Extent, int]]:
+        """Sealed segments whose blocks are on this disk, oldest first, with the greatest time in each."""
+        return [
+            (extent, self._newest(extent))
+            for extent in self._sealed
+            if is_sealed(extent.path) and block_path(extent.path).exists()
+        ]
+
+    def let_go(self, extent: Extent) -> bool:
+        """Delete the blocks of a sealed segment, which are in the archive by now; False when it was dropped."""
+        self._still_mine()
+        if extent not in self._sealed:
+            # Dropped while it was on its way into the archive: nobody else knows that it is there.
+            self._orphans.append(open_index(extent.path).index)
+            return False
+        failpoint("logs.before-let-go")
+        block_path(extent.path).unlink(missing_ok=True)
+        return True
+
+    def held(self) -> tuple[int, list[tuple[int, Extent]]]:
+        """Stored bytes of the stream, and its segments that may be dropped, oldest first, by their greatest time."""
+        size = sum(extent.size for extent in self._sealed) + (self._active.size if self._active else 0)
+        return size, [(self._newest(extent), extent) for extent in self._sealed]
+
+    @staticmethod
+    def _newest(extent: Extent) -> int:
+        """The greatest time in a segment, unix microseconds."""
+        path = Path(extent.path)
+        try:
+            if is_sealed(extent.path):
+                return open_index(extent.path).index.t_max
+            return max((block.t_max for block in index_segment(path, extent.size)), default=0)
+        except Damaged:
+            return int(path.stat().st_mtime * 1e6)
+
+    def roll(self) -> None:
+        """Begin a new segment, so that the present one can be sealed or dropped. Raises StorageFailed."""
+        if not self.trusted:
+            self.open()
+        if self._active is None or not self._blocks:
+            return
+        try:
+            self._roll()
+        except OSError as error:
+            self.trusted = False
+            self.release()
+            raise StorageFailed(f"stream {self.name}: cannot begin a segment: {error}") from error
+
+    def unsealed(self) -> list[Extent]:
+        """The segments that take no more lines and are not sealed, oldest first."""
+        return [extent for extent in self._sealed if not is_sealed(extent.path)]
+
+    def adopt(self, extent: Extent) -> bool:
+        """Put the sealed form of `extent`, which is on disk, in its place; False when `extent` is gone by now."""
+        index = Path(extent.path).with_suffix(".idx")
+        if extent not in self._sealed:
+            block_path(str(index)).unlink(missing_ok=True)
+            index.unlink(missing_ok=True)
+            return False
+        sealed = Extent(extent.first, str(index), open_index(str(index)).index.size)
+        self._sealed[self._sealed.index(extent)] = sealed
+        self.has_unsealed = bool(self.unsealed())
+        failpoint("logs.before-unlink")
+        Path(extent.path).unlink(missing_ok=True)
+        return True
 
 
 class _Plan:

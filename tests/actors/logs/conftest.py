@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from actors.logs.client import LogClient
+from actors.logs.search import Searcher
 from actors.logs.server import EventlogServer
 from actors.logs.store import LogStore
 
@@ -19,6 +20,13 @@ async def store(tmp_path: Path) -> AsyncIterator[LogStore]:
     await store.start()
     yield store
     await store.aclose()
+
+
+@pytest.fixture
+async def searcher() -> AsyncIterator[Searcher]:
+    searcher = Searcher(1)
+    yield searcher
+    await searcher.aclose()
 
 
 @pytest.fixture

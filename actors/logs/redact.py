@@ -1,0 +1,85 @@
+"""Takes out of a text what must not be kept: values that are known, and whatever rules match.
+
+Knows text only. Values come from whoever gave them to an application, rules from its team; time is linear in the text.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+
+import msgspec
+import re2
+
+from actors.logs.errors import BadQuery
+from actors.logs.line import Batch, LineRecord
+from actors.logs.pattern import compiled
+from actors.logs.segment import records_of
+from events.secrets import MASK
+
+MAX_RULES = 20
+MAX_RULE_CHARS = 500
+LEAST_VALUE_CHARS = 4
+"""Shorter values stand in too many lines by chance, and hiding them would say what they are."""
+
+
+class Redactor:
+    """Replaces values and matches by the mask that secrets have everywhere. Raises BadQuery for a rule that is none.
+
+    What a rule's first group matches is replaced where it has one (`password=(\\S+)`), else all that it matches.
+    """
+
+    def __init__(self, values: Iterable[str] = (), rules: Sequence[str] = ()) -> None:
+        known = sorted({value for value in values if len(value) >= LEAST_VALUE_CHARS}, key=len, reverse=True)
+        lines = [part for value in known for part in value.split("\n") if len(part) >= LEAST_VALUE_CHARS]
+        self._values = re.compile("|".join(map(re.escape, dict.fromkeys([*known, *lines])))) if known else None
+        self._rules = [_checked(rule) for rule in rules]
+
+    def __bool__(self) -> bool:
+        return self._values is not None or bool(self._rules)
+
+    def text(self, text: str) -> str:
+        """`text` without what must not be kept."""
+        if self._values is not None:
+            text = self._values.sub(MASK, text)
+        for rule in self._rules:
+            text = _replaced(rule, text)
+        return text
+
+    def batch(self, batch: Batch) -> Batch:
+        """`batch` without what must not be kept; the same where nothing was found. Raises BadBatch."""
+        records = records_of(batch.origin, batch.blob)
+        kept = [self._record(record) for record in records]
+        if all(old is new for old, new in zip(records, kept, strict=True)):
+            return batch
+        return msgspec.structs.replace(batch, blob=msgspec.msgpack.encode(kept), origin=None)
+
+    def _record(self, record: LineRecord) -> LineRecord:
+        text = record.text if record.gap else self.text(record.text)
+        return record if text == record.text else msgspec.structs.replace(record, text=text)
+
+
+def check_rules(rules: Sequence[str]) -> None:
+    """Raises BadQuery saying which rule cannot be used, and why."""
+    if len(rules) > MAX_RULES:
+        raise BadQuery(f"expected at most {MAX_RULES} rules, found {len(rules)}")
+    for rule in rules:
+        _checked(rule)
+
+
+def _checked(rule: str) -> "re2._Regexp":
+    if not rule or len(rule) > MAX_RULE_CHARS:
+        raise BadQuery(f"expected a rule of 1 to {MAX_RULE_CHARS} characters, found {len(rule)}")
+    regexp = compiled(rule, captures=True)
+    if regexp.search(b"") is not None:
+        raise BadQuery(f"expected a rule that matches something, found {rule[:80]!r}, which matches nothing at all")
+    return regexp
+
+
+def _replaced(rule: "re2._Regexp", text: str) -> str:
+    data = text.encode("utf-8", "replace")
+    parts: list[bytes] = []
+    end = 0
+    for match in rule.finditer(data):
+        start, stop = match.span(1) if rule.groups and match.span(1) != (-1, -1) else match.span()
+        parts += [data[end:start], MASK.encode()]
+        end = stop
+    return text if not parts else (b"".join(parts) + data[end:]).decode("utf-8", "replace")
