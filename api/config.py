@@ -62,6 +62,7 @@ class PlatformConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     gateway_port: int | None = None
     supervisors: int = 1
     builders: int = 1
+    eventlogs: int = 1
 
 
 class BadConfig(Exception):

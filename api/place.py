@@ -115,6 +115,7 @@ def make_settings(
         gateway_port=gateway or free_port(config.bind),
         supervisors=config.supervisors,
         builders=config.builders,
+        eventlogs=config.eventlogs,
         log=log,
     )
 

@@ -54,7 +54,7 @@ class _Told(msgspec.Struct, frozen=True, kw_only=True):
 def pools(settings: PlatformSettings) -> list[Pool]:
     """Every pool of the platform, the API's own among them."""
     return [
-        Pool(name="eventlog", actor="actors.logs.actor:EventlogPartition"),
+        Pool(name="eventlog", actor="actors.logs.actor:EventlogPartition", size=settings.eventlogs),
         Pool(name="supervisor", actor="actors.supervisor.actor:LifecycleSupervisor", size=settings.supervisors),
         Pool(name="gateway", actor="actors.gateway.actor:GatewayNode"),
         Pool(name="node", actor="actors.node.actor:NodeAgent", per_node=True),

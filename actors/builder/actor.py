@@ -54,7 +54,7 @@ class Builder(ActorShell):
         self._engine = BuildEngine(dirs, sink_for=self._sink_for)
         await self._engine.start()
         token = settings.log_token_file.read_text().strip()
-        client = LogClient(settings.eventlog_address_file, token, node=settings.node)
+        client = LogClient(settings.eventlog_addresses, token, node=settings.node)
         self._lines = LogAppender(client, f"{settings.node}/{self.name}")
         self._lines.start()
         self._users = UserBook(settings.node_root_dir / "uids.json")

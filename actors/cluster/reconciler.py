@@ -7,12 +7,12 @@ import asyncio
 
 import msgspec
 import structlog
-import xxhash
 
 from actors.cluster.directory import ActorUnreachable, Directory
 from actors.cluster.event_log import make_event_log
 from actors.cluster.links import Router
 from actors.cluster.pools import Pool, actor_names, ensure_actor
+from actors.cluster.rendezvous import ranked
 from actors.cluster.shell import ActorShell, Health
 from events.failpoints import failpoint
 from events.log.errors import LogError
@@ -44,8 +44,7 @@ def assign(partitions: int, owners: list[str]) -> dict[str, list[int]]:
         return shares
     most = -(-partitions // len(owners))
     for partition in range(partitions):
-        ranked = sorted(owners, key=lambda o: xxhash.xxh64_intdigest(f"{partition}/{o}".encode()), reverse=True)
-        owner = next(o for o in ranked if len(shares[o]) < most)
+        owner = next(o for o in ranked(str(partition), owners) if len(shares[o]) < most)
         shares[owner].append(partition)
     return shares
 

@@ -35,6 +35,7 @@ class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
     ray_address: str = ""
     supervisors: int = 1
     builders: int = 1
+    eventlogs: int = 1
     log: LogSettings | None = None
 
     @property
@@ -77,8 +78,9 @@ class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
         return self.data_dir / "tokens" / "logs"
 
     @property
-    def eventlog_address_file(self) -> Path:
-        return self.run_dir / "eventlog.addr"
+    def eventlog_addresses(self) -> Path:
+        """Where the members of the eventlog pool leave their addresses, and meet."""
+        return self.run_dir / "eventlog"
 
     @property
     def access_log(self) -> Path:

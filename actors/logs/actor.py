@@ -25,25 +25,30 @@ class EventlogPartition(ActorShell):
         root = settings.data_dir / "logs"
         archive = SegmentArchive(open_blobs(settings.log_settings.archive), root)
         policies = FixedPolicies()
-        store = LogStore(root, policies=policies, archive=archive)
+        store = LogStore(root, policies=policies, archive=archive, member=self.name)
         await store.start()
         self._keeper = Keeper(store, policies, archive)
         self._keeper.start()
         self._server = EventlogServer(
             store,
             settings.log_token_file.read_text().strip(),
-            port_file=settings.eventlog_address_file,
+            port_file=settings.eventlog_addresses / f"{self.name}.addr",
+            member=self.name,
+            mesh_directory=settings.eventlog_addresses,
         )
         await self._server.start()
         self.keep(self._check(store), "check")
 
-    @staticmethod
-    async def _check(store: LogStore) -> None:
+    async def _check(self, store: LogStore) -> None:
         """A store that can commit no more must not go on taking lines."""
         while True:
             store.check()
+            self._server.check()
             await asyncio.sleep(CHECK_SECONDS)
 
     async def detail(self) -> str:
         stats = self._server.stats
-        return f"{stats.connections} connections, {stats.tails} tails, {stats.refused_tokens} refused"
+        members = 1 if self._server.mesh is None else len(self._server.mesh.loads())
+        return (
+            f"{members} members, {stats.connections} connections, {stats.tails} tails, {stats.refused_tokens} refused"
+        )

@@ -92,9 +92,13 @@ class Claim:
         self._stream = stream
         self._owner = owner
 
+    def holds(self) -> bool:
+        """Whether nobody has claimed the stream since."""
+        return self.directory.is_dir()
+
     def check(self) -> None:
         """After an fsync, before anybody is answered. Raises StreamMoved."""
-        if not self.directory.is_dir():
+        if not self.holds():
             raise StreamMoved(f"stream {self._stream}: expected to be its writer, found that another has claimed it")
 
     def give(self, member: str) -> None:

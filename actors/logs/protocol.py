@@ -8,7 +8,7 @@ import hmac
 
 import msgspec
 
-from actors.logs.errors import ProtocolBroken
+from actors.logs.errors import BY_CODE, LogError, ProtocolBroken, StreamMoved, WrongPosition
 from actors.logs.filter import LineFilter, Query, QueryResult
 from actors.logs.line import MAX_BATCH_BYTES, Batch
 from actors.logs.query import TailPiece
@@ -70,7 +70,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, tag="ask"):
 
 
 class Tail(msgspec.Struct, frozen=True, kw_only=True, tag="tail"):
-    """From here on the connection carries only this tail's Piece messages."""
+    """From here on the connection carries only this tail's Piece messages; between members, one such is the answer."""
 
     id: int
     stream: str
@@ -88,12 +88,13 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
-    """The request `id` failed: `code` is a `LogError.code`; `stored` goes with wrong-position."""
+    """The request `id` failed: `code` is a `LogError.code`; `stored` goes with wrong-position, `address` with moved."""
 
     id: int
     code: str
     message: str
     stored: int = 0
+    address: str = ""
 
 
 class More(msgspec.Struct, frozen=True, kw_only=True, tag="more"):
@@ -115,6 +116,24 @@ def encode(message: Request | Reply) -> bytes:
     """The message with its length in front (4 bytes, big endian)."""
     body = _encode(message)
     return len(body).to_bytes(4, "big") + body
+
+
+def refusal(number: int, error: LogError) -> Refused:
+    """`error` as the answer to the request `number`."""
+    stored = error.stored if isinstance(error, WrongPosition) else 0
+    address = error.address if isinstance(error, StreamMoved) else ""
+    return Refused(id=number, code=error.code, message=str(error), stored=stored, address=address)
+
+
+def raised(reply: Reply) -> LogError:
+    """A refusal as the error it was."""
+    if not isinstance(reply, Refused):
+        return ProtocolBroken(f"expected an answer to the request, found {type(reply).__name__}")
+    if reply.code == WrongPosition.code:
+        return WrongPosition(reply.message, reply.stored)
+    if reply.code == StreamMoved.code:
+        return StreamMoved(reply.message, reply.address)
+    return BY_CODE.get(reply.code, LogError)(reply.message)
 
 
 async def read_frame(reader: asyncio.StreamReader, limit: int) -> bytes | None:

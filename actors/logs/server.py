@@ -10,11 +10,27 @@ from pathlib import Path
 
 import msgspec
 
-from actors.logs import protocol
+from actors.logs import protocol, relay
 from actors.logs.background import Background
-from actors.logs.errors import AccessRefused, LogError, ProtocolBroken, WrongPosition
-from actors.logs.line import Batch
-from actors.logs.protocol import Append, Ask, Close, Done, Hello, More, Refused, Reply, Request, Tail, Welcome, Where
+from actors.logs.errors import AccessRefused, LogError, ProtocolBroken
+from actors.logs.line import Batch, check_stream_name
+from actors.logs.mesh import Mesh
+from actors.logs.pool import PoolMember, Rates
+from actors.logs.protocol import (
+    Append,
+    Ask,
+    Close,
+    Done,
+    Hello,
+    More,
+    Refused,
+    Reply,
+    Request,
+    Tail,
+    Welcome,
+    Where,
+    refusal,
+)
 from actors.logs.query import answer, follow
 from actors.logs.search import Searcher
 from actors.logs.store import LogStore
@@ -45,10 +61,19 @@ class EventlogServer:
     """Serves `store` on `host`:`port` (0: any free one). The store is started and closed by whoever made it.
 
     `port_file`, when given, holds `host:port` while the server runs, for clients that look it up at each connect.
+    `member` and `mesh_directory`: the server is one of a pool whose members meet there and share the store's directory.
     """
 
     def __init__(
-        self, store: LogStore, token: str, *, host: str = "127.0.0.1", port: int = 0, port_file: Path | None = None
+        self,
+        store: LogStore,
+        token: str,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        port_file: Path | None = None,
+        member: str = "",
+        mesh_directory: Path | None = None,
     ) -> None:
         if len(token) < 16:
             raise AccessRefused("expected a token of at least 16 characters; remove tokens/logs and start again")
@@ -56,6 +81,12 @@ class EventlogServer:
         self.store = store
         self.searcher = Searcher()
         self.queries = asyncio.Semaphore(MAX_QUERIES)
+        self.rates = Rates()
+        self.pool: PoolMember | None = None
+        self.mesh: Mesh | None = None
+        if mesh_directory is not None:
+            self.mesh = Mesh(member, mesh_directory, load=self.rates.total, serve=self._serve_member)
+            self.pool = PoolMember(store, self.mesh, self.rates)
         self._token = token
         self._host = host
         self._port = port
@@ -67,6 +98,9 @@ class EventlogServer:
         """Listen; returns the port. Raises OSError when it is taken."""
         self._server = await asyncio.start_server(self._accept, self._host, self._port, limit=1024 * 1024, backlog=512)
         self._port = int(self._server.sockets[0].getsockname()[1])
+        if self.mesh is not None and self.pool is not None:
+            await self.mesh.start(f"{self._host}:{self._port}")
+            self._connections.start(self.pool.run())
         if self._port_file is not None:
             await asyncio.to_thread(_replace, self._port_file, f"{self._host}:{self._port}\n")
         return self._port
@@ -75,8 +109,58 @@ class EventlogServer:
         """Stop listening and cut the connections; what was acknowledged is stored, clients send the rest again."""
         if self._server is not None:
             self._server.close()
+        if self._port_file is not None and self.mesh is not None:
+            await asyncio.to_thread(self._port_file.unlink, missing_ok=True)
         await self._connections.aclose()
+        if self.mesh is not None:
+            await self.mesh.aclose()
         await self.searcher.aclose()
+
+    def check(self) -> None:
+        """Raise RuntimeError when a task that must not end has ended; the owner should end the process."""
+        self._connections.check()
+        if self.mesh is not None:
+            self.mesh.check()
+
+    async def must_be_here(self, stream: str) -> None:
+        """Raises StreamMoved where another member of the pool has the stream, StorageFailed."""
+        if self.pool is not None:
+            await self.pool.must_be_here(check_stream_name(stream))
+
+    async def answer(self, request: Request) -> Reply:
+        """The answer to what is no tail and needs no order, from this member's own streams. Raises LogError."""
+        match request:
+            case Append(id=number, stream=stream, batch=batch):
+                await self.must_be_here(stream)
+                return Done(id=number, appended=await self.store.append(stream, batch))
+            case Close(id=number, stream=stream, outcome=outcome, at=at):
+                await self.must_be_here(stream)
+                await self.store.close_stream(stream, outcome[:40], at)
+                return Done(id=number)
+            case Where(id=number, stream=stream, source_id=source_id):
+                await self.must_be_here(stream)
+                return Done(id=number, position=await self.store.position(stream, source_id))
+            case Ask(id=number, query=query):
+                self.stats.queries += 1
+                async with self.queries:
+                    return Done(id=number, result=await answer(self.store, self.searcher, query))
+            case _:
+                raise ProtocolBroken("expected one hello, found another")
+
+    async def _serve_member(self, request: Request) -> Reply:
+        """What another member asks on behalf of its client."""
+        try:
+            if not isinstance(request, Tail | Ask):
+                return await self.answer(request)
+            stream = request.stream if isinstance(request, Tail) else request.query.stream
+            await self.must_be_here(stream)
+            if isinstance(request, Ask):
+                return await self.answer(request)
+            async for piece in follow(self.store, self.searcher, stream, request.from_number, request.filter):
+                return More(id=request.id, piece=piece)
+            raise ProtocolBroken("expected a tail to say something, found its end")
+        except LogError as error:
+            return refusal(getattr(request, "id", 0), error)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.stats.connections >= MAX_CONNECTIONS:
@@ -143,14 +227,12 @@ class _Connection:
         match request:
             case Append(id=number, stream=stream, batch=batch):
                 await self._append(number, stream, batch, tasks)
-            case Close(id=number, stream=stream, outcome=outcome, at=at):
-                tasks.create_task(self._answer(number, self._close(number, stream, outcome, at)))
-            case Where(id=number, stream=stream, source_id=source_id):
-                tasks.create_task(self._answer(number, self._where(number, stream, source_id)))
             case Ask(id=number):
-                query = tasks.create_task(self._answer(number, self._ask(request)))
+                query = tasks.create_task(self._answer(number, relay.ask(self._server, request)))
                 self._queries.add(query)
                 query.add_done_callback(self._queries.discard)
+            case Close(id=number) | Where(id=number):
+                tasks.create_task(self._answer(number, self._server.answer(request)))
             case Tail():
                 await self._tail(request)
             case _:
@@ -162,10 +244,12 @@ class _Connection:
             await self._room.wait()
         size = len(batch.blob)
         try:
+            await self._server.must_be_here(stream)
             future = await self._server.store.submit(stream, batch)
         except LogError as error:
             await self._refuse(number, error)
             return
+        self._server.rates.add(stream, size)
         self._unacknowledged += size
         tasks.create_task(self._acknowledge(number, future, size))
 
@@ -184,27 +268,13 @@ class _Connection:
         except LogError as error:
             await self._refuse(number, error)
 
-    async def _close(self, number: int, stream: str, outcome: str, at: int) -> Reply:
-        await self._server.store.close_stream(stream, outcome[:40], at)
-        return Done(id=number)
-
-    async def _where(self, number: int, stream: str, source_id: str) -> Reply:
-        return Done(id=number, position=await self._server.store.position(stream, source_id))
-
-    async def _ask(self, request: Ask) -> Reply:
-        self._server.stats.queries += 1
-        async with self._server.queries:
-            result = await answer(self._server.store, self._server.searcher, request.query)
-        return Done(id=request.id, result=result)
-
     async def _tail(self, request: Tail) -> None:
         server = self._server
         server.stats.tails += 1
         try:
             async with asyncio.TaskGroup() as both:
                 gone = both.create_task(self._until_gone())
-                pieces = follow(server.store, server.searcher, request.stream, request.from_number, request.filter)
-                async for piece in pieces:
+                async for piece in relay.follow_anywhere(server, request):
                     await self._send(More(id=request.id, piece=piece))
                 gone.cancel()
         except* LogError as group:
@@ -219,8 +289,7 @@ class _Connection:
         raise ConnectionResetError("the tail's client has gone")
 
     async def _refuse(self, number: int, error: LogError) -> None:
-        stored = error.stored if isinstance(error, WrongPosition) else 0
-        await self._send(Refused(id=number, code=error.code, message=str(error), stored=stored))
+        await self._send(refusal(number, error))
 
     async def _send(self, reply: Reply) -> None:
         await _send(self._writer, reply)

@@ -71,6 +71,7 @@ class _Entry:
         self.queued = False
         self.changed = asyncio.Event()
         self.users = 0
+        self.moved = False
 
 
 class LogStore:
@@ -163,10 +164,15 @@ class LogStore:
         return self._entry(stream).log.position(source_id)
 
     async def view(self, stream: str) -> StreamView:
-        """The stream as it is now, empty when nothing was ever stored. Raises BadStreamName, StorageFailed."""
+        """The stream as it is now, empty when nothing was ever stored.
+
+        Raises BadStreamName, StorageFailed, and StreamMoved when another claimed it or was given it.
+        """
         entry = self._entry(check_stream_name(stream))
+        self._check_here(entry)
         if entry.view is None:
             async with entry.lock:
+                self._check_here(entry)
                 if entry.view is None:
                     entry.view = await asyncio.to_thread(entry.log.open)
                     self._count_losses(entry)
@@ -175,10 +181,11 @@ class LogStore:
     async def change(self, stream: str, work: Callable[[StreamLog], _T]) -> _T:
         """Do something to a stream, in a thread, while nobody else does; readers see what it came to.
 
-        Raises BadStreamName, StorageFailed, and what `work` raises.
+        Raises BadStreamName, StorageFailed, StreamMoved, and what `work` raises.
         """
         entry = self._entry(check_stream_name(stream))
         async with entry.lock:
+            self._check_here(entry)
             if not entry.log.trusted:
                 await asyncio.to_thread(entry.log.open)
             try:
@@ -203,6 +210,13 @@ class LogStore:
         if self._archive is None:
             raise StorageFailed(f"stream {stream}: older lines are in an archive, and none was named")
         await self._archive.fetch(stream, index)
+
+    @staticmethod
+    def _check_here(entry: _Entry) -> None:
+        if not entry.moved and entry.view is not None and not entry.log.is_mine():
+            entry.moved, entry.view, entry.log.trusted = True, None, False
+        if entry.moved:
+            raise StreamMoved(f"stream {entry.log.name} has moved to another member of the pool")
 
     async def wait_beyond(self, stream: str, number: int, seconds: float) -> bool:
         """Wait until the stream has a line numbered `number` or has ended; False when `seconds` pass first."""
@@ -233,7 +247,11 @@ class LogStore:
     def has(self, stream: str) -> bool:
         """Whether the stream is open here, and so was claimed; another may have claimed it since."""
         entry = self._entries.get(stream)
-        return entry is not None and entry.view is not None
+        return entry is not None and entry.view is not None and not entry.moved
+
+    def take(self, stream: str) -> None:
+        """Open the stream again when it is next used, though it had moved away."""
+        self._entry(stream).moved = False
 
     def open_streams(self) -> list[str]:
         """Every stream for which `has` is true."""
@@ -254,6 +272,7 @@ class LogStore:
             entry.log.release()
             entry.log.trusted = False
             entry.view = None
+            entry.moved = True
         self._wake(entry)
 
     def _forget_idle(self) -> None:
@@ -284,9 +303,11 @@ class LogStore:
             size += taken[-1].size
         answers: list[Appended | LogError]
         try:
+            self._check_here(entry)
             answers = await asyncio.to_thread(self._append, entry.log, [each.item for each in taken])
         except (StorageFailed, StreamMoved) as error:
             self.stats.storage_failures += isinstance(error, StorageFailed)
+            entry.moved = entry.moved or isinstance(error, StreamMoved)
             answers = [error for _ in taken]
         except BaseException as error:
             for each in taken:

@@ -135,6 +135,10 @@ class StreamLog:
         assert self._claim is not None  # noqa: S101 (opened)
         return self._claim.directory
 
+    def is_mine(self) -> bool:
+        """Whether nobody else has claimed the stream; cheap."""
+        return self._claim is not None and self._claim.holds()
+
     def give(self, member: str) -> None:
         """Let `member` claim the stream next. Raises StreamMoved, StorageFailed."""
         if self._claim is not None:

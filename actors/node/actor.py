@@ -78,7 +78,7 @@ class NodeAgent(ActorShell):
             orders=settings.data_dir / "orders",
         )
         token = settings.log_token_file.read_text().strip()
-        client = LogClient(settings.eventlog_address_file, token, node=settings.node)
+        client = LogClient(settings.eventlog_addresses, token, node=settings.node)
         self._collector = Collector(client, settings.data_dir / "collector")
         await self._collector.start()
         await self._agent.open()

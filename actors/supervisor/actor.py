@@ -31,7 +31,7 @@ class LifecycleSupervisor(ActorShell):
         gateways = Registry(event_log.client, gateway_prefix(settings.etcd.namespace))
         node_links = NodeLinks(directory=directory, registry=nodes)
         log_token = settings.log_token_file.read_text().strip()
-        lines = LogAppender(LogClient(settings.eventlog_address_file, log_token, node=settings.node), self.name)
+        lines = LogAppender(LogClient(settings.eventlog_addresses, log_token, node=settings.node), self.name)
         lines.start()
         self._supervisor = Supervisor(
             name=self.name,

@@ -112,7 +112,7 @@ class ApiServer(ActorShell):
             log=event_log,
             stored=EtcdLogSource(event_log.client, blobs, LogLayout(partitions=settings.partitions)),
             database=Database(settings.database_url),
-            logs=LogClient(settings.eventlog_address_file, log_token, node=settings.node),
+            logs=LogClient(settings.eventlog_addresses, log_token, node=settings.node),
             keyring=Keyring(table=EtcdKeyTable(event_log.client), master_file=settings.master_key_file),
             master_key_file=settings.master_key_file,
             platform=ClusterPlatform(directory),

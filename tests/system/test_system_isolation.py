@@ -171,7 +171,7 @@ def test_no_socket_of_the_gateway(platform: Platform, probe: Probe) -> None:
 
 
 def test_no_log_intake(platform: Platform, probe: Probe) -> None:
-    port = int((platform.data / "run" / "eventlog.addr").read_text().rpartition(":")[2])
+    port = int((platform.data / "run" / "eventlog" / "eventlog-0.addr").read_text().rpartition(":")[2])
     for token in ("", "x" * 43):
         hello = msgspec.msgpack.encode({"type": "hello", "version": 1, "token": token, "node": "n"})
         answer = probe("frame", port=port, hex=(struct.pack(">I", len(hello)) + hello).hex())

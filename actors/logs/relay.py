@@ -1,0 +1,93 @@
+"""Queries and tails of any stream at any member: answered here where the stream is, else by asking whoever has it.
+
+A tail of another's stream is asked for piece by piece, each from where the last one ended: a reader that takes nothing
+asks for nothing, and when the stream moves the next piece comes from its new place.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+import msgspec
+
+from actors.logs.errors import ProtocolBroken, StreamMoved, Unreachable
+from actors.logs.line import check_stream_name
+from actors.logs.mesh import Mesh
+from actors.logs.pool import PoolMember
+from actors.logs.protocol import Ask, More, Refused, Reply, Request, Tail, raised
+from actors.logs.query import IDLE_SECONDS, QUERY_SECONDS, TailPiece, follow
+from actors.logs.search import Searcher
+from actors.logs.store import LogStore
+
+_TRIES = 10
+_PAUSE_SECONDS = 1.0
+"""Between tries while a stream is on its way from one member to another."""
+
+
+class Member(Protocol):
+    """What is needed of a server."""
+
+    store: LogStore
+    searcher: Searcher
+    pool: PoolMember | None
+    mesh: Mesh | None
+
+    async def answer(self, request: Request) -> Reply:
+        """Answer from this member's own streams."""
+        ...
+
+
+async def ask(member: Member, request: Ask) -> Reply:
+    """The answer to a query. Raises LogError."""
+    for left in reversed(range(_TRIES)):
+        try:
+            other = await _elsewhere(member, request.query.stream)
+            if not other:
+                return await member.answer(request)
+            return await _ask_other(member, other, request, QUERY_SECONDS * 2)
+        except (StreamMoved, Unreachable):
+            if not left:
+                raise
+            await asyncio.sleep(_PAUSE_SECONDS)
+    raise AssertionError("unreachable: the last try returns or raises")
+
+
+async def follow_anywhere(member: Member, request: Tail) -> AsyncIterator[TailPiece]:
+    """As `query.follow`, wherever the stream is and goes. Raises LogError."""
+    tries = _TRIES
+    while True:
+        try:
+            if other := await _elsewhere(member, request.stream):
+                reply = await _ask_other(member, other, request, IDLE_SECONDS * 3)
+                if not isinstance(reply, More):
+                    raise ProtocolBroken(f"expected a piece of a tail, found {type(reply).__name__}")
+                pieces = _one(reply.piece)
+            else:
+                pieces = follow(member.store, member.searcher, request.stream, request.from_number, request.filter)
+            async for piece in pieces:
+                tries = _TRIES
+                request = msgspec.structs.replace(request, from_number=piece.next_number)
+                yield piece
+                if piece.closed:
+                    return
+        except (StreamMoved, Unreachable):
+            tries -= 1
+            if not tries:
+                raise
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+
+async def _one(piece: TailPiece) -> AsyncIterator[TailPiece]:
+    yield piece
+
+
+async def _elsewhere(member: Member, stream: str) -> str:
+    return "" if member.pool is None else await member.pool.elsewhere(check_stream_name(stream))
+
+
+async def _ask_other(member: Member, other: str, request: Ask | Tail, seconds: float) -> Reply:
+    assert member.mesh is not None  # noqa: S101 (there is another)
+    reply = await member.mesh.ask(other, request, seconds)
+    if isinstance(reply, Refused):
+        raise raised(reply)
+    return reply
