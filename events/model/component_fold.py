@@ -1,11 +1,11 @@
-"""The state of a component after each of its events. Pure: no clock, no randomness, no I/O, no environment."""
+"""The state of a component after each of its events. Pure: no clock, no randomness, no I/O, no environment.
 
-from collections.abc import Callable
-from typing import Any
+What an event means is said once, as a step that changes a draft of the state: `apply` takes one step on a draft of its
+own, a fold of many events takes them all on the same one (docs/decisions/0019).
+"""
 
 import msgspec
 
-from events.model.base import Event
 from events.model.component_events import (
     CancelRequested,
     ComponentCreated,
@@ -39,6 +39,7 @@ from events.model.component_events import (
 from events.model.component_parts import (
     SECOND,
     STABLE_SECONDS,
+    ComponentDraft,
     ComponentState,
     ComponentStatus,
     Instance,
@@ -47,11 +48,11 @@ from events.model.component_parts import (
     Operation,
     ParentReport,
     Phase,
-    RouteSpec,
     Slot,
     Task,
     fingerprint,
 )
+from events.model.drafts import Drafting, Steps
 from events.model.operation import (
     OperationCancelled,
     OperationFailed,
@@ -61,27 +62,41 @@ from events.model.operation import (
 )
 
 _replace = msgspec.structs.replace
+_astuple = msgspec.structs.astuple
 
 
 def apply(state: ComponentState, event: ComponentEvent, at: int) -> ComponentState:
     """The state after `event`. Every event counts one version, whatever else it changes."""
-    handler = _APPLY.get(type(event))
-    if handler is None:
-        raise TypeError(f"not a component event: {type(event).__name__}")
-    return handler(state, event, at)
+    step = DRAFTING.steps[type(event)]
+    draft = _thaw(state)
+    draft.version += 1
+    step(draft, event, at)
+    return _freeze(draft)
 
 
-# Each handler makes the next state in one `_replace` where it can, the version included: this is where a fold's time is
-# spent. Nothing is ever changed in place.
+def _thaw(state: ComponentState) -> ComponentDraft:
+    draft = ComponentDraft(*_astuple(state))
+    # Each of its mappings must be its own: steps write into them.
+    draft.releases = draft.releases.copy()
+    draft.tasks = draft.tasks.copy()
+    draft.ended_tasks = draft.ended_tasks.copy()
+    draft.instances = draft.instances.copy()
+    draft.slots = draft.slots.copy()
+    draft.reports = draft.reports.copy()
+    return draft
 
 
-def _counted(state: ComponentState) -> ComponentState:
-    """The event changes nothing but the count."""
-    return _replace(state, version=state.version + 1)
+def _freeze(draft: ComponentDraft) -> ComponentState:
+    """The draft's mappings are the state's from here on."""
+    return ComponentState(*_astuple(draft))
 
 
-def _on_created(state: ComponentState, event: ComponentCreated, at: int) -> ComponentState:
-    return ComponentState(
+# The version is counted before a step is taken. A step changes the draft and its mappings, never what they hold: an
+# instance or an operation is a value, which the state that the draft was made of has as well.
+
+
+def _on_created(draft: ComponentDraft, event: ComponentCreated, at: int) -> None:
+    born = ComponentDraft(
         service_id=event.service_id,
         team=event.team,
         app=event.app,
@@ -89,132 +104,103 @@ def _on_created(state: ComponentState, event: ComponentCreated, at: int) -> Comp
         process=event.process,
         spec=event.spec,
         status=ComponentStatus.ACTIVE,
-        version=state.version + 1,
-        releases=state.releases,  # release numbers go on where an earlier life of the name left off
-        born_after=max(state.releases, default=0),
-        started_instances=state.started_instances,
-        claims=state.claims,
-        doubtful=state.doubtful,
-        applied_version=state.applied_version,
-        routing_version=state.routing_version,
+        version=draft.version,
+        releases=draft.releases,  # release numbers go on where an earlier life of the name left off
+        born_after=max(draft.releases, default=0),
+        started_instances=draft.started_instances,
+        claims=draft.claims,
+        doubtful=draft.doubtful,
+        applied_version=draft.applied_version,
+        routing_version=draft.routing_version,
     )
+    for field in born.__struct_fields__:
+        setattr(draft, field, getattr(born, field))
 
 
-def _on_spec_changed(state: ComponentState, event: SpecChanged, at: int) -> ComponentState:
-    return _replace(state, version=state.version + 1, spec=event.spec)
+def _on_spec_changed(draft: ComponentDraft, event: SpecChanged, at: int) -> None:
+    draft.spec = event.spec
 
 
-def _on_operation_started(state: ComponentState, event: OperationStarted, at: int) -> ComponentState:
+def _on_operation_started(draft: ComponentDraft, event: OperationStarted, at: int) -> None:
     if event.kind == "run":
-        return _counted(state)
-    operation = Operation(
+        return
+    draft.operation = Operation(
         id=event.operation, kind=event.kind, phase=Phase.ACCEPTED, started_at=at, deadline_at=event.deadline_at,
         parent=event.parent,
         parent_stream=event.parent_stream,
         by=event.by,
         why=event.why,
     )  # fmt: skip
-    return _replace(state, version=state.version + 1, operation=operation)
 
 
 def _on_operation_ended(
-    state: ComponentState,
+    draft: ComponentDraft,
     event: OperationSucceeded | OperationFailed | OperationCancelled | OperationTimedOut,
     at: int,
-) -> ComponentState:
-    if event.operation in state.tasks:
-        ended_tasks = _without_ended(state, state.tasks[event.operation].instance)
-        tasks = {k: v for k, v in state.tasks.items() if k != event.operation}
-        return _replace(state, version=state.version + 1, ended_tasks=ended_tasks, tasks=tasks)
-    operation = state.operation
+) -> None:
+    task = draft.tasks.pop(event.operation, None)
+    if task is not None:
+        draft.ended_tasks.pop(task.instance, None)
+        return
+    operation = draft.operation
     if operation is None:
-        return _counted(state)
-    reports, doubtful = state.reports, state.doubtful
+        return
     if operation.parent_stream:
         succeeded = isinstance(event, OperationSucceeded)
         reason = "" if isinstance(event, OperationSucceeded) else event.reason
         report = ParentReport(stream=operation.parent_stream, succeeded=succeeded, reason=reason)
-        reports = {**reports, operation.id: report}
+        draft.reports[operation.id] = report
     if operation.release and isinstance(event, OperationCancelled | OperationTimedOut):
         # Its claims may be on their way still.
-        wanted = {*state.releases[operation.release].spec.routes} - {*state.claims}
-        doubtful = tuple(sorted({*doubtful, *wanted}))
-    return _replace(
-        state,
-        version=state.version + 1,
-        operation=None,
-        ended_tasks=_without_ended(state, operation.release_step),
-        reports=reports,
-        doubtful=doubtful,
-    )
+        wanted = {*draft.releases[operation.release].spec.routes} - {*draft.claims}
+        draft.doubtful = tuple(sorted({*draft.doubtful, *wanted}))
+    draft.operation = None
+    # An ended one-off whose result nobody will ask for again: the state stays bounded.
+    draft.ended_tasks.pop(operation.release_step, None)
 
 
-def _without_ended(state: ComponentState, instance: str) -> dict[str, Instance]:
-    """The ended one-offs without one whose result nobody will ask for again: the state stays bounded."""
-    if instance not in state.ended_tasks:
-        return state.ended_tasks
-    return {k: v for k, v in state.ended_tasks.items() if k != instance}
+def _on_parent_told(draft: ComponentDraft, event: ParentTold, at: int) -> None:
+    draft.reports.pop(event.operation, None)
 
 
-def _on_parent_told(state: ComponentState, event: ParentTold, at: int) -> ComponentState:
-    reports = {k: v for k, v in state.reports.items() if k != event.operation}
-    return _replace(state, version=state.version + 1, reports=reports)
+def _on_deploy_requested(draft: ComponentDraft, event: DeployRequested, at: int) -> None:
+    if draft.operation is not None:
+        draft.operation = _replace(draft.operation, phase=Phase.BUILDING, build_id=event.build_id, source=event.source)
 
 
-def _in_operation(state: ComponentState, **changes: Any) -> ComponentState:
-    if state.operation is None:
-        return _counted(state)
-    return _replace(state, version=state.version + 1, operation=_replace(state.operation, **changes))
+def _on_release_created(draft: ComponentDraft, event: ReleaseCreated, at: int) -> None:
+    release = event.release
+    draft.releases[release.number] = release
+    if draft.operation is not None:
+        draft.operation = _replace(draft.operation, phase=Phase.CLAIMING, release=release.number)
 
 
-def _on_deploy_requested(state: ComponentState, event: DeployRequested, at: int) -> ComponentState:
-    return _in_operation(state, phase=Phase.BUILDING, build_id=event.build_id, source=event.source)
+def _on_routes_claimed(draft: ComponentDraft, event: RoutesClaimed, at: int) -> None:
+    draft.claims = tuple(sorted({*draft.claims, *event.routes}))
+    draft.doubtful = tuple(sorted({*draft.doubtful} - {*event.routes}))
 
 
-def _on_release_created(state: ComponentState, event: ReleaseCreated, at: int) -> ComponentState:
-    release, operation = event.release, state.operation
-    return _replace(
-        state,
-        version=state.version + 1,
-        releases={**state.releases, release.number: release},
-        operation=operation and _replace(operation, phase=Phase.CLAIMING, release=release.number),
-    )
+def _on_routes_freed(draft: ComponentDraft, event: RoutesFreed, at: int) -> None:
+    draft.claims = tuple(sorted({*draft.claims} - {*event.routes}))
+    draft.doubtful = tuple(sorted({*draft.doubtful} - {*event.routes}))
 
 
-def _on_routes_claimed(state: ComponentState, event: RoutesClaimed, at: int) -> ComponentState:
-    claims, doubtful = {*state.claims, *event.routes}, {*state.doubtful} - {*event.routes}
-    return _with_claims(state, claims, doubtful)
+def _on_rollout_started(draft: ComponentDraft, event: RolloutStarted, at: int) -> None:
+    new = fingerprint(draft.releases[event.release])
+    if draft.slots:
+        live = draft.releases.get(draft.current)
+        if live is None or fingerprint(live) != new:
+            # What an earlier, failed rollout of the same content left behind.
+            draft.slots = {k: v for k, v in draft.slots.items() if not k.startswith(f"{new}:")}
+    if draft.operation is not None:
+        draft.operation = _replace(draft.operation, phase=Phase.STARTING, rollout_deadline_at=event.deadline_at)
 
 
-def _on_routes_freed(state: ComponentState, event: RoutesFreed, at: int) -> ComponentState:
-    claims, doubtful = {*state.claims} - {*event.routes}, {*state.doubtful} - {*event.routes}
-    return _with_claims(state, claims, doubtful)
-
-
-def _with_claims(state: ComponentState, claims: set[RouteSpec], doubtful: set[RouteSpec]) -> ComponentState:
-    return _replace(state, version=state.version + 1, claims=tuple(sorted(claims)), doubtful=tuple(sorted(doubtful)))
-
-
-def _on_rollout_started(state: ComponentState, event: RolloutStarted, at: int) -> ComponentState:
-    new = fingerprint(state.releases[event.release])
-    live = state.releases.get(state.current)
-    operation, slots = state.operation, state.slots
-    if slots and (live is None or fingerprint(live) != new):
-        # What an earlier, failed rollout of the same content left behind.
-        slots = {k: v for k, v in slots.items() if not k.startswith(f"{new}:")}
-    return _replace(
-        state,
-        version=state.version + 1,
-        slots=slots,
-        operation=operation and _replace(operation, phase=Phase.STARTING, rollout_deadline_at=event.deadline_at),
-    )
-
-
-def _on_instance_starting(state: ComponentState, event: InstanceStarting, at: int) -> ComponentState:
-    instance = Instance(
+def _on_instance_starting(draft: ComponentDraft, event: InstanceStarting, at: int) -> None:
+    draft.instances[event.instance] = Instance(
         id=event.instance,
         release=event.release,
-        fingerprint=fingerprint(state.releases[event.release]),
+        fingerprint=fingerprint(draft.releases[event.release]),
         node=event.node,
         slot=event.slot,
         kind=event.kind,
@@ -222,186 +208,174 @@ def _on_instance_starting(state: ComponentState, event: InstanceStarting, at: in
         status=InstanceStatus.STARTING,
         starting_at=at,
     )
-    operation, tasks = state.operation, state.tasks
+    draft.started_instances += 1
     if event.kind is InstanceKind.RELEASE_STEP:
-        operation = operation and _replace(operation, release_step=event.instance)
+        draft.operation = draft.operation and _replace(draft.operation, release_step=event.instance)
     elif event.kind is InstanceKind.TASK:
-        tasks = {**tasks, event.task: _replace(tasks[event.task], instance=event.instance)}
-    return _replace(
-        state,
-        version=state.version + 1,
-        instances={**state.instances, event.instance: instance},
-        started_instances=state.started_instances + 1,
-        operation=operation,
-        tasks=tasks,
-    )
+        draft.tasks[event.task] = _replace(draft.tasks[event.task], instance=event.instance)
 
 
-def _change_instance(state: ComponentState, instance: str, **changes: Any) -> ComponentState:
-    known = state.instances.get(instance)
-    if known is None:
-        return _counted(state)
-    instances = {**state.instances, instance: _replace(known, **changes)}
-    return _replace(state, version=state.version + 1, instances=instances)
+def _on_instance_started(draft: ComponentDraft, event: InstanceStarted, at: int) -> None:
+    known = draft.instances.get(event.instance)
+    if known is not None:
+        draft.instances[event.instance] = _replace(
+            known, status=InstanceStatus.STARTED, host=event.host, port=event.port, pid=event.pid
+        )
 
 
-def _on_instance_started(state: ComponentState, event: InstanceStarted, at: int) -> ComponentState:
-    return _change_instance(
-        state, event.instance, status=InstanceStatus.STARTED, host=event.host, port=event.port, pid=event.pid
-    )
+def _on_instance_ready(draft: ComponentDraft, event: InstanceReady, at: int) -> None:
+    known = draft.instances.get(event.instance)
+    if known is not None:
+        draft.instances[event.instance] = _replace(known, status=InstanceStatus.READY, ready_at=at)
 
 
-def _on_instance_ready(state: ComponentState, event: InstanceReady, at: int) -> ComponentState:
-    return _change_instance(state, event.instance, status=InstanceStatus.READY, ready_at=at)
+def _on_instance_unready(draft: ComponentDraft, event: InstanceUnready, at: int) -> None:
+    known = draft.instances.get(event.instance)
+    if known is not None:
+        draft.instances[event.instance] = _replace(
+            known, status=InstanceStatus.UNREADY, reason=event.reason, lines=event.lines
+        )
 
 
-def _on_instance_unready(state: ComponentState, event: InstanceUnready, at: int) -> ComponentState:
-    return _change_instance(
-        state, event.instance, status=InstanceStatus.UNREADY, reason=event.reason, lines=event.lines
-    )
-
-
-def _on_instance_exited(state: ComponentState, event: InstanceExited, at: int) -> ComponentState:
-    instance = state.instances.get(event.instance)
+def _on_instance_exited(draft: ComponentDraft, event: InstanceExited, at: int) -> None:
+    instance = draft.instances.pop(event.instance, None)
     if instance is None:
-        return _counted(state)
-    instances = {k: v for k, v in state.instances.items() if k != event.instance}
+        return
     if instance.kind is not InstanceKind.SERVICE:
-        ended = _replace(
+        draft.ended_tasks[instance.id] = _replace(
             instance, status=InstanceStatus.EXITED, exit_code=event.exit_code, reason=event.reason, lines=event.lines
         )
-        ended_tasks = {**state.ended_tasks, instance.id: ended}
-        return _replace(state, version=state.version + 1, instances=instances, ended_tasks=ended_tasks)
+        return
     key = f"{instance.fingerprint}:{instance.slot}"
-    slot = state.slots.get(key, Slot())
+    before = draft.slots.get(key)
     stable = instance.ready_at > 0 and at - instance.ready_at >= STABLE_SECONDS * SECOND
-    slot = Slot(
-        failures=1 if stable else slot.failures + 1,
+    draft.slots[key] = Slot(
+        failures=1 if stable or before is None else before.failures + 1,
         restart_at=event.restart_at,
         exit_code=event.exit_code,
         reason=event.reason,
         lines=event.lines,
         was_ready=instance.ready_at > 0,
     )
-    return _replace(state, version=state.version + 1, instances=instances, slots={**state.slots, key: slot})
 
 
-def _on_instance_stopping(state: ComponentState, event: InstanceStopping, at: int) -> ComponentState:
-    return _change_instance(state, event.instance, status=InstanceStatus.STOPPING, reason=event.reason)
+def _on_instance_stopping(draft: ComponentDraft, event: InstanceStopping, at: int) -> None:
+    known = draft.instances.get(event.instance)
+    if known is not None:
+        draft.instances[event.instance] = _replace(known, status=InstanceStatus.STOPPING, reason=event.reason)
 
 
-def _on_instance_stopped(state: ComponentState, event: InstanceStopped, at: int) -> ComponentState:
-    instances = {k: v for k, v in state.instances.items() if k != event.instance}
-    return _replace(state, version=state.version + 1, instances=instances)
+def _on_instance_stopped(draft: ComponentDraft, event: InstanceStopped, at: int) -> None:
+    draft.instances.pop(event.instance, None)
 
 
-def _on_endpoints_changed(state: ComponentState, event: EndpointsChanged, at: int) -> ComponentState:
-    version, drained = state.version + 1, state.drained
-    if drained:
+def _on_endpoints_changed(draft: ComponentDraft, event: EndpointsChanged, at: int) -> None:
+    draft.endpoints, draft.routes, draft.routing_version = event.endpoints, event.routes, draft.version
+    if draft.drained:
         listed = {endpoint.instance for endpoint in event.endpoints}
-        drained = tuple(instance for instance in drained if instance in listed)
-    return _replace(
-        state, version=version, endpoints=event.endpoints, routes=event.routes, routing_version=version, drained=drained
-    )
+        draft.drained = tuple(instance for instance in draft.drained if instance in listed)
 
 
-def _on_routing_applied(state: ComponentState, event: RoutingApplied, at: int) -> ComponentState:
-    return _replace(state, version=state.version + 1, applied_version=max(state.applied_version, event.version))
+def _on_routing_applied(draft: ComponentDraft, event: RoutingApplied, at: int) -> None:
+    draft.applied_version = max(draft.applied_version, event.version)
 
 
-def _on_endpoints_drained(state: ComponentState, event: EndpointsDrained, at: int) -> ComponentState:
-    drained = tuple(sorted({*state.drained, *event.instances}))
-    return _replace(state, version=state.version + 1, drained=drained)
+def _on_endpoints_drained(draft: ComponentDraft, event: EndpointsDrained, at: int) -> None:
+    draft.drained = tuple(sorted({*draft.drained, *event.instances}))
 
 
-def _on_siblings_requested(state: ComponentState, event: SiblingsRequested, at: int) -> ComponentState:
-    return _in_operation(state, phase=Phase.SIBLINGS, siblings=event.siblings)
+def _on_siblings_requested(draft: ComponentDraft, event: SiblingsRequested, at: int) -> None:
+    if draft.operation is not None:
+        draft.operation = _replace(draft.operation, phase=Phase.SIBLINGS, siblings=event.siblings)
 
 
-def _on_sibling_ended(state: ComponentState, event: SiblingEnded, at: int) -> ComponentState:
-    if state.operation is None:
-        return _counted(state)
+def _on_sibling_ended(draft: ComponentDraft, event: SiblingEnded, at: int) -> None:
+    if draft.operation is None:
+        return
     siblings = tuple(
         _replace(s, ended=True, succeeded=event.succeeded, reason=event.reason) if s.process == event.process else s
-        for s in state.operation.siblings
+        for s in draft.operation.siblings
     )
-    return _in_operation(state, siblings=siblings)
+    draft.operation = _replace(draft.operation, siblings=siblings)
 
 
-def _on_cancel_requested(state: ComponentState, event: CancelRequested, at: int) -> ComponentState:
-    return _in_operation(state, cancel_reason=event.reason or "cancelled by user")
+def _on_cancel_requested(draft: ComponentDraft, event: CancelRequested, at: int) -> None:
+    reason = event.reason or "cancelled by user"
+    draft.operation = draft.operation and _replace(draft.operation, cancel_reason=reason)
 
 
-def _on_rollout_switched(state: ComponentState, event: RolloutSwitched, at: int) -> ComponentState:
-    return _in_operation(state, phase=Phase.SWITCHED)
+def _on_rollout_switched(draft: ComponentDraft, event: RolloutSwitched, at: int) -> None:
+    draft.operation = draft.operation and _replace(draft.operation, phase=Phase.SWITCHED)
 
 
-def _on_rollout_succeeded(state: ComponentState, event: RolloutSucceeded, at: int) -> ComponentState:
-    release, operation = state.releases[event.release], state.operation
-    kept = f"{fingerprint(release)}:"
-    return _replace(
-        state,
-        version=state.version + 1,
-        current=event.release,
-        spec=release.spec,
-        slots={k: v for k, v in state.slots.items() if k.startswith(kept)},
-        succeeded=(*state.succeeded, event.release),
-        operation=operation and _replace(operation, phase=Phase.DONE),
-    )
+def _on_rollout_succeeded(draft: ComponentDraft, event: RolloutSucceeded, at: int) -> None:
+    release = draft.releases[event.release]
+    draft.current = event.release
+    draft.spec = release.spec
+    draft.succeeded = (*draft.succeeded, event.release)
+    if draft.slots:
+        kept = f"{fingerprint(release)}:"
+        draft.slots = {k: v for k, v in draft.slots.items() if k.startswith(kept)}
+    draft.operation = draft.operation and _replace(draft.operation, phase=Phase.DONE)
 
 
-def _on_rollout_failed(state: ComponentState, event: RolloutFailed, at: int) -> ComponentState:
-    return _in_operation(state, phase=Phase.FAILED)
+def _on_rollout_failed(draft: ComponentDraft, event: RolloutFailed, at: int) -> None:
+    draft.operation = draft.operation and _replace(draft.operation, phase=Phase.FAILED)
 
 
-def _on_task_requested(state: ComponentState, event: TaskRequested, at: int) -> ComponentState:
-    tasks = {**state.tasks, event.operation: Task(command=event.command)}
-    return _replace(state, version=state.version + 1, tasks=tasks)
+def _on_task_requested(draft: ComponentDraft, event: TaskRequested, at: int) -> None:
+    draft.tasks[event.operation] = Task(command=event.command)
 
 
-def _on_destroy_requested(state: ComponentState, event: ComponentDestroyRequested, at: int) -> ComponentState:
-    return _replace(state, version=state.version + 1, status=ComponentStatus.DESTROYING)
+def _on_destroy_requested(draft: ComponentDraft, event: ComponentDestroyRequested, at: int) -> None:
+    draft.status = ComponentStatus.DESTROYING
 
 
-def _on_destroyed(state: ComponentState, event: ComponentDestroyed, at: int) -> ComponentState:
-    destroyed = ComponentStatus.DESTROYED
-    return _replace(state, version=state.version + 1, status=destroyed, current=0, slots={}, ended_tasks={})
+def _on_destroyed(draft: ComponentDraft, event: ComponentDestroyed, at: int) -> None:
+    draft.status = ComponentStatus.DESTROYED
+    draft.current = 0
+    draft.slots = {}
+    draft.ended_tasks = {}
 
 
-_Handler = Callable[[ComponentState, Any, int], ComponentState]
-
-
-_APPLY: dict[type[Event], _Handler] = {
-    ComponentCreated: _on_created,
-    SpecChanged: _on_spec_changed,
-    DeployRequested: _on_deploy_requested,
-    ReleaseCreated: _on_release_created,
-    RoutesClaimed: _on_routes_claimed,
-    RoutesFreed: _on_routes_freed,
-    RolloutStarted: _on_rollout_started,
-    InstanceStarting: _on_instance_starting,
-    InstanceStarted: _on_instance_started,
-    InstanceReady: _on_instance_ready,
-    InstanceUnready: _on_instance_unready,
-    InstanceExited: _on_instance_exited,
-    InstanceStopping: _on_instance_stopping,
-    InstanceStopped: _on_instance_stopped,
-    EndpointsChanged: _on_endpoints_changed,
-    RoutingApplied: _on_routing_applied,
-    EndpointsDrained: _on_endpoints_drained,
-    SiblingsRequested: _on_siblings_requested,
-    SiblingEnded: _on_sibling_ended,
-    CancelRequested: _on_cancel_requested,
-    RolloutSwitched: _on_rollout_switched,
-    RolloutSucceeded: _on_rollout_succeeded,
-    RolloutFailed: _on_rollout_failed,
-    ParentTold: _on_parent_told,
-    TaskRequested: _on_task_requested,
-    ComponentDestroyRequested: _on_destroy_requested,
-    ComponentDestroyed: _on_destroyed,
-    OperationStarted: _on_operation_started,
-    OperationSucceeded: _on_operation_ended,
-    OperationFailed: _on_operation_ended,
-    OperationCancelled: _on_operation_ended,
-    OperationTimedOut: _on_operation_ended,
-}
+DRAFTING = Drafting(
+    thaw=_thaw,
+    freeze=_freeze,
+    steps=Steps(
+        "component",
+        {
+            ComponentCreated: _on_created,
+            SpecChanged: _on_spec_changed,
+            DeployRequested: _on_deploy_requested,
+            ReleaseCreated: _on_release_created,
+            RoutesClaimed: _on_routes_claimed,
+            RoutesFreed: _on_routes_freed,
+            RolloutStarted: _on_rollout_started,
+            InstanceStarting: _on_instance_starting,
+            InstanceStarted: _on_instance_started,
+            InstanceReady: _on_instance_ready,
+            InstanceUnready: _on_instance_unready,
+            InstanceExited: _on_instance_exited,
+            InstanceStopping: _on_instance_stopping,
+            InstanceStopped: _on_instance_stopped,
+            EndpointsChanged: _on_endpoints_changed,
+            RoutingApplied: _on_routing_applied,
+            EndpointsDrained: _on_endpoints_drained,
+            SiblingsRequested: _on_siblings_requested,
+            SiblingEnded: _on_sibling_ended,
+            CancelRequested: _on_cancel_requested,
+            RolloutSwitched: _on_rollout_switched,
+            RolloutSucceeded: _on_rollout_succeeded,
+            RolloutFailed: _on_rollout_failed,
+            ParentTold: _on_parent_told,
+            TaskRequested: _on_task_requested,
+            ComponentDestroyRequested: _on_destroy_requested,
+            ComponentDestroyed: _on_destroyed,
+            OperationStarted: _on_operation_started,
+            OperationSucceeded: _on_operation_ended,
+            OperationFailed: _on_operation_ended,
+            OperationCancelled: _on_operation_ended,
+            OperationTimedOut: _on_operation_ended,
+        },
+    ),
+)

@@ -3,7 +3,7 @@
 The result is by definition that of `registry.fold`; must not know where batches come from nor who owns a partition.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from events.log.columns import Facts
 from events.log.errors import LogBroken
 from events.log.snapshots.contents import CorruptSnapshot, Snapshot, StreamEntry
 from events.model.base import Event
+from events.model.drafts import Step, one_after_another
 from events.model.registry import AGGREGATES, BODY_DECODERS, aggregate_of, decode_body, kind_of
 
 _encoder = msgspec.msgpack.Encoder()
@@ -20,18 +21,45 @@ _state_decoders = {kind: msgspec.msgpack.Decoder(aggregate.state).decode for kin
 
 
 class Folded:
-    """One stream so far: its state after `version` events, the last of them at `last_offset` (-1: none)."""
+    """One stream so far: its state after `version` events, the last of them at `last_offset` (-1: none).
 
-    __slots__ = ("apply", "last_offset", "state", "version")
+    Folding goes on in a draft, and what is read of it is a state, which no later event changes.
+    """
+
+    __slots__ = ("_draft", "_drafting", "_state", "_version", "last_offset")
 
     def __init__(
         self, stream: str, state: msgspec.Struct | None = None, version: int = 0, last_offset: int = -1
     ) -> None:
         aggregate = aggregate_of(stream)
-        self.apply: Callable[[Any, Any, int], Any] = aggregate.apply
-        self.state: msgspec.Struct = aggregate.state() if state is None else state
-        self.version = version
+        self._drafting = aggregate.drafting or one_after_another(aggregate.apply)
+        self._state: msgspec.Struct = aggregate.state() if state is None else state
+        self._draft: Any = None  # while there is one, it has the state and the version
+        self._version = version
         self.last_offset = last_offset
+
+    @property
+    def state(self) -> msgspec.Struct:
+        """As of now, and for good."""
+        self._end_draft()
+        return self._state
+
+    @property
+    def version(self) -> int:
+        """How many events it has."""
+        return self._version if self._draft is None else self._draft.version
+
+    def draft(self) -> tuple[Any, Mapping[type[Event], Step]]:
+        """Where to fold on, and how, until the state is read."""
+        if self._draft is None:
+            self._draft = self._drafting.thaw(self._state)
+            self._draft.version = self._version
+        return self._draft, self._drafting.steps
+
+    def _end_draft(self) -> None:
+        if self._draft is not None:
+            self._state, self._version = self._drafting.freeze(self._draft), self._draft.version
+            self._draft = None
 
 
 class PartitionFold:
@@ -66,18 +94,20 @@ class PartitionFold:
     def _add(self, facts: Facts) -> None:
         """Looks up a stream, and how to read a type, once a batch and not once an event."""
         streams = [self.states.get(name) or self._begin(name) for name in facts.stream_names]
+        drafts = [folded.draft() for folded in streams]
         readers, reader_of = _readers(facts)
-        offset, t_min = self.next_offset, facts.t_min
-        columns = zip(facts.stream_of, facts.versions, reader_of, facts.after, facts.bodies, strict=True)
-        for stream, version, reader, after, body in columns:
-            folded = streams[stream]
-            if version != folded.version + 1:
-                raise _gap(facts.stream_names[stream], folded, version, offset)
-            folded.state = folded.apply(folded.state, readers[reader](body), t_min + after)
-            folded.version = version
-            folded.last_offset = offset
-            offset += 1
-        self.next_offset = offset
+        t_min, offsets = facts.t_min, range(facts.base, facts.base + len(facts))
+        columns = zip(facts.stream_of, facts.versions, reader_of, facts.after, facts.bodies, offsets, strict=True)
+        for stream, version, reader, after, body, offset in columns:
+            draft, steps = drafts[stream]
+            if version != draft.version + 1:
+                raise _gap(facts.stream_names[stream], draft.version, version, offset)
+            draft.version = version
+            event = readers[reader](body)
+            steps[type(event)](draft, event, t_min + after)
+        for stream, last in dict(zip(facts.stream_of, offsets, strict=True)).items():
+            streams[stream].last_offset = last
+        self.next_offset = offsets.stop
 
     def _begin(self, stream: str) -> Folded:
         folded = self.states[stream] = Folded(stream)
@@ -127,8 +157,8 @@ def restored(snapshot: Snapshot) -> PartitionFold:
     return PartitionFold(next_offset=snapshot.head.offset, states=states)
 
 
-def _gap(stream: str, folded: Folded, version: int, offset: int) -> LogBroken:
+def _gap(stream: str, known: int, version: int, offset: int) -> LogBroken:
     return LogBroken(
-        f"{stream}: expected version {folded.version + 1} at offset {offset}, found {version}: events are missing; "
+        f"{stream}: expected version {known + 1} at offset {offset}, found {version}: events are missing; "
         "look with: rayfold log verify"
     )

@@ -23,12 +23,16 @@ from events.model import (
     team,
 )
 from events.model.base import Command, Decision, Event, Meta
+from events.model.drafts import Drafting
 from events.model.evolution import UnknownEventError as UnknownEventError
 from events.model.evolution import collect_upcasters, upcast
 
 
 class Aggregate(msgspec.Struct, frozen=True, kw_only=True):
-    """How one kind of stream behaves. `progress` gives what follows by itself at a time, given the live nodes."""
+    """How one kind of stream behaves. `progress` gives what follows by itself at a time, given the live nodes.
+
+    `drafting`: `apply` for a fold of many events, where that is worth having.
+    """
 
     kind: str
     state: type[msgspec.Struct]
@@ -36,6 +40,7 @@ class Aggregate(msgspec.Struct, frozen=True, kw_only=True):
     command: Any
     apply: Callable[[Any, Any, int], Any]
     decide: Callable[[Any, Any, Meta], Decision]
+    drafting: Drafting | None = None
     progress: Callable[[Any, int, Sequence[str]], list[Event]] = lambda state, now, nodes: []
     effects: Callable[[Any], list[component_progress.Effect]] = lambda state: []
     next_deadline: Callable[[Any, int], int | None] = lambda state, now: None
@@ -89,6 +94,7 @@ AGGREGATES: dict[str, Aggregate] = {
             events=get_args(component_events.ComponentEvent),
             command=component_commands.ComponentCommand,
             apply=component_fold.apply,
+            drafting=component_fold.DRAFTING,
             decide=component.decide,
             progress=component_progress.progress,
             effects=component_progress.effects,

@@ -30,7 +30,9 @@ def test_any_change_to_the_model_changes_it(tmp_path: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(path.read_bytes())
     fold = copy / "component_fold.py"
-    fold.write_text(re.sub(r"state\.started_instances \+ 1", "state.started_instances + 2", fold.read_text()))
+    changed = fold.read_text().replace("draft.started_instances += 1", "draft.started_instances += 2")
+    assert changed != fold.read_text()
+    fold.write_text(changed)
     told = subprocess.run(
         [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(tmp_path)}, cwd=tmp_path,
         capture_output=True, text=True, check=True,

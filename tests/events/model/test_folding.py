@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -56,6 +57,32 @@ def test_a_fold_of_batches_is_the_plain_fold(seed: int, sizes: list[int], whole:
         assert result.states[stream].state == fold(stream, own)
         assert result.states[stream].version == len(own)
         assert records[result.states[stream].last_offset] == own[-1]
+
+
+@settings(max_examples=15)
+@given(seed=st.integers(0, 10_000), sizes=st.lists(st.integers(1, 120), min_size=1, max_size=6), whole=st.booleans())
+def test_a_state_read_during_a_fold_is_that_of_its_version_and_stays_so(
+    seed: int, sizes: list[int], whole: bool
+) -> None:
+    records = platform_life(seed) if whole else component_life(seed, events=300)
+    streams = by_stream(records)
+    into = PartitionFold()
+    read: list[tuple[str, int, msgspec.Struct]] = []
+    for value in batches(records, sizes):
+        folded([value], into)
+        read += [(stream, one.version, one.state) for stream, one in into.states.items()]
+    for stream, version, state in read:
+        assert state == fold(stream, streams[stream][:version])
+
+
+def test_an_event_of_another_kind_is_refused_by_name() -> None:
+    component = next(record for record in component_life(1) if record.stream.startswith("component/"))
+    member = next(record for record in platform_life(1) if record.type == "NodeJoined")
+    stray = msgspec.structs.replace(member, stream=component.stream, version=2)
+    with pytest.raises(TypeError, match="not an event of a component: NodeJoined"):
+        folded(batches([component, stray], [2]))
+    with pytest.raises(TypeError, match="not an event of a component: NodeJoined"):
+        fold(component.stream, [component, stray])
 
 
 def test_the_histories_hold_every_kind_of_stream_and_most_events() -> None:
