@@ -30,7 +30,7 @@ async def run(seconds: float) -> Case:
     version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
     events = workload(Plan(name="", entities=ENTITIES))
     encode = msgspec.msgpack.Encoder().encode
-    async with running(lambda directory, port: _command(program, directory, port)) as port:
+    async with running(lambda directory, port: command_of(program, directory, port)) as port:
         client = await nats.connect(f"nats://127.0.0.1:{port}")
         stream = client.jetstream(timeout=PUBLISH_SECONDS)
         await stream.add_stream(name="bench", subjects=["log.>"])
@@ -45,7 +45,8 @@ async def run(seconds: float) -> Case:
                 server=version.strip(), durability="file store, sync_interval always")  # fmt: skip
 
 
-def _command(program: str, directory: Path, port: int) -> Sequence[str]:
+def command_of(program: str, directory: Path, port: int) -> Sequence[str]:
+    """How a server that syncs every message is started."""
     config = directory / "nats.conf"
     config.write_text(
         f'listen: "127.0.0.1:{port}"\njetstream {{\n  store_dir: "{directory}/data"\n  sync_interval: always\n}}\n'

@@ -48,6 +48,22 @@ class VersionIs(msgspec.Struct, frozen=True):
     version: int
 
 
+class CreatedAfter(msgspec.Struct, frozen=True):
+    """True while there are keys in [key, end) and each was made after `revision`."""
+
+    key: str
+    end: str
+    revision: int
+
+
+class NotCreatedAt(msgspec.Struct, frozen=True):
+    """True while no key in [key, end) is one that was made at `revision`."""
+
+    key: str
+    end: str
+    revision: int
+
+
 class Put(msgspec.Struct, frozen=True):
     key: str
     value: bytes
@@ -62,7 +78,7 @@ class Delete(msgspec.Struct, frozen=True):
     key: str
 
 
-Condition = ModRevisionIs | VersionIs
+Condition = ModRevisionIs | VersionIs | CreatedAfter | NotCreatedAt
 Operation = Put | Get | Delete
 
 
@@ -152,7 +168,17 @@ def _compare(condition: Condition) -> Any:
         return compare(
             result=compare.EQUAL, target=compare.MOD, key=condition.key.encode(), mod_revision=condition.revision
         )
-    return compare(result=compare.EQUAL, target=compare.VERSION, key=condition.key.encode(), version=condition.version)
+    if isinstance(condition, VersionIs):
+        return compare(
+            result=compare.EQUAL, target=compare.VERSION, key=condition.key.encode(), version=condition.version
+        )
+    return compare(
+        result=compare.GREATER if isinstance(condition, CreatedAfter) else compare.NOT_EQUAL,
+        target=compare.CREATE,
+        key=condition.key.encode(),
+        range_end=condition.end.encode(),
+        create_revision=condition.revision,
+    )
 
 
 def _operation(operation: Operation) -> Any:

@@ -188,7 +188,11 @@ class EtcdModel:
         return self._close(rpc_pb2.TxnResponse(succeeded=succeeded, responses=answers))
 
     def _holds(self, compare: Any) -> bool:
-        item = self._items.get(compare.key)
+        keys = _within(self._keys, compare.key, compare.range_end) if compare.range_end else [compare.key]
+        # Over no key at all a comparison is one with a key that does not exist.
+        return all(self._compare(compare, self._items.get(key)) for key in keys or [b""])
+
+    def _compare(self, compare: Any, item: Stored | None) -> bool:
         target = compare.WhichOneof("target_union")
         if item is None and target == "value":
             return False

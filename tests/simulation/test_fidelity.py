@@ -13,7 +13,17 @@ import pytest
 from events.log.errors import Compacted, EtcdRefused, LogError
 from events.log.etcd_client import EtcdClient
 from events.log.etcd_connection import EtcdSettings
-from events.log.etcd_wire import Delete, Get, KeyValue, ModRevisionIs, Put, TxnResult, VersionIs
+from events.log.etcd_wire import (
+    CreatedAfter,
+    Delete,
+    Get,
+    KeyValue,
+    ModRevisionIs,
+    NotCreatedAt,
+    Put,
+    TxnResult,
+    VersionIs,
+)
 from tests.simulation.etcd_model import EtcdModel
 from tests.simulation.server import SimulatedServer, Weather
 from tests.simulation.world import Process, World
@@ -84,6 +94,10 @@ async def _txn(client: EtcdClient, session: _Session, when: list[Any], then: lis
             return ModRevisionIs(name, session.mod_revision(key) if more[0] else 0)
         if kind == "version":
             return VersionIs(name, more[0])
+        if kind in ("after", "not-at"):
+            end = session.prefix + ("z" if more[0] else key + "\0")
+            made = session.mod_revision(more[1])
+            return CreatedAfter(name, end, made) if kind == "after" else NotCreatedAt(name, end, made)
         if kind == "put":
             return Put(name, more[0], session.leases[more[1] % len(session.leases)])
         return Get(name) if kind == "get" else Delete(name)
@@ -139,7 +153,10 @@ async def _watch(client: EtcdClient, session: _Session, back: int, puts_only: bo
 
 def draw(chance: random.Random) -> Step:
     key = lambda: chance.choice(KEYS)  # noqa: E731
-    condition = lambda: chance.choice([("mod", key(), chance.random() < 0.7), ("version", key(), chance.randint(0, 2))])  # noqa: E731
+    made = lambda: (chance.choice(("after", "not-at")), key(), chance.random() < 0.5, key())  # noqa: E731
+    condition = lambda: chance.choice(  # noqa: E731
+        [("mod", key(), chance.random() < 0.7), ("version", key(), chance.randint(0, 2)), made()]
+    )
     put = lambda: ("put", key(), b"%d" % chance.randint(0, 99), chance.choice((0, 0, 0, 1, 2)))  # noqa: E731
     operation = lambda: chance.choice([put(), put(), ("get", key()), ("delete", key())])  # noqa: E731
     kind = chance.random()
