@@ -5,6 +5,7 @@ processes: it is told which instances there are, and sees in their directories w
 """
 
 import asyncio
+import hashlib
 import logging
 import os
 from collections.abc import Iterator
@@ -15,11 +16,13 @@ import msgspec
 from actors.logs.background import Background
 from actors.logs.client import LogClient
 from actors.logs.errors import BadBatch, LogError, StreamClosed, WrongPosition
+from actors.logs.file_follower import FileFollower
 from actors.logs.inotify import DirectoryWatcher
 from actors.logs.instance_log import InstanceLog, Piece
 from actors.logs.line import Batch, Origin, Source, gap_record
 from actors.logs.shimlog import decode_damaged
 from actors.logs.stream import Appended
+from actors.runtime.shim.files import HOME
 from events.clock import now_micros
 
 _log = logging.getLogger(__name__)
@@ -43,6 +46,13 @@ class Followed(msgspec.Struct, frozen=True, kw_only=True):
     release: int
     directory: str
     source: Source = "app"
+    files: tuple[str, ...] = ()
+    """Files the application writes, relative to its `home`, which are followed through their rotation as well."""
+
+    @property
+    def origin(self) -> Origin:
+        """What all its lines have in common."""
+        return Origin(source=self.source, instance=self.instance_id, release=self.release)
 
 
 class _State(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,14 +133,39 @@ class Collector:
         assert self._watcher is not None  # noqa: S101 (started)
         follower = _Follower(self._client, self._state_dir, state, self.stats, self._watcher)
         instance_id = state.followed.instance_id
+        files = self._files(state.followed)
         try:
             while not await self._attempt(follower):
                 self.stats.failures += 1
                 await asyncio.sleep(_RETRY_SECONDS)
+            # Nothing writes any more: an application's own files are complete as well.
+            for file, _ in files:
+                file.finish()
+            await asyncio.gather(*(task for _, task in files))
         finally:
             follower.close()
+            for file, task in files:
+                task.cancel()
+                file.close()
             self.stats.instances -= 1
             self._ended.pop(instance_id).set()
+
+    def _files(self, followed: Followed) -> list[tuple[FileFollower, asyncio.Task[None]]]:
+        assert self._watcher is not None  # noqa: S101 (started)
+        home, files = Path(followed.directory) / HOME, []
+        for name in followed.files:
+            place = hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
+            file = FileFollower(
+                self._client,
+                self._watcher,
+                path=home / name,
+                root=home,
+                stream=followed.stream,
+                origin=followed.origin,
+                state=self._state_dir / "files" / f"{followed.instance_id}.{place}.json",
+            )
+            files.append((file, self._tasks.start(file.run())))
+        return files
 
     async def _attempt(self, follower: "_Follower") -> bool:
         try:
@@ -156,7 +191,7 @@ class _Follower:
         self._wake = asyncio.Event()
         self._handles: list[int | None] = [None, None]
         followed = state.followed
-        self._origin = Origin(source=followed.source, instance=followed.instance_id, release=followed.release)
+        self._origin = followed.origin
         self._log = InstanceLog(Path(followed.directory), self._origin)
         self._stored = 0
         self._is_known = False

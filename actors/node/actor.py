@@ -3,7 +3,8 @@
 import asyncio
 import os
 import secrets
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 
 import psutil
 import structlog
@@ -31,7 +32,15 @@ log = structlog.get_logger("node")
 
 LEASE_SECONDS = 10
 RETRY_SECONDS = 1.0
+LOG_FILES = "LOG_FILES"
+MAX_LOG_FILES = 16
 COLLECT_SECONDS = 60.0  # how long an ended instance's directory waits for its output to be collected
+
+
+def log_files(config: Mapping[str, str]) -> tuple[str, ...]:
+    """Files of its own that an application asks to be collected: `LOG_FILES`, relative to its HOME, with colons."""
+    names = (PurePosixPath(name) for name in config.get(LOG_FILES, "").split(":") if name)
+    return tuple(str(name) for name in names if not name.is_absolute() and ".." not in name.parts)[:MAX_LOG_FILES]
 
 
 class NodeArtifacts:
@@ -116,6 +125,7 @@ class NodeAgent(ActorShell):
             stream=order.service_id,
             release=order.release,
             directory=str(self._runtime.log_directory(order.instance).parent),
+            files=log_files(order.config),
         )
         await self._collector.follow(followed)
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from actors.logs.client import LogClient
@@ -85,6 +86,23 @@ async def test_output_is_collected_and_what_is_stored_is_deleted(client: LogClie
     )
     assert instance.left() == ["stored"] and list((tmp_path / "state").glob("*.json")) == []
     assert last_lines(instance.directory / "log", 2) == ["line 498", "line 499"], "why it ended can still be told"
+
+
+async def test_files_of_an_application_are_collected_to_their_end(client: LogClient, tmp_path: Path) -> None:
+    instance = Instance(tmp_path)
+    home = instance.directory / "home"
+    (home / "log").mkdir(parents=True)
+    followed = msgspec.structs.replace(instance.followed(), files=("log/app.log", "missing.log"))
+    collector = Collector(client, tmp_path / "state")
+    await collector.start()
+    await collector.follow(followed)
+    instance.print(b"printed\n")
+    (home / "log" / "app.log").write_text("one\ntwo\nno newline")
+    instance.exit()
+    assert await collector.drained("i-1", 30)
+    await collector.aclose()
+    assert sorted(line.text for line in await stored(client)) == ["no newline", "one", "printed", "two"]
+    assert not list((tmp_path / "state").rglob("*.json"))
 
 
 async def test_what_is_printed_while_followed_arrives(client: LogClient, tmp_path: Path, until: Until) -> None:
