@@ -19,6 +19,7 @@ from events.model import (
     component_parts,
     component_progress,
     node,
+    pool,
     route,
     team,
 )
@@ -124,6 +125,14 @@ AGGREGATES: dict[str, Aggregate] = {
             command=node.NodeCommand,
             apply=node.apply,
             decide=node.decide,
+        ),
+        Aggregate(
+            kind="pool",
+            state=pool.PoolState,
+            events=get_args(pool.PoolEvent),
+            command=pool.PoolCommand,
+            apply=pool.apply,
+            decide=pool.decide,
         ),
     )
 }

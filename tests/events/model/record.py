@@ -8,7 +8,7 @@ import sys
 
 from benchmarks.histories import NODES, ComponentLife, World
 from events.log.records import EventRecord
-from events.model import app, build, component_commands, node, team
+from events.model import app, build, component_commands, node, pool, team
 from events.model.base import Command, Event, service_id_of
 from events.model.build import Artifact, BuildStatus, Source
 from events.model.component_parts import ComponentState, Spec
@@ -70,6 +70,7 @@ def history() -> list[EventRecord]:
     """Every kind of stream through its whole life, and every event there is at least once."""
     world = Scribe()
     _teams_and_nodes(world)
+    _pools(world)
     world.send("app/default.shop", app.CreateApp(team="default", name="shop"))
     for name in ("web", "worker"):
         register = app.RegisterComponent(name=name, service_id=service_id_of("default", "shop", name))
@@ -97,6 +98,13 @@ def _teams_and_nodes(world: Scribe) -> None:
         world.send(f"node/{name}", join)
     world.send(f"node/{NODES[1]}", node.ReportNodeLost(reason="no heartbeat for 15 s"))
     world.send(f"node/{NODES[2]}", node.LeaveNode(reason="drained"))
+
+
+def _pools(world: Scribe) -> None:
+    stream = pool.pool_stream("builder")
+    world.send(stream, pool.ScalePool(name="builder", size=2), reason="many builds tonight")
+    world.send(stream, pool.AutoscalePool(name="builder", least=1, most=4), reason="let it follow the queue")
+    world.send(stream, pool.FollowWork(size=3, before=2))
 
 
 def _before_the_first_deploy(world: Scribe) -> None:
