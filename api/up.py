@@ -35,6 +35,11 @@ READY_SECONDS = 90.0
 WATCH_SECONDS = 0.5
 HEARTBEAT_GRACE_SECONDS = 2.0  # beyond the lease of the heartbeat; booting once too often harms nothing
 STOP_SECONDS = 20.0
+# What one actor does before another is worth its memory, for pools that follow their work: see docs/pools.md.
+COMMANDS_PER_SECOND = 1_500.0
+EVENTS_PER_SECOND = 2_000.0
+REQUESTS_PER_SECOND = 500.0
+MOST = 64
 PROJECT = Path(__file__).resolve().parent.parent
 
 
@@ -53,15 +58,52 @@ class _Told(msgspec.Struct, frozen=True, kw_only=True):
 
 def pools(settings: PlatformSettings) -> list[Pool]:
     """Every pool of the platform, the API's own among them."""
+    shared = "each has a partition of the log at least"
     return [
-        Pool(name="eventlog", actor="actors.logs.actor:EventlogPartition", size=settings.eventlogs),
-        Pool(name="supervisor", actor="actors.supervisor.actor:LifecycleSupervisor", size=settings.supervisors),
-        Pool(name="gateway", actor="actors.gateway.actor:GatewayNode"),
-        Pool(name="node", actor="actors.node.actor:NodeAgent", per_node=True),
-        Pool(name="builder", actor="actors.builder.actor:Builder", size=settings.builders),
+        Pool(
+            name="eventlog",
+            actor="actors.logs.actor:EventlogPartition",
+            size=settings.eventlogs,
+            most=MOST,
+            why_most=f"more than {MOST} are not supported",
+            drain_seconds=60.0,
+        ),
+        Pool(
+            name="supervisor",
+            actor="actors.supervisor.actor:LifecycleSupervisor",
+            size=settings.supervisors,
+            most=settings.partitions,
+            why_most=shared,
+            unit=COMMANDS_PER_SECOND,
+            shares=True,
+        ),
+        Pool(name="gateway", actor="actors.gateway.actor:GatewayNode", why_most="a machine has one gateway"),
+        Pool(name="node", actor="actors.node.actor:NodeAgent", per_node=True, why_most="a machine has one agent"),
+        Pool(
+            name="builder",
+            actor="actors.builder.actor:Builder",
+            size=settings.builders,
+            most=MOST,
+            why_most=f"more than {MOST} are not supported",
+            unit=float(os.cpu_count() or 1),
+            drain_seconds=360.0,
+        ),
         Pool(name="archiver", actor="actors.archiver:Archiver"),
-        Pool(name="projector", actor="actors.projector:Projector"),
-        Pool(name="api", actor="api.http.actor:ApiServer"),
+        Pool(
+            name="projector",
+            actor="actors.projector:Projector",
+            most=settings.partitions,
+            why_most=shared,
+            unit=EVENTS_PER_SECOND,
+            shares=True,
+        ),
+        Pool(
+            name="api",
+            actor="api.http.actor:ApiServer",
+            most=MOST,
+            why_most=f"more than {MOST} are not supported",
+            unit=REQUESTS_PER_SECOND,
+        ),
     ]
 
 

@@ -55,12 +55,17 @@ UNAVAILABLE_MOST_S = 5.0
 _log = structlog.get_logger(__name__)
 
 
+class _Reassigned(Exception):
+    """Other partitions are to be followed from now on."""
+
+
 class _Behind(Exception):
     """A checkpoint is before what is followed: follow again from the checkpoints."""
 
 
 class Projector:
-    """Folds `partitions` (all when None) of `log` into `projections`. Used from one event loop.
+    """Folds `partitions` (all when None, until `assign` says otherwise) of `log` into `projections`. Used from one
+    event loop.
 
     Any number may run: two on one partition cost work and errors in neither's rows, for each batch moves the checkpoint
     from where its projector believes it to be, or is rolled back.
@@ -78,6 +83,7 @@ class Projector:
         self._log = log
         self._projections = {p.name: p for p in projections}
         self._partitions = sorted(range(log.partitions) if partitions is None else partitions)
+        self._reassigned = asyncio.Event()
         self._next: dict[tuple[str, int], int] = {}
         self._checkpoints: dict[Checkpoint, str] = {}
         self._parked: frozenset[tuple[str, str]] = frozenset()
@@ -87,6 +93,8 @@ class Projector:
         self._followed: dict[int, int] = {}
         self.refused = ""
         """Why nothing is folded, and the way out; empty while all is well."""
+        self.backlog = 0
+        """Events read and not folded yet; what is not even read is not counted."""
         self._applying = asyncio.Lock()
         # One thread, so that SQLite sees one writer and a cancelled batch ends before the next begins.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="projector")
@@ -97,7 +105,11 @@ class Projector:
         Folds nothing while the log lacks what is folded already (`refused` says so), until that is rebuilt.
         """
         pause = UNAVAILABLE_FIRST_S
-        while self._partitions:
+        while True:
+            self._reassigned.clear()
+            if not self._partitions:
+                await self._reassigned.wait()
+                continue
             try:
                 await self._load()
                 await check_history(self._log, self._checkpoints)
@@ -115,12 +127,29 @@ class Projector:
                 _log.warning("projector.log_unavailable", error=str(group.exceptions[0]), retry_s=pause)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, UNAVAILABLE_MOST_S)
+            except* _Reassigned:
+                _log.info("projector.follows_others", partitions=self._partitions)
             except* _Behind:
                 _log.info("projector.follows_again", partitions=self._partitions)
             except* DatabaseUnavailable as group:
                 _log.warning("projector.database_unavailable", error=str(group.exceptions[0]), retry_s=pause)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, UNAVAILABLE_MOST_S)
+
+    def partitions(self) -> list[int]:
+        """The partitions it folds."""
+        return list(self._partitions)
+
+    async def assign(self, partitions: Iterable[int]) -> None:
+        """Fold exactly these from now on. The transaction under way is waited for: when this returns, whoever is given
+        the others finds their checkpoints where they will stay."""
+        wanted = sorted(partitions)
+        async with self._applying:
+            if wanted == self._partitions:
+                return
+            self._partitions = wanted
+            self._followed = {p: end for p, end in self._followed.items() if p in wanted}
+            self._reassigned.set()
 
     async def close(self) -> None:
         """Wait for the transaction under way, and free the thread. Cancel `run` first."""
@@ -187,28 +216,36 @@ class Projector:
     async def _refold(self, partition: int, names: set[str]) -> int:
         """Fold one partition into the models being rebuilt, until they are where the others are."""
         count = 0
-        while True:
-            start = min(self._next[name, partition] for name in names)
+        while partition in self._partitions:  # else whoever folds it now finds that it begins at its start
+            start = min(self._next.get((name, partition), 0) for name in names)
             async for events in self._log.read(partition, start):
                 for part in _parts(events):
                     await self._apply({partition: part})
                 count += len(events)
             async with self._applying:
                 # Asked while nothing is being applied: from here on what is followed continues what is folded.
-                if min(self._next[name, partition] for name in names) >= self._followed.get(partition, 0):
+                if min(self._next.get((name, partition), 0) for name in names) >= self._followed.get(partition, 0):
                     return count
+        return count
 
     # --- following ----------------------------------------------------------------------------------------------------
 
     async def _follow(self) -> None:
         queue: asyncio.Queue[list[StoredEvent]] = asyncio.Queue(QUEUED_LISTS)
+        self.backlog = 0
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._until_reassigned())
             group.create_task(self._read_ahead(self.positions(), queue))
             group.create_task(self._write(queue))
+
+    async def _until_reassigned(self) -> None:
+        await self._reassigned.wait()
+        raise _Reassigned
 
     async def _read_ahead(self, starts: dict[int, int], queue: asyncio.Queue[list[StoredEvent]]) -> None:
         async for events in self._log.follow_all(starts):
             for part in _parts(events):
+                self.backlog += len(part)
                 await queue.put(part)
 
     async def _write(self, queue: asyncio.Queue[list[StoredEvent]]) -> None:
@@ -223,6 +260,7 @@ class Projector:
                 count += len(events)
                 gathered.setdefault(events[0].position.partition, []).extend(events)
             await self._apply(gathered)
+            self.backlog -= count
 
     # --- applying -----------------------------------------------------------------------------------------------------
 
@@ -230,6 +268,8 @@ class Projector:
         """Fold what is gathered, by each projection from where it is. Raises _Behind, DatabaseUnavailable."""
         async with self._applying:
             for partition, events in gathered.items():
+                if partition not in self._partitions:
+                    continue
                 end = events[-1].position.offset + 1
                 self._followed[partition] = max(end, self._followed.get(partition, 0))
             one_by_one = False
@@ -252,6 +292,8 @@ class Projector:
     def _batch(self, gathered: Gathered, one_by_one: bool) -> Batch:
         slices = []
         for partition, events in gathered.items():
+            if partition not in self._partitions:
+                continue  # it was given to another meanwhile
             first, end = events[0].position.offset, events[-1].position.offset + 1
             starts: dict[str, int] = {}
             for name in self._projections:

@@ -5,6 +5,7 @@ Its word is only a report: the build's own stream decides which attempt counts.
 
 import asyncio
 import os
+import time
 from collections import OrderedDict
 from functools import partial
 
@@ -15,7 +16,7 @@ from actors.builder.engine import BuildDirs, BuildEngine
 from actors.builder.log import LogSink
 from actors.builder.model import Artifact as BuiltArtifact
 from actors.builder.model import BuildOutcome, BuildRequest, BuildState, LogLine, SourceSpec
-from actors.cluster.shell import ActorShell
+from actors.cluster.shell import WORK, ActorShell
 from actors.logs.appender import LogAppender
 from actors.logs.client import LogClient
 from actors.logs.errors import LogError
@@ -28,6 +29,7 @@ from events.model.build import Artifact, BuildStatus, FinishBuild
 log = structlog.get_logger("builder")
 
 REMEMBERED_OUTCOMES = 200
+HAND_BACK_SECONDS = 300.0  # a builder that is to go finishes what ends until then; the rest is built elsewhere, anew
 
 _STATUS = {
     BuildState.SUCCEEDED: BuildStatus.SUCCEEDED,
@@ -50,6 +52,7 @@ class Builder(ActorShell):
         os.umask(0o022)
         self._running: dict[tuple[str, int], asyncio.Task[FinishBuild]] = {}
         self._outcomes: OrderedDict[tuple[str, int], FinishBuild] = OrderedDict()
+        self._leaving_since: float | None = None
         dirs = BuildDirs.under(settings.data_dir, settings.node_root_dir)
         self._engine = BuildEngine(dirs, sink_for=self._sink_for)
         await self._engine.start()
@@ -62,10 +65,24 @@ class Builder(ActorShell):
     async def detail(self) -> str:
         return f"{len(self._running)} builds"
 
-    async def load(self) -> int:
-        """Builds queued or running here."""
+    async def gauges(self) -> dict[str, float]:
+        """Builds queued and running are what the pool is scaled by."""
+        return {WORK: float(len(self._running)), "builds": float(len(self._running))}
+
+    async def drained(self) -> bool:
+        """Builds are finished, or handed back: whoever waits for one finds nobody at it and has it built elsewhere."""
+        if self._leaving_since is None:
+            self._leaving_since = time.monotonic()
+        if time.monotonic() - self._leaving_since > HAND_BACK_SECONDS:
+            for task in list(self._running.values()):
+                task.cancel()
+            await asyncio.gather(*self._running.values(), return_exceptions=True)
+        return not self._running
+
+    async def load(self) -> int | None:
+        """Builds queued or running here; None when it takes no more."""
         await self.opened()
-        return len(self._running)
+        return len(self._running) if self._leaving_since is None else None
 
     async def build(self, order: BuildOrder) -> FinishBuild:
         """Run a build to its end. The same attempt asked for twice is run once."""

@@ -7,7 +7,8 @@ import asyncio
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import PendingCallsLimitExceeded, RayError
+from ray.util import list_named_actors
 
 from actors.cluster.settings import RAY_NAMESPACE
 
@@ -16,6 +17,10 @@ CALL_SECONDS = 10.0
 
 class ActorUnreachable(Exception):
     """The actor is not there, has died, or did not answer in time. The call may have had its effect."""
+
+
+class ActorBusy(ActorUnreachable):
+    """Too many calls wait for the actor already. This one was not made."""
 
 
 class Directory:
@@ -34,12 +39,22 @@ class Directory:
                 return await getattr(handle, method).remote(*args)
         except TimeoutError as error:
             raise ActorUnreachable(f"{actor}.{method} did not answer within {seconds} s") from error
+        except PendingCallsLimitExceeded as error:
+            raise ActorBusy(f"{actor} has as many calls waiting as it may; try again later") from error
         except RayError as error:
             cause = getattr(error, "cause", None)
             if isinstance(cause, Exception) and not isinstance(cause, RayError):
                 raise cause from error
             self._handles.pop(actor, None)
             raise ActorUnreachable(f"{actor}.{method}: {type(error).__name__}") from error
+
+    async def names(self, pool: str) -> list[str]:
+        """The actors of a pool that Ray knows now, those included that are on their way to start or to end."""
+        try:
+            present = await asyncio.to_thread(list_named_actors)
+        except RayError as error:
+            raise ActorUnreachable(f"expected a list of actors, found {type(error).__name__}") from error
+        return sorted(name for name in present if name.rpartition("-")[0] == pool)
 
     async def _handle(self, actor: str) -> Any:
         handle = self._handles.get(actor)

@@ -1,4 +1,4 @@
-"""The supervisor's ports, and everybody's CommandPort, over Ray calls and small keys in etcd.
+"""The supervisor's ports over Ray calls and small keys in etcd.
 
 Knows where things are (names and registry keys), not what they do.
 """
@@ -7,28 +7,20 @@ import asyncio
 import secrets
 from collections.abc import Sequence
 
-import msgspec
 import structlog
 
 from actors.cluster.directory import ActorUnreachable, Directory
 from actors.supervisor.orders import BuildOrder, Ended, Started, StartOrder
-from events.log.errors import LogError
 from events.log.etcd_client import EtcdClient
-from events.log.etcd_log import EtcdEventLog
-from events.log.records import partition_of
-from events.model.base import Envelope, Reply, partition_key
 from events.model.build import FinishBuild
 
 log = structlog.get_logger("links")
 
-SUBMIT_SECONDS = 15.0  # how long a command looks for an owner before it is refused as unavailable
-RETRY_FIRST_SECONDS = 0.05
-RETRY_MAX_SECONDS = 1.0
+AWAY_SECONDS = 0.25  # before a gateway that is away is asked again
 APPLY_SECONDS = 5.0
 DRAIN_CALL_SECONDS = 2.0
 STOP_MARGIN_SECONDS = 30.0
 START_SECONDS = 120.0
-_RETRYABLE = ("not_owner", "unavailable", "overloaded")
 
 
 def node_prefix(namespace: str) -> str:
@@ -40,65 +32,6 @@ def gateway_prefix(namespace: str) -> str:
     """Where gateways register. Not on a lease: while a gateway's agent is away its proxy goes on serving what it has,
     so a rollout must wait for it until it is back or was taken away on purpose."""
     return f"/{namespace}/gateways/"
-
-
-class Router:
-    """A CommandPort: finds the supervisor that owns a stream's partition, and asks again while ownership moves."""
-
-    def __init__(self, *, event_log: EtcdEventLog, directory: Directory) -> None:
-        self._log = event_log
-        self._directory = directory
-        self._owners: dict[int, str] = {}
-
-    async def submit(self, envelopes: Sequence[Envelope]) -> list[Reply]:
-        """See CommandPort."""
-        replies: dict[int, Reply] = {}
-        waiting = dict(enumerate(envelopes))
-        deadline = asyncio.get_running_loop().time() + SUBMIT_SECONDS
-        wait = RETRY_FIRST_SECONDS
-        while True:
-            await self._round(waiting, replies)
-            waiting = {i: envelopes[i] for i in waiting if replies[i].error in _RETRYABLE}
-            if not waiting or asyncio.get_running_loop().time() >= deadline:
-                return [self._final(replies[i]) for i in range(len(envelopes))]
-            await asyncio.sleep(wait)
-            wait = min(wait * 2, RETRY_MAX_SECONDS)
-
-    async def _round(self, waiting: dict[int, Envelope], replies: dict[int, Reply]) -> None:
-        by_partition: dict[int, list[int]] = {}
-        for index, envelope in waiting.items():
-            partition = partition_of(partition_key(envelope.stream), self._log.partitions)
-            by_partition.setdefault(partition, []).append(index)
-
-        async def send(partition: int, indexes: list[int]) -> None:
-            answers = await self._send(partition, [waiting[i] for i in indexes])
-            replies.update(zip(indexes, answers, strict=True))
-
-        await asyncio.gather(*(send(p, indexes) for p, indexes in by_partition.items()))
-
-    async def _send(self, partition: int, envelopes: list[Envelope]) -> list[Reply]:
-        try:
-            owner = await self._owner(partition)
-            found: list[Reply] = await self._directory.call(owner, "submit", envelopes, seconds=SUBMIT_SECONDS)
-        except (ActorUnreachable, LogError) as error:
-            self._owners.pop(partition, None)
-            return [Reply(command_id=e.command_id, error="unavailable", error_message=str(error)) for e in envelopes]
-        if any(reply.error == "not_owner" for reply in found):
-            self._owners.pop(partition, None)
-        return found
-
-    async def _owner(self, partition: int) -> str:
-        owner = self._owners.get(partition)
-        if owner is None:
-            record = await self._log.owner_of(partition)
-            if record is None:
-                raise ActorUnreachable(f"nobody serves partition {partition} yet")
-            owner = self._owners[partition] = record.owner
-        return owner
-
-    @staticmethod
-    def _final(reply: Reply) -> Reply:
-        return msgspec.structs.replace(reply, error="unavailable") if reply.error == "not_owner" else reply
 
 
 class Registry:
@@ -145,19 +78,21 @@ class NodeLinks:
 
 
 class BuilderLinks:
-    """A BuilderPort over the Builder actors, `builder-0` to `builder-{n-1}`."""
+    """A BuilderPort over the Builder actors, however many there are."""
 
-    def __init__(self, *, directory: Directory, builders: int) -> None:
+    def __init__(self, *, directory: Directory) -> None:
         self._directory = directory
-        self._builders = [f"builder-{i}" for i in range(builders)]
 
     async def choose(self) -> str:
         loads: list[tuple[int, str]] = []
-        for builder in self._builders:
+        for builder in await self._directory.names("builder"):
             try:
-                loads.append((await self._directory.call(builder, "load"), builder))
+                load: int | None = await self._directory.call(builder, "load")
             except ActorUnreachable as error:
                 log.info("builder is away", builder=builder, error=str(error))
+                continue
+            if load is not None:
+                loads.append((load, builder))
         if not loads:
             raise ActorUnreachable("no builder answers")
         least = min(load for load, _ in loads)
@@ -200,7 +135,7 @@ class GatewayLinks:
                     return
             except ActorUnreachable as error:
                 log.info("gateway is away, the rollout waits for it", gateway=gateway, error=str(error))
-                await asyncio.sleep(RETRY_MAX_SECONDS / 4)
+                await asyncio.sleep(AWAY_SECONDS)
                 if gateway not in await self._registry.now():
                     return
 

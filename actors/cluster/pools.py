@@ -9,28 +9,46 @@ from typing import Any
 
 import msgspec
 import ray
+from ray.exceptions import RayError
+from ray.util import list_named_actors
 
 from actors.cluster.settings import RAY_NAMESPACE, PlatformSettings
 
 MAX_CONCURRENCY = 1000
+MAX_PENDING_CALLS = 1000  # of one caller; the next one is refused at the caller, who says so instead of filling memory
 RECONCILER = "reconciler"
 
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True):
-    """`actor` is `module:Class`, an ActorShell. `num_cpus` is what each asks of Ray's scheduler, in cores."""
+    """`actor` is `module:Class`, an ActorShell. `num_cpus` is what each asks of Ray's scheduler, in cores.
+
+    `size`: at the start, until somebody decides otherwise; `most`: no more are of use, for the reason `why_most`.
+    `unit`: what one actor can do of the work that `Health.gauges` name `work`, for automatic scaling; 0: none.
+    `shares`: whether its actors share the log's partitions. `drain_seconds`: then it is stopped, drained or not.
+    """
 
     name: str
     actor: str
     size: int = 1
+    most: int = 1
+    why_most: str = "one is enough"
+    unit: float = 0.0
+    shares: bool = False
+    drain_seconds: float = 30.0
     num_cpus: float = 0.02
     per_node: bool = False
 
 
-def actor_names(pool: Pool, settings: PlatformSettings) -> list[str]:
-    """The names of a pool's actors."""
+def actor_names(pool: Pool, settings: PlatformSettings, size: int | None = None) -> list[str]:
+    """The names of a pool's actors, of `size` many where that was decided."""
     if pool.per_node:
         return [f"{pool.name}-{settings.node}"]
-    return [f"{pool.name}-{index}" for index in range(pool.size)]
+    return [f"{pool.name}-{index}" for index in range(pool.size if size is None else size)]
+
+
+def pool_of(actor: str) -> str:
+    """The name of the pool that an actor's name tells."""
+    return actor.rpartition("-")[0] or actor
 
 
 def ensure_actor(pool: Pool, name: str, settings: PlatformSettings, *extra: object) -> Any:
@@ -47,10 +65,24 @@ def ensure_actor(pool: Pool, name: str, settings: PlatformSettings, *extra: obje
             max_restarts=-1,
             max_task_retries=0,
             max_concurrency=MAX_CONCURRENCY,
+            max_pending_calls=MAX_PENDING_CALLS,
             num_cpus=pool.num_cpus,
         )
         .remote(name, msgspec.json.encode(settings), *extra)
     )
+
+
+def present_actors() -> list[str]:
+    """The names of all actors of the platform that Ray knows, those being started included. Blocking."""
+    return sorted(list_named_actors())
+
+
+def end_actor(name: str) -> None:
+    """End an actor for good; one that is gone is ended. Blocking."""
+    try:
+        ray.kill(ray.get_actor(name, RAY_NAMESPACE), no_restart=True)
+    except (ValueError, RayError):
+        return
 
 
 def pools_path(data: Path) -> Path:

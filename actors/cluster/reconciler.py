@@ -1,23 +1,26 @@
-"""Reconciler: the one Ray actor that keeps every pool at its size and gives each partition to one supervisor.
+"""Reconciler: the one Ray actor that keeps every pool at its size and gives each partition to one owner.
 
 It holds nothing that cannot be asked for again; two of them would only do the same thing twice.
 """
 
 import asyncio
+import secrets
+import time
 
 import msgspec
 import structlog
 
 from actors.cluster.directory import ActorUnreachable, Directory
 from actors.cluster.event_log import make_event_log
-from actors.cluster.links import Router
-from actors.cluster.pools import Pool, actor_names, ensure_actor
-from actors.cluster.rendezvous import ranked
+from actors.cluster.pools import Pool, actor_names, end_actor, ensure_actor, present_actors
+from actors.cluster.router import Router
+from actors.cluster.shares import Shares
 from actors.cluster.shell import ActorShell, Health
-from events.failpoints import failpoint
+from actors.cluster.sizes import PoolReport, Sizes
 from events.log.errors import LogError
 from events.log.etcd_client import EtcdClient
-from events.model.base import Envelope
+from events.model.base import Command, Envelope
+from events.model.pool import FollowWork, pool_stream
 from events.model.registry import encode_command
 from events.model.team import CreateTeam
 
@@ -26,27 +29,16 @@ log = structlog.get_logger("reconciler")
 ROUND_SECONDS = 1.0
 HEALTH_SECONDS = 15.0
 HEARTBEAT_TTL_SECONDS = 5
+SCALING_SECONDS = 5.0  # between looks at whether pools should have another size
+STARTING_SECONDS = 60.0  # what a new actor may take to answer; until then it is starting, not away
 DEFAULT_TEAM = "default"
+SUPERVISOR = "supervisor"
+AUTOSCALER = "autoscaler"
 
 
 def heartbeat_key(namespace: str) -> str:
     """Lives while the reconciler does; `rayfold up` starts another when it is gone."""
     return f"/{namespace}/reconciler"
-
-
-def assign(partitions: int, owners: list[str]) -> dict[str, list[int]]:
-    """Rendezvous hashing with bounded load: each partition goes to the owner that hashes highest and has room.
-
-    No owner gets more than ceil(partitions / owners); when the owners change, few partitions move.
-    """
-    shares: dict[str, list[int]] = {owner: [] for owner in owners}
-    if not owners:
-        return shares
-    most = -(-partitions // len(owners))
-    for partition in range(partitions):
-        owner = next(o for o in ranked(str(partition), owners) if len(shares[o]) < most)
-        shares[owner].append(partition)
-    return shares
 
 
 class Reconciler(ActorShell):
@@ -57,8 +49,17 @@ class Reconciler(ActorShell):
         self._pools = msgspec.json.decode(pools, type=list[Pool])
         self._directory = Directory()
         self._seen: dict[str, Health] = {}
-        self._served: set[int] = set()
+        self._wanted_since: dict[str, float] = {}
+        self._draining: dict[str, float] = {}
         self._has_team = False
+        self._sizes = Sizes(self._pools)
+        self._present: list[str] = []
+        streams = [pool_stream(pool.name) for pool in self._pools]
+        self._shares = {
+            pool.name: Shares(pool.name, self.settings.partitions, self._directory, streams)
+            for pool in self._pools
+            if pool.shares
+        }
 
     async def open(self) -> None:
         """Begin the rounds."""
@@ -66,30 +67,77 @@ class Reconciler(ActorShell):
         await event_log.open()
         self._commands = Router(event_log=event_log, directory=self._directory)
         self.keep(self._rounds(), "rounds")
+        self.keep(self._scaling(), "scaling")
         self.keep(self._heartbeat(event_log.client), "heartbeat")
 
     async def ready(self) -> bool:
         """Whether every actor answered in the last round and every partition is served."""
         await self.opened()
-        names = {name for pool in self._pools for name in actor_names(pool, self.settings)}
-        return names <= self._seen.keys() and len(self._served) == self.settings.partitions and self._has_team
+        names = {name for pool in self._pools for name in self._names(pool)}
+        return names <= self._seen.keys() and self._settled and self._has_team
 
     async def report(self) -> list[Health]:
-        """How every actor was when last asked; one that did not answer is not ready."""
+        """How every actor was when last asked; one that did not answer is not ready, unless it is only starting."""
         await self.opened()
-        names = [name for pool in self._pools for name in actor_names(pool, self.settings)]
-        absent = "did not answer"
-        return [self._seen.get(n, Health(name=n, pid=0, ready=False, detail=absent)) for n in names]
+        found = []
+        for name in (name for pool in self._pools for name in self._names(pool)):
+            new = time.monotonic() - self._wanted_since.get(name, 0.0) < STARTING_SECONDS
+            starting = self._has_team and new
+            absent = Health(name=name, pid=0, ready=starting, detail="starting" if starting else "did not answer")
+            found.append(self._seen.get(name, absent))
+        return found
+
+    async def pools(self) -> list[PoolReport]:
+        """Every pool: what is wanted, what there is, and what it does."""
+        await self.opened()
+        return [self._report_on(pool) for pool in self._pools]
+
+    def _report_on(self, pool: Pool) -> PoolReport:
+        names = set(self._names(pool))
+        draining = sorted(name for name in self._draining if self._is_of(pool, name))
+        actors = [self._seen[name] for name in sorted(names | set(draining)) if name in self._seen]
+        shares = self._shares.get(pool.name)
+        return self._sizes.report(
+            pool,
+            size=len(names),
+            actors=actors,
+            draining=draining,
+            partitions={} if shares is None else shares.owned(),
+            moving=0 if shares is None else shares.moving,
+        )
+
+    @property
+    def _settled(self) -> bool:
+        return all(shares.complete for shares in self._shares.values())
+
+    def _names(self, pool: Pool) -> list[str]:
+        names = actor_names(pool, self.settings, self._sizes.of(pool))
+        if self._sizes.known:
+            return names
+        # What runs may be what the log wants: until it has been heard, all of it stays.
+        return names + [name for name in self._present if self._is_of(pool, name) and name not in names]
+
+    @staticmethod
+    def _is_of(pool: Pool, name: str) -> bool:
+        head, _, index = name.rpartition("-")
+        return head == pool.name and index.isdecimal() and not pool.per_node
+
+    # --- rounds -------------------------------------------------------------------------------------------------------
 
     async def _rounds(self) -> None:
         while True:
-            names = [(pool, name) for pool in self._pools for name in actor_names(pool, self.settings)]
+            self._present = await asyncio.to_thread(present_actors)
+            names = [(pool, name) for pool in self._pools for name in self._names(pool)]
+            for _, name in names:
+                self._wanted_since.setdefault(name, time.monotonic())
+                self._draining.pop(name, None)
             await asyncio.gather(*(self._see_to(pool, name) for pool, name in names))
-            await self._assign()
-            settled = len(self._served) == self.settings.partitions
-            if settled and not self._has_team:
+            await self._share_out()
+            await self._let_go()
+            if self._settled and not self._has_team:
                 self._has_team = await self._ensure_default_team()
-            await asyncio.sleep(ROUND_SECONDS if settled else ROUND_SECONDS / 10)
+            busy = not self._settled or self._draining or any(shares.moving for shares in self._shares.values())
+            await asyncio.sleep(ROUND_SECONDS / 10 if busy else ROUND_SECONDS)
 
     async def _see_to(self, pool: Pool, name: str) -> None:
         try:
@@ -102,22 +150,77 @@ class Reconciler(ActorShell):
             self._seen.pop(name, None)
             log.warning("actor is not well", actor=name, error=f"{type(error).__name__}: {error}")
 
-    async def _assign(self) -> None:
-        supervisors = [n for p in self._pools if p.name == "supervisor" for n in actor_names(p, self.settings)]
-        live = [name for name in supervisors if name in self._seen]
-        shares = assign(self.settings.partitions, live)
-        failpoint("reconciler.before-assign")
-        served = await asyncio.gather(*(self._give(name, share) for name, share in shares.items()))
-        failpoint("reconciler.assigned")
-        self._served = {partition for share in served for partition in share}
+    async def _share_out(self) -> None:
+        for pool in self._pools:
+            shares = self._shares.get(pool.name)
+            if shares is None:
+                continue
+            names = self._names(pool)
+            staying = [name for name in names if name in self._seen]
+            going = [name for name in self._present if self._is_of(pool, name) and name not in names]
+            for state in await shares.round(staying=staying, going=going):
+                self._sizes.learn(state)
+        if (supervisors := self._shares.get(SUPERVISOR)) is not None and supervisors.complete:
+            self._sizes.known = True  # whoever owns a pool's stream has told what the log says of it
 
-    async def _give(self, name: str, share: list[int]) -> list[int]:
+    async def _let_go(self) -> None:
+        """Drain, then end, the actors that no pool wants any more."""
+        wanted = {name for pool in self._pools for name in self._names(pool)}
+        surplus = [
+            (pool, name)
+            for name in self._present
+            for pool in self._pools
+            if self._is_of(pool, name) and name not in wanted
+        ]
+        await asyncio.gather(*(self._retire(pool, name) for pool, name in surplus))
+        for name in self._draining.keys() - set(self._present):
+            del self._draining[name]
+        for name in self._seen.keys() - wanted - self._draining.keys():
+            del self._seen[name]
+            self._wanted_since.pop(name, None)
+
+    async def _retire(self, pool: Pool, name: str) -> None:
+        since = self._draining.setdefault(name, time.monotonic())
+        shares = self._shares.get(pool.name)
+        if shares is not None and shares.holds(name):
+            return  # its partitions move first, a few at a time
+        late = time.monotonic() - since > pool.drain_seconds
         try:
-            served: list[int] = await self._directory.call(name, "assign", share, seconds=HEALTH_SECONDS)
+            done = bool(await self._directory.call(name, "drain", seconds=HEALTH_SECONDS))
         except ActorUnreachable as error:
-            log.warning("supervisor is away", actor=name, error=str(error))
-            return []
-        return served
+            log.info("an actor that is to go does not answer", actor=name, error=str(error))
+            done = False
+        if done or late:
+            log.info("an actor is ended: its pool is smaller now", actor=name, drained=done)
+            await asyncio.to_thread(end_actor, name)
+
+    # --- scaling ------------------------------------------------------------------------------------------------------
+
+    async def _scaling(self) -> None:
+        while True:
+            await asyncio.sleep(SCALING_SECONDS)
+            for pool in self._pools:
+                actors = [self._seen[name] for name in self._names(pool) if name in self._seen]
+                wanted = self._sizes.resized(pool, actors, time.monotonic())
+                if wanted is None:
+                    continue
+                before = len(self._names(pool))
+                log.info("a pool follows its work", pool=pool.name, before=before, size=wanted.size, why=wanted.why)
+                await self._send(pool_stream(pool.name), FollowWork(size=wanted.size, before=before), wanted.why)
+
+    async def _send(self, stream: str, command: Command, reason: str) -> None:
+        envelope = Envelope(
+            stream=stream,
+            command=encode_command(command),
+            command_id=f"autoscale.{secrets.token_hex(8)}",
+            actor=AUTOSCALER,
+            reason=reason,
+        )
+        [reply] = await self._commands.submit([envelope])
+        if reply.error or reply.refusal:
+            log.info("a decision about a pool was not taken", stream=stream, error=reply.error_message)
+
+    # --- what is there from the start ---------------------------------------------------------------------------------
 
     async def _ensure_default_team(self) -> bool:
         """The first team is there from the start, so that the first deploy needs nothing else."""

@@ -8,10 +8,12 @@ import os
 from collections.abc import Coroutine
 
 import msgspec
+import psutil
 import structlog
 
 from actors.cluster.journal import open_journal
 from actors.cluster.settings import PlatformSettings
+from events.model.pool import PoolState
 
 log = structlog.get_logger("actor")
 
@@ -19,13 +21,26 @@ OPEN_SECONDS = 60.0
 EXIT_FAILED = 70  # Ray starts the actor again
 
 
+WORK = "work"
+
+
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """How an actor is; `detail` in words, for a person."""
+    """How an actor is; `detail` in words, for a person. `gauges` are what it measures of itself, by name: bytes,
+    seconds and counts; `work` is what its pool is scaled by."""
 
     name: str
     pid: int
     ready: bool
     detail: str = ""
+    gauges: dict[str, float] = {}
+
+
+class Serving(msgspec.Struct, frozen=True, kw_only=True):
+    """What an actor of a pool that shares the log's partitions serves now. `pools`: decisions about pools that it
+    knows from the log, where it owns it."""
+
+    partitions: list[int]
+    pools: list[PoolState] = []
 
 
 class ActorShell:
@@ -49,6 +64,14 @@ class ActorShell:
         """Whether it does its work; False when it waits for a person, and `detail` then says for what."""
         return True
 
+    async def gauges(self) -> dict[str, float]:
+        """What it measures of its own work; see `Health`."""
+        return {}
+
+    async def drained(self) -> bool:
+        """Asked once it is to go: take on nothing new from then on, and say whether nothing is left to do."""
+        return True
+
     async def opened(self) -> None:
         """Wait until the actor is open. When opening fails the process ends, and Ray starts another."""
         if self._opening is None:
@@ -58,7 +81,18 @@ class ActorShell:
     async def health(self) -> Health:
         """Open if need be, and say how it is."""
         await self.opened()
-        return Health(name=self.name, pid=os.getpid(), ready=await self.fine(), detail=await self.detail())
+        return Health(
+            name=self.name,
+            pid=os.getpid(),
+            ready=await self.fine(),
+            detail=await self.detail(),
+            gauges={**_of_process(), **await self.gauges()},
+        )
+
+    async def drain(self) -> bool:
+        """Be asked to go; True when it may be ended. Asked again and again until then."""
+        await self.opened()
+        return await self.drained()
 
     def keep(self, work: Coroutine[object, object, None], what: str) -> None:
         """Run a task that must never end; when it does, the whole actor starts anew from the log."""
@@ -82,3 +116,10 @@ class ActorShell:
         error = task.exception()
         log.error("a task that must not end has ended", actor=self.name, task=task.get_name(), exc_info=error)
         os._exit(EXIT_FAILED)
+
+
+def _of_process() -> dict[str, float]:
+    process = psutil.Process()
+    with process.oneshot():
+        spent = process.cpu_times()
+        return {"rss_bytes": float(process.memory_info().rss), "cpu_seconds": spent.user + spent.system}

@@ -13,7 +13,8 @@ from actors.builder.artifacts import DirectoryArtifactStore
 from actors.builder.unpack import run_env, unpack_artifact
 from actors.cluster.directory import Directory
 from actors.cluster.event_log import make_event_log
-from actors.cluster.links import Router, node_prefix
+from actors.cluster.links import node_prefix
+from actors.cluster.router import Router
 from actors.cluster.shell import ActorShell
 from actors.logs.access import AccessTail
 from actors.logs.client import LogClient

@@ -2,18 +2,25 @@
 
 from collections.abc import Sequence
 
+import msgspec
+
 from actors.cluster.directory import Directory
 from actors.cluster.event_log import make_event_log
-from actors.cluster.links import BuilderLinks, GatewayLinks, NodeLinks, Registry, Router, gateway_prefix, node_prefix
-from actors.cluster.shell import ActorShell
+from actors.cluster.links import BuilderLinks, GatewayLinks, NodeLinks, Registry, gateway_prefix, node_prefix
+from actors.cluster.router import Router
+from actors.cluster.shell import WORK, ActorShell, Serving
 from actors.logs.appender import LogAppender
 from actors.logs.client import LogClient
 from actors.supervisor.effects import Effects
 from actors.supervisor.narrate import narrate
 from actors.supervisor.supervisor import Supervisor
-from events.model.base import Envelope, Reply
+from events.model.base import Envelope
+from events.model.pool import PoolState
 from events.secrets.keyring import Keyring
 from events.secrets.table import EtcdKeyTable
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(list[Envelope]).decode
 
 
 class LifecycleSupervisor(ActorShell):
@@ -42,7 +49,7 @@ class LifecycleSupervisor(ActorShell):
         effects = Effects(
             commands=Router(event_log=event_log, directory=directory),
             nodes=node_links,
-            builders=BuilderLinks(directory=directory, builders=settings.builders),
+            builders=BuilderLinks(directory=directory),
             gateways=GatewayLinks(directory=directory, registry=gateways),
             keys=Keyring(table=EtcdKeyTable(event_log.client), master_file=settings.master_key_file),
         )
@@ -54,15 +61,37 @@ class LifecycleSupervisor(ActorShell):
         served = f"{len(self._supervisor.engines)} partitions"
         return "; ".join((served, *self._supervisor.unreadable.values()))
 
-    async def assign(self, partitions: Sequence[int]) -> list[int]:
-        """Serve exactly these partitions from now on; returns those served already."""
-        await self.opened()
-        return await self._supervisor.assign(partitions)
+    async def gauges(self) -> dict[str, float]:
+        """Commands per second are what the pool is scaled by."""
+        rate = self._supervisor.rate()
+        return {WORK: rate, "commands_per_second": rate, **self._supervisor.gauges()}
 
-    async def submit(self, envelopes: Sequence[Envelope]) -> list[Reply]:
-        """Decide commands; one reply each, in order."""
+    async def drained(self) -> bool:
+        """Its partitions have been moved before: nothing is left but what it may still hold by a mistake."""
+        await self._supervisor.close()
+        return True
+
+    async def serving(self, streams: Sequence[str]) -> Serving:
+        """What is served here now, and the states of those `streams` of pools that are."""
         await self.opened()
-        return await self._supervisor.submit(envelopes)
+        pools = [state for state in self._supervisor.states(streams) if isinstance(state, PoolState)]
+        return Serving(partitions=sorted(self._supervisor.engines), pools=pools)
+
+    async def assign(self, partitions: Sequence[int], streams: Sequence[str] = ()) -> Serving:
+        """Serve exactly these partitions from now on; returns what is served already."""
+        await self.opened()
+        await self._supervisor.assign(partitions)
+        return await self.serving(streams)
+
+    async def serves(self, partition: int) -> bool:
+        """Whether commands for the partition are decided here now."""
+        await self.opened()
+        return self._supervisor.serves(partition)
+
+    async def submit(self, envelopes: bytes) -> bytes:
+        """Decide a packed list of commands; a packed list of one reply each, in order."""
+        await self.opened()
+        return _pack(await self._supervisor.submit(_unpack(envelopes)))
 
 
 def _emit(lines: LogAppender, stream: str, text: str) -> None:

@@ -127,6 +127,11 @@ class PartitionEngine:
             log.warning("the partition is served by another owner", partition=self.partition, error=str(error))
         self._closed = True
 
+    async def prepare_to_close(self) -> None:
+        """What can be done for the next owner while this one still serves."""
+        if self.snapshots is not None and not self._closed:
+            await self.snapshots.ahead_of_release()
+
     async def close(self) -> None:
         """Stop every effect and give the partition up; what is in flight is written out first."""
         serving, self._closed = not self._closed, True

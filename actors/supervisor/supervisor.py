@@ -10,6 +10,8 @@ from typing import cast
 import msgspec
 import structlog
 
+from actors.cluster.fair import FairGate
+from actors.cluster.rates import Rate
 from actors.supervisor.effects import running_on
 from actors.supervisor.engine import EffectRunner, PartitionEngine
 from actors.supervisor.orders import NodePort
@@ -27,6 +29,8 @@ log = structlog.get_logger("supervisor")
 
 TEND_SECONDS = 0.5
 SWEEP_SECONDS = 5.0
+IN_HAND_COMMANDS = 16_384  # of all callers: some 100 MB with everything that belongs to them
+IN_HAND_BYTES = 64 << 20
 
 
 class Supervisor:
@@ -51,6 +55,9 @@ class Supervisor:
         self._assigned: frozenset[int] = frozenset()
         self._claiming = asyncio.Lock()
         self._snapshot_turn = asyncio.Semaphore(1)
+        self._commands = 0
+        self._gate = FairGate(things=IN_HAND_COMMANDS, size=IN_HAND_BYTES)
+        self._rate = Rate()
 
     def use(self, runner: EffectRunner) -> None:
         """Give it the hands for effects; before the first partition is assigned."""
@@ -62,11 +69,51 @@ class Supervisor:
         await self._follow_assignment()
         return sorted(self.engines)
 
+    def serves(self, partition: int) -> bool:
+        """Whether commands for the partition are decided here now."""
+        engine = self.engines.get(partition)
+        return engine is not None and not engine.closed
+
+    def states(self, streams: Sequence[str]) -> list[msgspec.Struct]:
+        """The durable states of those of `streams` that are served here and have events."""
+        found = []
+        for stream in streams:
+            engine = self.engines.get(partition_of(partition_key(stream), self._log.partitions))
+            entity = engine.entities.get(stream) if engine is not None else None
+            if entity is not None and entity.version and not entity.pending:
+                found.append(entity.state)
+        return found
+
+    def rate(self) -> float:
+        """Commands per second, lately."""
+        return self._rate.of(float(self._commands))
+
+    def gauges(self) -> dict[str, float]:
+        """Counts for whoever watches."""
+        return {
+            "commands_total": float(self._commands),
+            "commands_in_hand": float(self._gate.things),
+            "commands_refused": float(self._gate.refused),
+            "partitions": float(len(self.engines)),
+            "entities": float(sum(len(engine.entities) for engine in self.engines.values())),
+        }
+
     async def submit(self, envelopes: Sequence[Envelope]) -> list[Reply]:
         """Decide commands, those of one stream in the order given; `not_owner` for a partition served elsewhere."""
+        self._commands += len(envelopes)
         return list(await asyncio.gather(*(self._submit(envelope) for envelope in envelopes)))
 
     async def _submit(self, envelope: Envelope) -> Reply:
+        size = len(envelope.command)
+        if not self._gate.enter(envelope.team, size):
+            message = f"{self.name} has {self._gate.things} commands in hand; those of {envelope.team} have their share"
+            return Reply(command_id=envelope.command_id, error="overloaded", error_message=message)
+        try:
+            return await self._decide(envelope)
+        finally:
+            self._gate.leave(envelope.team, size)
+
+    async def _decide(self, envelope: Envelope) -> Reply:
         partition = partition_of(partition_key(envelope.stream), self._log.partitions)
         engine = self.engines.get(partition)
         if partition in self.unreadable and partition in self._assigned:
@@ -103,6 +150,8 @@ class Supervisor:
         async with self._claiming:
             for partition, engine in list(self.engines.items()):
                 if engine.closed or partition not in self._assigned:
+                    # While it still serves: then the next owner has little to fold, and the pause is short.
+                    await engine.prepare_to_close()
                     del self.engines[partition]
                     await engine.close()
             missing = sorted(self._assigned - self.engines.keys() - self.unreadable.keys())

@@ -1,4 +1,4 @@
-"""`rayfold status`, `nodes`, `pool` and `projections`: how the platform itself is.
+"""`rayfold status`, `nodes` and `projections`: how the platform itself is.
 
 Knows what the platform tells of itself; the machine below is the doctor's.
 """
@@ -8,12 +8,11 @@ from typing import Annotated
 import typer
 
 from api.cli.document import Document
-from api.cli.errors import CliError, ExitCode, Unreachable
+from api.cli.errors import CliError, Unreachable
 from api.cli.output import ago, size
 from api.cli.session import Session, takes_session
 
 projections = typer.Typer(help="Read models: list, rebuild.")
-pool = typer.Typer(help="Pools of actors: list, scale.")
 
 
 @takes_session
@@ -79,45 +78,6 @@ def nodes(session: Session) -> None:
     ]  # fmt: skip
     headings = ["node", "status", "address", "cpus", "memory", "runtime", "joined", "reason"]
     session.out.table(headings, rows, "no node yet")
-
-
-@pool.callback(invoke_without_command=True)
-@takes_session
-def pools(session: Session) -> None:
-    """Pools of actors: how many there should be, how many there are."""
-    _list_pools(session)
-
-
-@pool.command("list")
-@takes_session
-def pool_list(session: Session) -> None:
-    """Pools of actors: how many there should be, how many there are."""
-    _list_pools(session)
-
-
-def _list_pools(session: Session) -> None:
-    found = session.client.items("/v1/pools")
-    if session.out.as_json:
-        session.out.json(found)
-        return
-    rows = [[p.text("name"), p.text("size"), p.text("running")] for p in found]
-    session.out.table(["pool", "wanted", "running"], rows, "no pool")
-
-
-@pool.command("scale")
-@takes_session
-def pool_scale(session: Session, sizes: Annotated[list[str], typer.Argument(metavar="POOL=N...")]) -> None:
-    """Resize pools of actors: builder=4."""
-    for text in sizes:
-        name, _, count = text.partition("=")
-        if not name or not count.isdecimal():
-            raise CliError(
-                f"expected POOL=N, found {text!r}", exit_code=ExitCode.USAGE, hint="rayfold pool scale builder=4"
-            )
-        answer = session.client.send("PATCH", f"/v1/pools/{name}", {"size": int(count)})
-        if session.out.as_json:
-            session.out.json(answer)
-        session.out.say(f"pool {name}: {answer.whole('size')} wanted, {answer.whole('running')} running")
 
 
 @projections.callback(invoke_without_command=True)

@@ -26,6 +26,7 @@ from api.cli import (
     logs,
     operations,
     platform,
+    pools,
     releases,
     replaying,
     secrets,
@@ -75,7 +76,7 @@ _GROUPS = (
     )),
     ("The platform", (
         ("teams", apps.teams), ("secrets", secrets.secrets), ("projections", cluster.projections),
-        ("pool", cluster.pool), ("log", log_commands.log), ("backup", backup.backup),
+        ("pool", pools.pool), ("log", log_commands.log), ("backup", backup.backup),
     )),
 )  # fmt: skip
 

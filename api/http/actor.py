@@ -1,17 +1,20 @@
 """ApiServer: the Ray actor that serves the HTTP interface. Holds no state; only wires the app to the platform."""
 
+import asyncio
 from collections.abc import Sequence
 
 from actors.archiver import ARCHIVER, LogReport
 from actors.cluster.directory import ActorUnreachable, Directory
 from actors.cluster.event_log import make_event_log
-from actors.cluster.links import Router
 from actors.cluster.pools import RECONCILER
-from actors.cluster.shell import ActorShell, Health
+from actors.cluster.rates import Rate
+from actors.cluster.router import Router
+from actors.cluster.shell import WORK, ActorShell, Health
+from actors.cluster.sizes import PoolReport
 from actors.logs.client import LogClient
 from api import VERSION
-from api.http.app import create_app, serve
-from api.http.schema_platform import CheckView, PoolView
+from api.http.app import create_app, end_gently, requests_of, serve
+from api.http.schema_platform import CheckView
 from api.http.services import PlatformAway, Services
 from events.log.archive.manifest import SegmentManifest
 from events.log.backup.source import EtcdLogSource
@@ -42,28 +45,13 @@ class ClusterPlatform:
             return [CheckView(name=RECONCILER, ok=False, found=str(error), fix=fix)]
         return [CheckView(name=h.name, ok=h.ready, found=h.detail or ("ready" if h.ready else "away")) for h in report]
 
-    async def pools(self) -> Sequence[PoolView]:
-        """Every pool with its wanted size and what answers."""
+    async def pools(self) -> Sequence[PoolReport]:
+        """Every pool, as the reconciler keeps it."""
         try:
-            report: list[Health] = await self._directory.call(RECONCILER, "report")
+            report: list[PoolReport] = await self._directory.call(RECONCILER, "pools")
         except ActorUnreachable as error:
             raise PlatformAway(str(error)) from error
-        wanted: dict[str, int] = {}
-        running: dict[str, int] = {}
-        for health in report:
-            pool = health.name.partition("-")[0]
-            wanted[pool] = wanted.get(pool, 0) + 1
-            running[pool] = running.get(pool, 0) + int(health.ready)
-        return [PoolView(name=name, size=size, running=running[name]) for name, size in sorted(wanted.items())]
-
-    async def scale_pool(self, name: str, size: int) -> PoolView | None:
-        """Pools keep the size they were started with."""
-        known = {pool.name: pool for pool in await self.pools()}
-        if name not in known:
-            return None
-        if known[name].size == size:
-            return known[name]
-        raise ValueError(f"pool {name} has the size {known[name].size} it was started with; see rayfold up --help")
+        return report
 
     async def log_report(self) -> LogReport:
         """From the archiver, which measures it."""
@@ -86,9 +74,11 @@ class ClusterPlatform:
         return made
 
     async def rebuild_projection(self, name: str) -> bool:
-        """Have the projector empty a read model and fold it again."""
+        """Have every projector empty a read model, as far as it folds it, and fold it again."""
         try:
-            await self._directory.call("projector-0", "rebuild", name, seconds=REBUILD_SECONDS)
+            projectors = await self._directory.names("projector")
+            rebuilding = (self._directory.call(p, "rebuild", name, seconds=REBUILD_SECONDS) for p in projectors)
+            await asyncio.gather(*rebuilding)
         except UnknownProjection:
             return False
         except ActorUnreachable as error:
@@ -121,7 +111,19 @@ class ApiServer(ActorShell):
             gateway_port=lambda: settings.gateway_port,
             version=VERSION,
         )
-        self._runner, _ = await serve(create_app(services), settings.bind, settings.api_port)
+        self._rate = Rate()
+        self._app = create_app(services)
+        self._runner, _ = await serve(self._app, settings.bind, settings.api_port, shared=True)
 
     async def detail(self) -> str:
         return f"http://{self.settings.bind}:{self.settings.api_port}"
+
+    async def gauges(self) -> dict[str, float]:
+        """Requests per second are what the pool is scaled by."""
+        answered, running = requests_of(self._app)
+        rate = self._rate.of(answered)
+        return {WORK: rate, "requests_per_second": rate, "requests_total": answered, "requests_running": running}
+
+    async def drained(self) -> bool:
+        """Take no new connection; those that are there end with their request, streams are cut and begin anew."""
+        return await end_gently(self._app, self._runner)

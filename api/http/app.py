@@ -45,8 +45,11 @@ def create_app(services: Services) -> web.Application:
     return app
 
 
-async def serve(app: web.Application, host: str, port: int) -> tuple[web.AppRunner, int]:
-    """Listen; returns the runner (`await runner.cleanup()` ends it) and the port, chosen where `port` is 0."""
+async def serve(app: web.Application, host: str, port: int, *, shared: bool = False) -> tuple[web.AppRunner, int]:
+    """Listen; returns the runner (`await runner.cleanup()` ends it) and the port, chosen where `port` is 0.
+
+    `shared`: other processes of this user may listen there too; the kernel spreads the connections over them.
+    """
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -56,12 +59,27 @@ async def serve(app: web.Application, host: str, port: int) -> tuple[web.AppRunn
     )
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port, reuse_address=True)
+        site = web.TCPSite(runner, host, port, reuse_address=True, reuse_port=shared or None)
         await site.start()
     except BaseException:
         await runner.cleanup()
         raise
     return runner, int(runner.addresses[0][1])
+
+
+def requests_of(app: web.Application) -> tuple[float, float]:
+    """Requests answered since the start, and running now."""
+    return app[CONTEXT].answered, float(app[CONTEXT].running)
+
+
+async def end_gently(app: web.Application, runner: web.AppRunner) -> bool:
+    """Stop listening, end what streams; whether every other request has been answered."""
+    context = app[CONTEXT]
+    context.leaving = True
+    for site in list(runner.sites):
+        await site.stop()
+    await _end_streams(app)
+    return context.running == 0
 
 
 async def _live_feed(app: web.Application) -> AsyncIterator[None]:
@@ -87,6 +105,7 @@ def _serve_route(context: Context, route: Route, handler: Handler) -> _Inner:
         began = time.perf_counter()
         request_id = request[REQUEST_ID]
         status = 500
+        context.running += 1
         try:
             call = await _enter(context, route, request, request_id)
             if route.streams or route.lines or route.raw:
@@ -95,11 +114,15 @@ def _serve_route(context: Context, route: Route, handler: Handler) -> _Inner:
                 async with asyncio.timeout(route.seconds):
                     response = await handler(call)
             status = response.status
+            if context.leaving and not response.prepared:
+                response.force_close()
             return response
         except Exception as error:
             status = _problem_of(error, request_id).status
             raise
         finally:
+            context.running -= 1
+            context.answered += 1
             context.metrics.requests.labels(operation=route.id, status=str(status)).inc()
             if not (route.streams or route.lines):
                 context.metrics.seconds.labels(operation=route.id).observe(time.perf_counter() - began)

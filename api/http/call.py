@@ -63,6 +63,11 @@ class Call:
         return self.body
 
     @property
+    def team(self) -> str:
+        """Whose share it takes of what may wait: that of the team it works in, else of whoever asks."""
+        return self.request.match_info.get("team") or self.principal.team or self.principal.name
+
+    @property
     def command_id(self) -> str:
         """The id of this write's command; see `identity.command_id_of`."""
         scope = self.request.match_info.get("team") or self.principal.team or ""

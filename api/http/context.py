@@ -35,6 +35,9 @@ class Context:
         self.metrics = Metrics(lambda: self.feed.clients)
         self.gatekeeper = Gatekeeper(services.admin_token, self.reads.token)
         self.streams: set[asyncio.Task[object]] = set()
+        self.running = 0  # requests, streams among them
+        self.answered = 0.0
+        self.leaving = False  # it takes no new connection, and keeps none for another request
         self.folding = asyncio.Semaphore(1)  # of what reads and folds much
 
     @property
@@ -68,6 +71,7 @@ class Context:
             reason=reason,
             traceparent=call.request.headers.get("traceparent", "")[:100],
             expected_version=expected_version,
+            team=call.team,
         )
         reply = (await self.services.commands.submit([envelope]))[0]
         if reply.error:

@@ -194,6 +194,7 @@ ROUTES: tuple[Route, ...] = (
     _get("status", "/v1/status", "How the platform is.", p.StatusView, q.Nothing, "token"),
     _page("listNodes", "/v1/nodes", "Machines that run instances.", p.NodeView, reach="admin"),
     _get("listPools", "/v1/pools", "Pools of actors.", s.Page[p.PoolView], q.Nothing, "admin"),
+    _get("getPool", "/v1/pools/{pool}", "A pool with its actors.", p.PoolView, q.Nothing, "admin"),
     _command("scalePool", "PATCH", "/v1/pools/{pool}", "Resize a pool.", s.ScalePool, answer=p.PoolView, reach="admin"),
     _get("listProjections", "/v1/projections", "Read models.", s.Page[p.ProjectionView], q.Nothing, "admin"),
     _command(

@@ -144,8 +144,19 @@ class Because(Body):
     reason: Reason = ""
 
 
+class PoolBounds(Body):
+    """Between these its size follows its work."""
+
+    least: int = Field(ge=1, le=256)
+    most: int = Field(ge=1, le=256)
+
+
 class ScalePool(Body):
-    size: int = Field(ge=0, le=1024)
+    """Either `size`, which ends automatic scaling, or `auto`."""
+
+    size: int | None = Field(default=None, ge=1, le=256)
+    auto: PoolBounds | None = None
+    reason: Reason = ""
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------

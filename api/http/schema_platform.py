@@ -40,12 +40,36 @@ class NodeView(View):
     joined_at: datetime | None
 
 
+class PoolActorView(View):
+    """`gauges`: what the actor measures of itself, in bytes, seconds and counts; `partitions`: which it serves."""
+
+    name: str
+    ready: bool
+    draining: bool
+    detail: str
+    gauges: dict[str, float]
+    partitions: list[int]
+
+
 class PoolView(View):
-    """`size` is what is wanted, `running` what there is."""
+    """`size` is what is wanted, `running` what there is, `most` what is of use. `auto_least` and `auto_most` bound
+    automatic scaling, null where there is none; `work` is what the pool has to do, in actors. `moving`: partitions on
+    their way between actors. `scaled_*`, `before`: the last decision."""
 
     name: str
     size: int
     running: int
+    most: int = 1
+    auto_least: int | None = None
+    auto_most: int | None = None
+    work: float = 0.0
+    moving: int = 0
+    draining: int = 0
+    before: int | None = None
+    scaled_at: datetime | None = None
+    scaled_by: str = ""
+    reason: str = ""
+    actors: list[PoolActorView] = []
 
 
 class ProjectionView(View):

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Protocol
 
 from actors.archiver import LogReport
+from actors.cluster.sizes import PoolReport
 from actors.logs.filter import LineFilter, Query, QueryResult
 from actors.logs.line import LogLine
 from actors.ports import CommandPort
-from api.http.schema_platform import CheckView, PoolView
+from api.http.schema_platform import CheckView
 from events.log.archive.manifest import SegmentManifest
 from events.log.port import EventLog
 from events.log.verify import VerifiableLog
@@ -48,12 +49,8 @@ class Platform(Protocol):
         """What readiness depends on beyond the log and the database, and how it is."""
         ...
 
-    async def pools(self) -> Sequence[PoolView]:
+    async def pools(self) -> Sequence[PoolReport]:
         """Every pool of actors."""
-        ...
-
-    async def scale_pool(self, name: str, size: int) -> PoolView | None:
-        """Resize a pool; None when there is none of that name. Raises ValueError saying why not."""
         ...
 
     async def log_report(self) -> LogReport:

@@ -49,7 +49,10 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
-    """A command on its way to the owner of `stream`. `command_id` is the idempotency key."""
+    """A command on its way to the owner of `stream`. `command_id` is the idempotency key.
+
+    `team`: whose share of what may wait it takes; empty for the platform's own.
+    """
 
     stream: str
     command: msgspec.Raw
@@ -60,6 +63,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     traceparent: str = ""
     expected_version: int | None = None
+    team: str = ""
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

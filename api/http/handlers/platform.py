@@ -10,7 +10,7 @@ from api.http import schema as s
 from api.http import schema_platform as p
 from api.http.answers import answer
 from api.http.call import Call
-from api.http.problems import HttpProblem, not_found
+from api.http.problems import not_found
 from api.http.queries import PageOf
 from api.http.services import PlatformAway
 from events.log.errors import LogError
@@ -101,21 +101,6 @@ async def list_nodes(call: Call) -> web.Response:
     return answer(shown.page(found, shown.node))
 
 
-async def list_pools(call: Call) -> web.Response:
-    return answer(s.Page(items=list(await call.context.services.platform.pools())))
-
-
-async def scale_pool(call: Call) -> web.Response:
-    name, size = call.name("pool"), call.body_as(s.ScalePool).size
-    try:
-        pool = await call.context.services.platform.scale_pool(name, size)
-    except ValueError as error:
-        raise HttpProblem(409, "conflict", str(error), hint="rayfold pool list") from None
-    if pool is None:
-        raise not_found(f"there is no pool {name}", hint="rayfold pool list")
-    return answer(pool, 202)
-
-
 async def list_projections(call: Call) -> web.Response:
     tails = await call.context.feed.tails()
     rows = await call.context.reads.ask(progress.checkpoints)
@@ -147,8 +132,6 @@ HANDLERS = {
     "openapi": document,
     "status": status,
     "listNodes": list_nodes,
-    "listPools": list_pools,
-    "scalePool": scale_pool,
     "listProjections": list_projections,
     "rebuildProjection": rebuild_projection,
 }

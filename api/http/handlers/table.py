@@ -17,6 +17,7 @@ from api.http.handlers import (
     operations,
     past,
     platform,
+    pools,
     secrets,
     stored,
     teams,
@@ -27,6 +28,7 @@ Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 
 HANDLERS: dict[str, Handler] = {
     **platform.HANDLERS,
+    **pools.HANDLERS,
     **teams.HANDLERS,
     **secrets.HANDLERS,
     **uploads.HANDLERS,

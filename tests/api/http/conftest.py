@@ -14,6 +14,8 @@ import pytest
 from yarl import URL
 
 from actors.archiver import LogReport
+from actors.cluster.shell import Health
+from actors.cluster.sizes import PoolReport
 from actors.logs.client import LogClient
 from actors.logs.server import EventlogServer
 from actors.logs.store import LogStore
@@ -22,7 +24,7 @@ from actors.supervisor.orders import BuildOrder, Ended, Started, StartOrder
 from actors.supervisor.supervisor import Supervisor
 from api.http.app import create_app, serve
 from api.http.identity import fresh_id
-from api.http.schema_platform import CheckView, PoolView
+from api.http.schema_platform import CheckView
 from api.http.services import Services
 from events.log.archive.keeper import KeeperStatus
 from events.log.archive.manifest import SegmentManifest
@@ -34,6 +36,7 @@ from events.model.base import Envelope, partition_key
 from events.model.build import Artifact, BuildStatus, FinishBuild
 from events.model.component_commands import ReportExited, ReportReady
 from events.model.component_parts import InstanceStatus
+from events.model.pool import PoolState
 from events.model.registry import encode_command
 from events.secrets.keyring import Keyring
 from events.secrets.master import ensure_master_file
@@ -132,6 +135,15 @@ class World:
         return 0
 
 
+def report_of(name: str, *, most: int = 1, measured: bool = False, per_node: bool = False) -> PoolReport:
+    """A pool of one actor that runs."""
+    return PoolReport(
+        name=name, size=1, most=most, why_most="one is enough", measured=measured, per_node=per_node,
+        state=PoolState(name=name), actors=[Health(name=f"{name}-0", pid=1, ready=True)], draining=[],
+        partitions={}, moving=0, work=0.5,
+    )  # fmt: skip
+
+
 class Parts:
     """What the API asks of the platform beyond the log."""
 
@@ -143,11 +155,8 @@ class Parts:
     async def checks(self) -> Sequence[CheckView]:
         return [CheckView(name="reconciler", ok=self.ok, found="here" if self.ok else "away")]
 
-    async def pools(self) -> Sequence[PoolView]:
-        return [PoolView(name="builder", size=1, running=1)]
-
-    async def scale_pool(self, name: str, size: int) -> PoolView | None:
-        return PoolView(name=name, size=size, running=1) if name == "builder" else None
+    async def pools(self) -> Sequence[PoolReport]:
+        return [report_of("builder", most=8, measured=True), report_of("node", per_node=True)]
 
     async def log_report(self) -> LogReport:
         space = Space(quota_bytes=1 << 31, in_use=1 << 30, file=1 << 30, no_space=False)

@@ -51,9 +51,8 @@ async def test_how_the_log_is_kept_and_archiving_now(house: House) -> None:
 
 
 async def test_pools_and_projections(house: House) -> None:
-    assert (await house.get("/v1/pools")).json["items"] == [{"name": "builder", "size": 1, "running": 1}]
-    assert (await house.call("PATCH", "/v1/pools/builder", {"size": 3})).json["size"] == 3
-    assert (await house.call("PATCH", "/v1/pools/nothing", {"size": 3})).status == 404
+    [builder, _] = (await house.get("/v1/pools")).json["items"]
+    assert (builder["name"], builder["size"], builder["running"], builder["most"]) == ("builder", 1, 1, 8)
     found = (await house.get("/v1/projections")).json["items"]
     assert {p["name"] for p in found} >= {"teams", "operations"}
     assert (await house.post("/v1/projections/teams/rebuild")).status == 202
@@ -118,3 +117,38 @@ async def test_whatever_is_asked_the_answer_is_the_documents(house: House, monke
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             await asyncio.to_thread(_checked, house, operation)
+
+
+async def test_a_pool_is_scaled_by_a_decision_that_the_log_keeps_with_its_reason(house: House) -> None:
+    scaled = await house.call("PATCH", "/v1/pools/builder", {"size": 3, "reason": "a release night"})
+    assert (scaled.status, scaled.json["size"]) == (202, 3)
+    auto = await house.call(
+        "PATCH", "/v1/pools/builder", {"auto": {"least": 1, "most": 4}, "reason": "follow the queue"}
+    )
+    assert (auto.status, auto.json["auto_least"], auto.json["auto_most"]) == (202, 1, 4)
+
+    events = (await house.get("/v1/events?stream=pool/builder")).json["items"]
+    assert [(e["type"], e["actor"], e["reason"]) for e in events] == [
+        ("PoolScaled", "admin", "a release night"),
+        ("PoolAutoscaleSet", "admin", "follow the queue"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pool", "body", "status", "words"),
+    [
+        ("nothing", {"size": 3}, 404, "no pool nothing"),
+        ("builder", {"size": 9}, 422, "at most 8"),
+        ("builder", {"size": 0}, 422, "size"),
+        ("builder", {}, 422, "neither"),
+        ("builder", {"size": 1, "auto": {"least": 1, "most": 2}}, 422, "both"),
+        ("builder", {"auto": {"least": 3, "most": 2}}, 422, "at most MAX"),
+        ("node", {"size": 1}, 409, "on each machine"),
+    ],
+)
+async def test_a_size_that_cannot_be_is_refused_with_what_was_expected(
+    house: House, pool: str, body: dict[str, object], status: int, words: str
+) -> None:
+    answer = await house.call("PATCH", f"/v1/pools/{pool}", body)
+    assert answer.status == status
+    assert words in answer.text

@@ -1,0 +1,125 @@
+"""`rayfold pool`: how many actors of each kind there are, should be, and may become by themselves.
+
+Knows what the platform tells of its pools; which there are, it learns there.
+"""
+
+import re
+import time
+from typing import Annotated
+
+import typer
+
+from api.cli.client import quote
+from api.cli.document import Document
+from api.cli.errors import CliError, ExitCode
+from api.cli.output import ago
+from api.cli.session import Session, takes_session
+
+pool = typer.Typer(help="Pools of actors: list, scale, auto.")
+
+Why = Annotated[str, typer.Option("-m", "--message", help="Why; kept in the log.")]
+POLL_SECONDS = 0.25
+WAIT_SECONDS = 600.0
+_BOUNDS = re.compile(r"^(\d{1,4})\.\.(\d{1,4})$")
+
+
+@pool.callback(invoke_without_command=True)
+@takes_session
+def pool_root(session: Session, context: typer.Context) -> None:
+    """Pools of actors, their wanted size and what runs."""
+    if context.invoked_subcommand is None:
+        _list(session)
+
+
+@pool.command("list")
+@takes_session
+def pool_list(session: Session) -> None:
+    """Pools of actors, their wanted size and what runs."""
+    _list(session)
+
+
+def _list(session: Session) -> None:
+    found = session.client.items("/v1/pools")
+    if session.out.as_json:
+        session.out.json(found)
+        return
+    rows = [
+        [p.text("name"), p.text("size"), p.text("running"), p.text("most"), _auto(p), f"{p.number('work'):.1f}",
+         ago(p.text("scaled_at")), p.text("scaled_by"), p.text("reason")]
+        for p in found
+    ]  # fmt: skip
+    headings = ["pool", "size", "running", "most", "auto", "work", "scaled", "by", "why"]
+    session.out.table(headings, rows, "no pool")
+
+
+def _auto(found: Document) -> str:
+    return f"{found.text('auto_least')}..{found.text('auto_most')}" if found.text("auto_most") else ""
+
+
+@pool.command("scale")
+@takes_session
+def pool_scale(
+    session: Session,
+    sizes: Annotated[list[str], typer.Argument(metavar="NAME=N...")],
+    message: Why = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Return when the pools have these sizes.")] = False,
+) -> None:
+    """Give pools other sizes; what goes is drained first. Ends automatic scaling of them."""
+    wanted = [_size(text) for text in sizes]
+    answers = [session.client.send("PATCH", _path(name), {"size": size, "reason": message}) for name, size in wanted]
+    if wait:
+        answers = [_wait(session, name, size) for name, size in wanted]
+    for (name, _), answer in zip(wanted, answers, strict=True):
+        if session.out.as_json:
+            session.out.json(answer)
+        session.out.say(f"pool {name}: {answer.whole('size')} wanted, {answer.whole('running')} running")
+
+
+def _size(text: str) -> tuple[str, int]:
+    name, _, count = text.partition("=")
+    if not name or not count.isdecimal():
+        raise CliError(
+            f"expected NAME=N, found {text[:60]!r}", exit_code=ExitCode.USAGE, hint="rayfold pool scale builder=4"
+        )
+    return name, int(count)
+
+
+@pool.command("auto")
+@takes_session
+def pool_auto(
+    session: Session,
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    bounds: Annotated[str, typer.Argument(metavar="MIN..MAX")],
+    message: Why = "",
+) -> None:
+    """Let a pool's size follow its work, within bounds."""
+    match = _BOUNDS.match(bounds)
+    if match is None:
+        raise CliError(
+            f"expected MIN..MAX, found {bounds[:60]!r}", exit_code=ExitCode.USAGE, hint="rayfold pool auto builder 1..4"
+        )
+    least, most = map(int, match.groups())
+    answer = session.client.send("PATCH", _path(name), {"auto": {"least": least, "most": most}, "reason": message})
+    if session.out.as_json:
+        session.out.json(answer)
+    session.out.say(f"pool {name}: from {least} to {most}, as its work asks; now {answer.whole('size')}")
+
+
+def _wait(session: Session, name: str, size: int) -> Document:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        found = session.client.get(_path(name))
+        settled = not found.whole("draining") and not found.whole("moving")
+        if found.whole("size") == size == found.whole("running") and settled:
+            return found
+        if time.monotonic() > deadline:
+            raise CliError(
+                f"pool {name}: expected {size} running within {WAIT_SECONDS:.0f} s, found {found.whole('running')}",
+                exit_code=ExitCode.TIMED_OUT,
+                hint="it goes on; follow it with: rayfold pool list",
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def _path(name: str) -> str:
+    return f"/v1/pools/{quote(name)}"

@@ -1,0 +1,89 @@
+"""Pools are scaled while commands arrive: up and down, drained, and what the log says of them outlives everything."""
+
+import threading
+import time
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.system.platform import Platform, until
+
+pytestmark = [pytest.mark.system, pytest.mark.servers]
+
+SETTLED_SECONDS = 90.0
+
+
+@dataclass
+class Client:
+    """Changes a component's configuration again and again, each change under an id of its own, until it is told to end;
+    what fails is sent again under the same id, as the command line does."""
+
+    platform: Platform
+    app: str
+    acknowledged: list[str] = field(default_factory=list)
+    slowest: float = 0.0
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        number = 0
+        while not self.over.wait(0.02):
+            number += 1
+            key = f"KEY_{number}"
+            began = time.monotonic()
+            until(f"{key} to be taken", lambda key=key: self._send(key), 60)  # type: ignore[misc]
+            self.slowest = max(self.slowest, time.monotonic() - began)
+            self.acknowledged.append(key)
+
+    def _send(self, key: str) -> bool:
+        target = self.platform.component(self.app, "config")
+        answer = self.platform.http("PATCH", target, {"set": {key: "x"}}, headers={"Idempotency-Key": key})
+        assert answer.status in (0, 200, 202, 409, 429, 503), answer.text
+        return answer.status in (200, 202)
+
+
+def _pool(platform: Platform, name: str) -> dict[str, object]:
+    found: dict[str, object] = platform.get(f"/v1/pools/{name}")
+    return found
+
+
+def _settled(platform: Platform, name: str, size: int) -> bool:
+    pool = _pool(platform, name)
+    wanted = (pool["size"], pool["running"], pool["moving"], pool["draining"])
+    return wanted == (size, size, 0, 0)
+
+
+@pytest.mark.timeout(300)
+def test_supervisors_scale_up_and_down_under_load_and_every_command_counts_once(
+    platform: Platform, told: list[str]
+) -> None:
+    assert platform.http("POST", "/v1/teams/default/apps", {"name": "steady"}).status in (201, 409)
+    made = platform.http("POST", "/v1/teams/default/apps/steady/components", {"name": "web"})
+    assert made.status in (201, 409), made.text
+    client = Client(platform, "steady")
+    thread = threading.Thread(target=client.run)
+    thread.start()
+    try:
+        for size in (3, 1):
+            sizes = [f"{name}={size}" for name in ("supervisor", "projector", "api", "builder")]
+            platform.cli("pool", "scale", *sizes, "-m", f"{size} for the test")
+            for name in ("supervisor", "projector", "api", "builder"):
+                until(f"{size} of {name}", lambda n=name, s=size: _settled(platform, n, s), SETTLED_SECONDS)  # type: ignore[misc]
+            if size == 3:
+                shares = [len(a["partitions"]) for a in _pool(platform, "supervisor")["actors"]]  # type: ignore[attr-defined]
+                assert sum(shares) == 16 and min(shares) >= 4, shares
+                assert (
+                    len([p for p in platform.processes() if "ray::LifecycleSupervisor" in " ".join(p.cmdline())]) == 3
+                )
+    finally:
+        client.over.set()
+        thread.join()
+    told.append(f"pools 1 → 3 → 1: {len(client.acknowledged)} commands, the slowest took {client.slowest:.2f} s")
+
+    assert client.acknowledged
+    changed = [e["command_id"] for e in platform.events(type="SpecChanged")]
+    assert len(changed) == len(set(changed)), "a command took effect twice"
+    platform.cli("projections", "rebuild", "components")
+    config = platform.get(platform.component("steady", "config"))["config"]
+    assert {key for key in config if key.startswith("KEY_")} == set(client.acknowledged)
+    scaled = [e for e in platform.events(stream="pool/supervisor") if e["type"] == "PoolScaled"]
+    assert [(e["body"]["size"], e["reason"]) for e in scaled][-2:] == [(3, "3 for the test"), (1, "1 for the test")]
