@@ -14,10 +14,10 @@ from api.cli.document import Document
 from api.cli.errors import CliError, ExitCode
 from api.cli.output import ago
 from api.cli.session import Session, takes_session
+from api.cli.words import Why
 
 pool = typer.Typer(help="Pools of actors: list, scale, auto.")
 
-Why = Annotated[str, typer.Option("-m", "--message", help="Why; kept in the log.")]
 POLL_SECONDS = 0.25
 WAIT_SECONDS = 600.0
 _BOUNDS = re.compile(r"^(\d{1,4})\.\.(\d{1,4})$")
@@ -25,10 +25,9 @@ _BOUNDS = re.compile(r"^(\d{1,4})\.\.(\d{1,4})$")
 
 @pool.callback(invoke_without_command=True)
 @takes_session
-def pool_root(session: Session, context: typer.Context) -> None:
+def pool_root(session: Session) -> None:
     """Pools of actors, their wanted size and what runs."""
-    if context.invoked_subcommand is None:
-        _list(session)
+    _list(session)
 
 
 @pool.command("list")

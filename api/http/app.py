@@ -16,7 +16,7 @@ from api.http.context import Context
 from api.http.handlers.table import HANDLERS, Handler
 from api.http.identity import ADMIN, Principal, fresh_id
 from api.http.problems import HttpProblem, not_found, of_http, unavailable
-from api.http.routes import ROUTES, Route
+from api.http.routes import COMPONENT, ROUTES, Route
 from api.http.services import PlatformAway, Services
 from events.log.errors import BeyondTail, LogError
 from events.secrets.errors import SecretError
@@ -37,7 +37,8 @@ def create_app(services: Services) -> web.Application:
     app = web.Application(middlewares=[_door])
     context = Context(services)
     app[CONTEXT] = context
-    for route in ROUTES:
+    # aiohttp tries the paths of one beginning one after the other: what is asked most comes first.
+    for route in sorted(ROUTES, key=lambda route: not route.path.startswith(COMPONENT)):
         path = route.path.replace("{stream}", "{stream:.+}")
         app.router.add_route(route.method, path, _serve_route(context, route, HANDLERS[route.id]), name=route.id)
     app.cleanup_ctx.append(_live_feed)
