@@ -3,7 +3,8 @@
 from pathlib import Path
 
 NOT_BENCHMARKS = {
-    "__init__", "__main__", "append_load", "fold_worker", "harness", "histories", "log_processes", "owner_worker",
+    "__init__", "__main__", "append_load", "fold_worker", "harness", "histories", "http_load", "log_processes",
+    "owner_worker",
     "partition_log", "platform_run", "workload",
 }  # fmt: skip
 

@@ -13,7 +13,7 @@ import msgspec
 
 from actors.supervisor.entity import Entity
 from events.log.records import EventRecord
-from events.model import app, build, component_commands, node, pool, route, team
+from events.model import app, build, component_commands, node, parked, pool, route, team
 from events.model.base import Command, Envelope, Event, Meta, Refusal, service_id_of
 from events.model.build import Artifact, BuildState, BuildStatus, Source
 from events.model.component_parts import ComponentState, InstanceKind, InstanceStatus, RouteSpec, Spec
@@ -338,6 +338,10 @@ def platform_life(seed: int) -> list[EventRecord]:
         world.send(f"node/{name}", join)
     world.send(f"node/{NODES[1]}", node.ReportNodeLost(reason="no heartbeat for 15 s"))
     world.send(f"node/{NODES[2]}", node.LeaveNode(reason="drained"))
+    world.send(
+        "parked/node/node-a", parked.Park(stream="node/node-a", handler="progress", version=1, tries=3, error="x")
+    )
+    world.send("parked/node/node-a", parked.RetryParked())
     world.send("pool/builder", pool.ScalePool(name="builder", size=2))
     world.send("pool/builder", pool.AutoscalePool(name="builder", least=1, most=4))
     world.send(stream, app.CreateApp(team="default", name="shop"))

