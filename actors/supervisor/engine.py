@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from actors.supervisor.entity import Entity
+from actors.supervisor.parking import FOLD, Hand, Parking, parked_refusal
 from actors.supervisor.slices import in_slices
 from actors.supervisor.snapshots import Cut, SnapshotPolicy, SnapshotTaker
 from events.clock import now_micros
@@ -21,6 +22,8 @@ from events.log.port import Committed, EventLog, PartitionWriter
 from events.log.records import EventRecord
 from events.model.base import Decision, Envelope, Event, Meta, Refusal, Reply
 from events.model.component_progress import Effect
+from events.model.folding import Poisoned
+from events.model.parked import KIND
 from events.model.registry import apply_record, decode_command
 from events.replay.current import fold_partition
 
@@ -35,7 +38,7 @@ _DEAD = (Fenced, WriterClosed, LogBroken)
 
 
 class NeverAtRest(AssertionError):
-    """A stream's progress goes round in circles; going on would only fill the log."""
+    """A stream's progress goes round in circles; going on would only fill the log. It is parked for it."""
 
 
 class EffectRunner(Protocol):
@@ -58,8 +61,10 @@ class PartitionEngine:
         told: Callable[[Sequence[EventRecord]], None] = lambda records: None,
         snapshots: SnapshotPolicy | None = None,
         snapshot_turn: asyncio.Semaphore | None = None,
+        hand: Hand | None = None,
     ) -> None:
-        """`snapshot_turn`: shared by a process's engines, so that they encode one at a time."""
+        """`snapshot_turn` and `hand` are shared by a process's engines: they encode one at a time, and have one stream
+        in hand."""
         self.partition = writer.partition
         self.entities: dict[str, Entity] = {}
         self._log = event_log
@@ -74,6 +79,7 @@ class PartitionEngine:
         self._sound = True  # memory is what the log holds or will hold: what a snapshot may be taken of
         self._upkeep: list[asyncio.Task[None]] = []
         self._next_offset = 0  # of the next event to be decided; everything before it was submitted
+        self.parking = Parking(hand=hand or Hand(), decide=self.handle, settle=self._settle)
         self.snapshots: SnapshotTaker | None = None
         if writer.snapshots is not None:
             self.snapshots = SnapshotTaker(
@@ -106,12 +112,35 @@ class PartitionEngine:
         self._upkeep.append(loop.create_task(self._watch_ownership()))
         async for stream in in_slices(list(fold.states)):
             self.entities[stream] = Entity(stream, fold.states.pop(stream))
+            if stream.startswith(f"{KIND}/"):
+                self.parking.learn(self.entities[stream])
+        for stream, poisoned in fold.poisoned.items():
+            fault = await self._fold_without(stream, poisoned)
+            if fault is not None:
+                # Its state is not what the log says: nothing may be decided upon it, and no snapshot be made of it.
+                self.parking.poisoned(stream, fault)
+                self._sound = False
         async for entity in in_slices(list(self.entities.values())):
             self._settle(entity)
         if self.snapshots is not None:
             self.snapshots.grew(fold.folded)
             self._upkeep.append(loop.create_task(self.snapshots.run()))
         return fold.folded
+
+    async def _fold_without(self, stream: str, poisoned: Poisoned) -> Poisoned | None:
+        """Fold a stream that could not be folded whole without what is to be skipped of it; what is wrong with it then."""
+        skipped, entity = self.parking.skipped(stream), self.entities[stream]
+        if poisoned.version not in skipped:
+            return poisoned
+        entity.state, fault = entity.aggregate.state(), None
+        async for page in self._log.read(self.partition, 0, stream=stream):
+            for record in (stored.record for stored in page if stored.record.version not in skipped):
+                try:
+                    if fault is None:
+                        entity.state = apply_record(entity.state, record)
+                except Exception as error:
+                    fault = Poisoned(record.version, f"{type(error).__name__}: {error}")
+        return fault
 
     def _cut(self) -> Cut | None:
         if not self._sound:
@@ -137,7 +166,7 @@ class PartitionEngine:
         serving, self._closed = not self._closed, True
         for task in self._upkeep:
             task.cancel()
-        tasks = [task for entity in self.entities.values() for task in entity.tasks.values()]
+        tasks = [task for entity in self.entities.values() for task in entity.tasks.values()] + self.parking.close()
         for task in tasks:
             task.cancel()
         for entity in self.entities.values():
@@ -171,14 +200,25 @@ class PartitionEngine:
             return _refused(envelope, Refusal(code="invalid", message=str(error.args[0])))
         except msgspec.DecodeError as error:
             return _refused(envelope, Refusal(code="invalid", message=f"not a command of this stream: {error}"))
+        if (parked := self.parking.parked(envelope.stream)) is not None:
+            return _refused(envelope, parked_refusal(parked), entity.version)
         expected = envelope.expected_version
         if expected is not None and expected != entity.version:
             message = f"expected version {expected}, found {entity.version}: it changed in between"
             return _refused(envelope, Refusal(code="version_mismatch", message=message))
         at = self._clock()
         meta = Meta(command_id=envelope.command_id, at=at, actor=envelope.actor, reason=envelope.reason)
-        decision: Decision = entity.aggregate.decide(entity.state, command, meta)
+        try:
+            with self.parking.hand.holding(envelope.stream):
+                decision: Decision = entity.aggregate.decide(entity.state, command, meta)
+        except Exception as error:
+            # The command's fault, or the code's: nothing has changed, and the others of its call must not suffer.
+            log.error("a command could not be decided", stream=envelope.stream, exc_info=error)
+            message = f"deciding it failed with {type(error).__name__}; the platform's log has the cause"
+            return Reply(command_id=envelope.command_id, error="failed", error_message=message)
         if isinstance(decision, Refusal):
+            if not entity.version and not entity.pending:
+                del self.entities[envelope.stream]  # there is no such thing, and asking for it must not fill memory
             return _refused(envelope, decision, entity.version)
         if not decision:
             nothing = self._reply(envelope, entity.version, entity.last_offset)
@@ -274,6 +314,8 @@ class PartitionEngine:
             self._told(records)
             entity.notify()
             self._reconcile(entity)
+            if entity.aggregate.kind == KIND:
+                self._on_parked(entity)
         future = self._inflight.pop(envelope.command_id, None)
         if future is not None and not future.done():
             future.set_result(reply)
@@ -304,17 +346,30 @@ class PartitionEngine:
     def _settle(self, entity: Entity) -> None:
         """Append what follows from the state until nothing does; then see to timers and effects.
 
-        One stream's fault is its own: it is tried again, while the partition's others go on.
+        One stream's fault is its own: it is tried again, then parked, while the partition's others go on.
         """
-        if self._closed:
+        if self._closed or not self.parking.may_go_on(entity):
             return
         try:
-            self._progress(entity)
-        except NeverAtRest:
-            raise
+            with self.parking.hand.holding(entity.stream):
+                self._progress(entity)
         except Exception as error:
-            log.error("a stream could not go on, will be tried again", stream=entity.stream, exc_info=error)
-            asyncio.get_running_loop().call_later(RETRY_MAX_SECONDS, self._settle, entity)
+            self.parking.failed(entity, "progress", error)
+        else:
+            self.parking.succeeded(entity)
+
+    def _on_parked(self, about: Entity) -> None:
+        """What is known about a stream that cannot be handled is another."""
+        before = self.parking.parked(about.stream.removeprefix(f"{KIND}/"))
+        entity = self.entities.get(self.parking.learn(about))
+        if entity is None:
+            return
+        if self.parking.parked(entity.stream) is not None:
+            entity.rest()
+        elif before is not None and before.handler == FOLD:
+            self._closed = True  # whoever claims next, most likely this process, folds it anew
+        else:
+            self._settle(entity)
 
     def _progress(self, entity: Entity) -> None:
         for _ in range(PROGRESS_ROUNDS):
@@ -361,7 +416,7 @@ class PartitionEngine:
     # --- effects ------------------------------------------------------------------------------------------------------
 
     def _reconcile(self, entity: Entity) -> None:
-        if self._closed or entity.pending:
+        if self._closed or entity.pending or self.parking.parked(entity.stream) is not None:
             return
         owed = set(entity.effects())
         for effect in [e for e in entity.tasks if e not in owed]:

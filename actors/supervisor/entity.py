@@ -40,6 +40,15 @@ class Entity:
         """What the world owes this stream, as far as it is durable; empty while an append is in flight."""
         return [] if self.pending else self.aggregate.effects(self.state)
 
+    def rest(self) -> None:
+        """Have nothing more follow from it: no deadline, no effect."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        for task in self.tasks.values():
+            task.cancel()
+        self.tasks.clear()
+
     def notify(self) -> None:
         """Wake whoever waits for this stream to change."""
         self.changed.set()

@@ -70,7 +70,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a command came to: where its events stand, or why there are none.
 
     `operation` is the id to follow, when the command started one. `error` is set when nothing was decided at all
-    (`not_owner`, `unavailable`, `overloaded`, `full`): the same command may be sent again.
+    (`not_owner`, `unavailable`, `overloaded`, `full`): the same command may be sent again; or `failed`: deciding it
+    went wrong here, and would again.
     """
 
     command_id: str
@@ -95,6 +96,8 @@ def service_id_of(team: str, app: str, component: str) -> ServiceId:
 def partition_key(stream: str) -> str:
     """The key that places a stream: `service_id` for what belongs to a component, else the stream's own name."""
     kind, _, ident = stream.partition("/")
+    if kind == "parked":
+        return partition_key(ident)  # beside what it is about
     if kind == "component":
         return ident
     if kind == "build":

@@ -3,6 +3,7 @@
 The result is by definition that of `registry.fold`; must not know where batches come from nor who owns a partition.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -20,13 +21,27 @@ _encoder = msgspec.msgpack.Encoder()
 _state_decoders = {kind: msgspec.msgpack.Decoder(aggregate.state).decode for kind, aggregate in AGGREGATES.items()}
 
 
+class Poisoned:
+    """A stream whose event of `version` could not be folded: its state is worth nothing, `behind` counts what came
+    since."""
+
+    def __init__(self, version: int, error: str) -> None:
+        self.version = version
+        self.error = error
+        self.behind = 0
+        self.steps: dict[type[Event], Step] = defaultdict(lambda: self._hold)
+
+    def _hold(self, draft: Any, event: Event, at: int) -> None:
+        self.behind += 1
+
+
 class Folded:
     """One stream so far: its state after `version` events, the last of them at `last_offset` (-1: none).
 
     Folding goes on in a draft, and what is read of it is a state, which no later event changes.
     """
 
-    __slots__ = ("_draft", "_drafting", "_state", "_version", "last_offset")
+    __slots__ = ("_draft", "_drafting", "_state", "_version", "last_offset", "poisoned")
 
     def __init__(
         self, stream: str, state: msgspec.Struct | None = None, version: int = 0, last_offset: int = -1
@@ -37,6 +52,7 @@ class Folded:
         self._draft: Any = None  # while there is one, it has the state and the version
         self._version = version
         self.last_offset = last_offset
+        self.poisoned: Poisoned | None = None
 
     @property
     def state(self) -> msgspec.Struct:
@@ -54,7 +70,7 @@ class Folded:
         if self._draft is None:
             self._draft = self._drafting.thaw(self._state)
             self._draft.version = self._version
-        return self._draft, self._drafting.steps
+        return self._draft, self._drafting.steps if self.poisoned is None else self.poisoned.steps
 
     def _end_draft(self) -> None:
         if self._draft is not None:
@@ -65,12 +81,15 @@ class Folded:
 class PartitionFold:
     """Every stream of one partition up to `next_offset`, the offset of the event it wants next.
 
-    `states` may be handed over from a snapshot. Not for two threads at once.
+    `states` may be handed over from a snapshot. Not for two threads at once. Where it is `tolerant`, a stream whose
+    event cannot be folded is set aside in `poisoned` and the others go on, else that ends it.
     """
 
     def __init__(self, *, next_offset: int = 0, states: dict[str, Folded] | None = None) -> None:
         self.next_offset = self._first = next_offset
         self.states: dict[str, Folded] = {} if states is None else states
+        self.poisoned: dict[str, Poisoned] = {}
+        self.tolerant = False
 
     @property
     def folded(self) -> int:
@@ -104,7 +123,14 @@ class PartitionFold:
                 raise _gap(facts.stream_names[stream], draft.version, version, offset)
             draft.version = version
             event = readers[reader](body)
-            steps[type(event)](draft, event, t_min + after)
+            try:
+                steps[type(event)](draft, event, t_min + after)
+            except Exception as error:
+                if not self.tolerant:
+                    raise
+                poisoned = Poisoned(version, f"{type(error).__name__}: {error}")
+                self.poisoned[facts.stream_names[stream]] = streams[stream].poisoned = poisoned
+                drafts[stream] = (draft, poisoned.steps)
         for stream, last in dict(zip(facts.stream_of, offsets, strict=True)).items():
             streams[stream].last_offset = last
         self.next_offset = offsets.stop

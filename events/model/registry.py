@@ -19,6 +19,7 @@ from events.model import (
     component_parts,
     component_progress,
     node,
+    parked,
     pool,
     route,
     team,
@@ -125,6 +126,14 @@ AGGREGATES: dict[str, Aggregate] = {
             command=node.NodeCommand,
             apply=node.apply,
             decide=node.decide,
+        ),
+        Aggregate(
+            kind=parked.KIND,
+            state=parked.ParkedState,
+            events=get_args(parked.ParkedEvent),
+            command=parked.ParkedCommand,
+            apply=parked.apply,
+            decide=parked.decide,
         ),
         Aggregate(
             kind="pool",

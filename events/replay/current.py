@@ -23,10 +23,13 @@ log = structlog.get_logger("snapshots")
 async def fold_partition(event_log: EventLog, partition: int, snapshot: Snapshot | None = None) -> PartitionFold:
     """Fold `partition` up to its tail; from `snapshot` on if its states are of this very fold, else from zero.
 
-    Raises what reading raises, LogBroken for a gap, UnknownEventError for an event of a newer version.
+    One stream's fault is set aside: see `PartitionFold.poisoned`. Raises what reading raises, LogBroken for a gap,
+    UnknownEventError for an event of a newer version.
     """
     fold = None if snapshot is None else await asyncio.to_thread(_restore, snapshot)
-    return await fold_tail(event_log, partition, fold or PartitionFold())
+    fold = fold or PartitionFold()
+    fold.tolerant = True
+    return await fold_tail(event_log, partition, fold)
 
 
 async def fold_tail(event_log: EventLog, partition: int, fold: PartitionFold) -> PartitionFold:

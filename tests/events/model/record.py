@@ -8,7 +8,7 @@ import sys
 
 from benchmarks.histories import NODES, ComponentLife, World
 from events.log.records import EventRecord
-from events.model import app, build, component_commands, node, pool, team
+from events.model import app, build, component_commands, node, parked, pool, team
 from events.model.base import Command, Event, service_id_of
 from events.model.build import Artifact, BuildStatus, Source
 from events.model.component_parts import ComponentState, Spec
@@ -105,6 +105,14 @@ def _pools(world: Scribe) -> None:
     world.send(stream, pool.ScalePool(name="builder", size=2), reason="many builds tonight")
     world.send(stream, pool.AutoscalePool(name="builder", least=1, most=4), reason="let it follow the queue")
     world.send(stream, pool.FollowWork(size=3, before=2))
+    about = "node/node-a"
+    stream = parked.parked_stream(about)
+    fault = {"stream": about, "handler": "progress", "version": 1, "error": "KeyError: 'x'"}
+    world.send(stream, parked.NoteTry(number=2, **fault))
+    world.send(stream, parked.NoteSuccess())
+    for end in (parked.RetryParked(), parked.SkipParked()):
+        world.send(stream, parked.Park(tries=3, **fault))
+        world.send(stream, end, reason="looked at it")
 
 
 def _before_the_first_deploy(world: Scribe) -> None:
