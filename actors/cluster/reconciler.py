@@ -103,7 +103,7 @@ class Reconciler(ActorShell):
             actors=actors,
             draining=draining,
             partitions={} if shares is None else shares.owned(),
-            moving=0 if shares is None else shares.moving,
+            moving=0 if shares is None else shares.yet_to_move(self._names(pool)),
         )
 
     @property
@@ -136,7 +136,12 @@ class Reconciler(ActorShell):
             await self._let_go()
             if self._settled and not self._has_team:
                 self._has_team = await self._ensure_default_team()
-            busy = not self._settled or self._draining or any(shares.moving for shares in self._shares.values())
+            moving = any(
+                shares.yet_to_move(self._names(pool))
+                for pool in self._pools
+                if (shares := self._shares.get(pool.name)) is not None
+            )
+            busy = not self._settled or self._draining or moving
             await asyncio.sleep(ROUND_SECONDS / 10 if busy else ROUND_SECONDS)
 
     async def _see_to(self, pool: Pool, name: str) -> None:

@@ -30,7 +30,6 @@ class Shares:
         self._streams = list(streams)
         self._given: dict[int, str] = {}
         self._serving: dict[int, str] = {}
-        self.moving = 0
 
     @property
     def complete(self) -> bool:
@@ -43,6 +42,11 @@ class Shares:
         for partition, owner in sorted(self._serving.items()):
             found.setdefault(owner, []).append(partition)
         return found
+
+    def yet_to_move(self, staying: Sequence[str]) -> int:
+        """How many partitions are not yet with the one of `staying` to whom they belong."""
+        target = assign(self._partitions, list(staying))
+        return sum(self._serving.get(p) != owner for owner, share in target.items() for p in share)
 
     def holds(self, name: str) -> bool:
         """Whether an actor serves something, or has been told to."""
@@ -60,8 +64,6 @@ class Shares:
         before, self._given = self._given, next_step(
             target=target, given=self._given, serving=self._serving, live=live
         )  # fmt: skip
-        wanted = {p: owner for owner, share in target.items() for p in share}
-        self.moving = sum(self._given[p] != owner or self._serving.get(p) != owner for p, owner in wanted.items())
         failpoint("reconciler.before-assign")
         # Who loses a partition lets go of it first: then whoever gains it finds it free.
         losing = [name for name in live if any(before.get(p, name) == name != o for p, o in self._given.items())]

@@ -18,6 +18,7 @@ class EventlogPartition(ActorShell):
 
     _server: EventlogServer
     _keeper: Keeper
+    _store: LogStore
 
     async def open(self) -> None:
         """Open the store and listen; the address goes to a file that clients read at each connect."""
@@ -25,7 +26,7 @@ class EventlogPartition(ActorShell):
         root = settings.data_dir / "logs"
         archive = SegmentArchive(open_blobs(settings.log_settings.archive), root)
         policies = FixedPolicies()
-        store = LogStore(root, policies=policies, archive=archive, member=self.name)
+        store = self._store = LogStore(root, policies=policies, archive=archive, member=self.name)
         await store.start()
         self._keeper = Keeper(store, policies, archive)
         self._keeper.start()
@@ -45,6 +46,13 @@ class EventlogPartition(ActorShell):
             store.check()
             self._server.check()
             await asyncio.sleep(CHECK_SECONDS)
+
+    async def drained(self) -> bool:
+        """Store what is in hand, and answer nobody any more: its streams are found with the members that stay."""
+        await self._keeper.aclose()
+        await self._server.aclose()
+        await self._store.aclose()
+        return True
 
     async def detail(self) -> str:
         stats = self._server.stats

@@ -13,8 +13,10 @@ from actors.logs.appender import LogAppender
 from actors.logs.client import LogClient
 from actors.supervisor.effects import Effects
 from actors.supervisor.narrate import narrate
+from actors.supervisor.parking import Hand
 from actors.supervisor.supervisor import Supervisor
 from events.model.base import Envelope
+from events.model.parked import ParkedState
 from events.model.pool import PoolState
 from events.secrets.keyring import Keyring
 from events.secrets.table import EtcdKeyTable
@@ -44,6 +46,7 @@ class LifecycleSupervisor(ActorShell):
             name=self.name,
             event_log=event_log,
             nodes=node_links,
+            hand=Hand(settings.platform_logs / f"{self.name}.hand"),
             told=lambda records: narrate(records, lambda stream, text: _emit(lines, stream, text)),
         )
         effects = Effects(
@@ -82,6 +85,11 @@ class LifecycleSupervisor(ActorShell):
         await self.opened()
         await self._supervisor.assign(partitions)
         return await self.serving(streams)
+
+    async def parked(self) -> list[ParkedState]:
+        """What is set aside in the partitions served here."""
+        await self.opened()
+        return self._supervisor.parked()
 
     async def serves(self, partition: int) -> bool:
         """Whether commands for the partition are decided here now."""

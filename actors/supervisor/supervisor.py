@@ -15,6 +15,7 @@ from actors.cluster.rates import Rate
 from actors.supervisor.effects import running_on
 from actors.supervisor.engine import EffectRunner, PartitionEngine
 from actors.supervisor.orders import NodePort
+from actors.supervisor.parking import Hand
 from events.failpoints import failpoint
 from events.log.errors import LogError, PartitionOwned
 from events.log.port import EventLog
@@ -23,6 +24,7 @@ from events.model.base import Envelope, Reply, partition_key
 from events.model.component_commands import ReportExited
 from events.model.component_parts import ComponentState
 from events.model.evolution import UnknownEventError
+from events.model.parked import ParkedState
 from events.model.registry import encode_command
 
 log = structlog.get_logger("supervisor")
@@ -43,7 +45,9 @@ class Supervisor:
         event_log: EventLog,
         nodes: NodePort,
         told: Callable[[Sequence[EventRecord]], None] = lambda records: None,
+        hand: Hand | None = None,
     ) -> None:
+        """`hand`: the stream that this process had in hand when it last died, and has now."""
         self.name = name
         self.engines: dict[int, PartitionEngine] = {}
         self.unreadable: dict[int, str] = {}
@@ -55,6 +59,7 @@ class Supervisor:
         self._assigned: frozenset[int] = frozenset()
         self._claiming = asyncio.Lock()
         self._snapshot_turn = asyncio.Semaphore(1)
+        self._hand = hand or Hand()
         self._commands = 0
         self._gate = FairGate(things=IN_HAND_COMMANDS, size=IN_HAND_BYTES)
         self._rate = Rate()
@@ -84,6 +89,10 @@ class Supervisor:
                 found.append(entity.state)
         return found
 
+    def parked(self) -> list[ParkedState]:
+        """What is set aside in the partitions served here."""
+        return [state for engine in self.engines.values() for state in engine.parking.states]
+
     def rate(self) -> float:
         """Commands per second, lately."""
         return self._rate.of(float(self._commands))
@@ -95,6 +104,7 @@ class Supervisor:
             "commands_in_hand": float(self._gate.things),
             "commands_refused": float(self._gate.refused),
             "partitions": float(len(self.engines)),
+            "parked": float(len(self.parked())),
             "entities": float(sum(len(engine.entities) for engine in self.engines.values())),
         }
 
@@ -170,6 +180,7 @@ class Supervisor:
                 nodes=self._nodes.nodes,
                 told=self._told,
                 snapshot_turn=self._snapshot_turn,
+                hand=self._hand,
             )
             try:
                 count = await engine.recover()
