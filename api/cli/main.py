@@ -25,12 +25,14 @@ from api.cli import (
     log_commands,
     logs,
     operations,
+    parked,
     platform,
     pools,
     releases,
     replaying,
     secrets,
     tasks,
+    top,
     trying,
 )
 from api.cli.errors import CliError, ExitCode
@@ -67,7 +69,7 @@ _COMMANDS = (
         ("diff", comparing.diff), ("why", comparing.why), ("whatif", trying.whatif), ("check", trying.check),
         ("export", exporting.export), ("import", exporting.import_file),
     )),
-    ("The platform", (("nodes", cluster.nodes),)),
+    ("The platform", (("nodes", cluster.nodes), ("top", top.top))),
 )  # fmt: skip
 _GROUPS = (
     ("Apps", (
@@ -76,7 +78,7 @@ _GROUPS = (
     )),
     ("The platform", (
         ("teams", apps.teams), ("secrets", secrets.secrets), ("projections", cluster.projections),
-        ("pool", pools.pool), ("log", log_commands.log), ("backup", backup.backup),
+        ("pool", pools.pool), ("parked", parked.parked), ("log", log_commands.log), ("backup", backup.backup),
     )),
 )  # fmt: skip
 

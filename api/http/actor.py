@@ -20,6 +20,7 @@ from events.log.archive.manifest import SegmentManifest
 from events.log.backup.source import EtcdLogSource
 from events.log.blobs import open_blobs
 from events.log.etcd_log import LogLayout
+from events.model.parked import ParkedState
 from events.secrets.keyring import Keyring
 from events.secrets.table import EtcdKeyTable
 from projections.database import Database
@@ -52,6 +53,15 @@ class ClusterPlatform:
         except ActorUnreachable as error:
             raise PlatformAway(str(error)) from error
         return report
+
+    async def parked(self) -> Sequence[ParkedState]:
+        """What each supervisor has set aside."""
+        try:
+            names = await self._directory.names("supervisor")
+            told = await asyncio.gather(*(self._directory.call(name, "parked") for name in names))
+        except ActorUnreachable as error:
+            raise PlatformAway(str(error)) from error
+        return [state for found in told for state in found]
 
     async def log_report(self) -> LogReport:
         """From the archiver, which measures it."""

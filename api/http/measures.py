@@ -1,10 +1,11 @@
 """What the HTTP interface measures of itself, for Prometheus. Knows no team: no label carries a user's name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from actors.archiver import LogReport
+from actors.cluster.sizes import PoolReport
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)  # seconds
 
@@ -18,6 +19,14 @@ _LOG_GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "archived_through": ("The last offset that is in the archive; -1 for none.", ("partition",)),
     "segments": ("Segments in the archive.", ("partition",)),
     "tail": ("The offset of the next event.", ("partition",)),
+}
+
+
+_POOL_GAUGES = {
+    "size": "Actors that are wanted.",
+    "running": "Actors that are ready.",
+    "work": "What there is to do, in actors.",
+    "moving": "Partitions on their way between actors.",
 }
 
 
@@ -44,6 +53,12 @@ class Metrics:
         followers = Gauge("rayfold_api_log_followers", "Streams that follow the event log.", registry=self.registry)
         followers.set_function(lambda: float(clients()))
 
+        pool = ("pool",)
+        self._pools = {
+            name: Gauge(f"rayfold_pool_{name}", words, pool, registry=self.registry)
+            for name, words in _POOL_GAUGES.items()
+        }
+        self._actors: dict[str, Gauge] = {}
         self._log = {
             name: Gauge(f"rayfold_log_{name}", words, labels, registry=self.registry)
             for name, (words, labels) in _LOG_GAUGES.items()
@@ -63,6 +78,27 @@ class Metrics:
             gauges["archived_through"].labels(partition).set(use.first_hot - 1)
             gauges["segments"].labels(partition).set(use.segments)
             gauges["tail"].labels(partition).set(use.tail)
+
+    def show_pools(self, reports: Sequence[PoolReport]) -> None:
+        """How large the pools are, and what each actor measures of itself, as the reconciler last heard it."""
+        for gauge in self._actors.values():
+            gauge.clear()  # an actor that is gone must not be told of for ever
+        for report in reports:
+            self._pools["size"].labels(report.name).set(report.size)
+            self._pools["running"].labels(report.name).set(sum(actor.ready for actor in report.actors))
+            self._pools["work"].labels(report.name).set(report.work)
+            self._pools["moving"].labels(report.name).set(report.moving)
+            for actor in report.actors:
+                for name, value in {**actor.gauges, "ready": float(actor.ready)}.items():
+                    self._actor(name).labels(report.name, actor.name).set(value)
+
+    def _actor(self, name: str) -> Gauge:
+        gauge = self._actors.get(name)
+        if gauge is None:
+            words = f"What actors measure of themselves: {name.replace('_', ' ')}."
+            gauge = Gauge(f"rayfold_actor_{name}", words, ("pool", "actor"), registry=self.registry)
+            self._actors[name] = gauge
+        return gauge
 
     def text(self) -> bytes:
         """The exposition format."""

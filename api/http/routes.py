@@ -121,6 +121,22 @@ def _page(
     return _get(id, path, summary, s.Page[of], query, reach or default)  # type: ignore[valid-type]
 
 
+def _parked() -> tuple[Route, ...]:
+    """What is set aside, and what a person decides about it."""
+    page = s.Page[p.ParkedView]
+    return (
+        _get("listParked", "/v1/parked", "Streams set aside.", page, q.Nothing, "admin"),
+        _get("getParked", "/v1/parked/{stream}", "Who set a stream aside, and why.", page, q.Nothing, "admin"),
+        *(
+            _command(ident, "POST", f"/v1/parked/{what}", summary, p.AboutParked, answer=p.Decided, reach="admin")
+            for ident, what, summary in (
+                ("retryParked", "retry", "Try a parked stream again."),
+                ("skipParked", "skip", "Leave undone what failed of a parked stream."),
+            )
+        ),
+    )
+
+
 # More than one of these could match a path: the more particular ones come first.
 DEBUGGER: tuple[Route, ...] = (
     Route(
@@ -196,6 +212,7 @@ ROUTES: tuple[Route, ...] = (
     _get("listPools", "/v1/pools", "Pools of actors.", s.Page[p.PoolView], q.Nothing, "admin"),
     _get("getPool", "/v1/pools/{pool}", "A pool with its actors.", p.PoolView, q.Nothing, "admin"),
     _command("scalePool", "PATCH", "/v1/pools/{pool}", "Resize a pool.", s.ScalePool, answer=p.PoolView, reach="admin"),
+    *_parked(),
     _get("listProjections", "/v1/projections", "Read models.", s.Page[p.ProjectionView], q.Nothing, "admin"),
     _command(
         "rebuildProjection",

@@ -5,9 +5,9 @@ Shapes only, as in `schema`; it knows nothing of how a request is served.
 
 from datetime import datetime
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
-from api.http.schema import View
+from api.http.schema import Body, Reason, View
 
 
 class StateView(View):
@@ -70,6 +70,34 @@ class PoolView(View):
     scaled_by: str = ""
     reason: str = ""
     actors: list[PoolActorView] = []
+
+
+class ParkedView(View):
+    """A stream that is set aside, `by` its supervisor or a read model, because `handler` failed at `version`, which is
+    null for a read model. `behind`: later events of it that wait there."""
+
+    by: str
+    stream: str
+    handler: str
+    version: int | None
+    tries: int
+    error: str
+    behind: int | None
+    parked_at: datetime | None
+
+
+class AboutParked(Body):
+    """What is to be done about a parked stream, by its name."""
+
+    stream: str = Field(min_length=3, max_length=1024)
+    reason: Reason = ""
+
+
+class Decided(View):
+    """A decision that is durable, at `position`."""
+
+    stream: str
+    position: str | None
 
 
 class ProjectionView(View):

@@ -17,6 +17,7 @@ from api.http.schema_platform import CheckView
 from events.log.archive.manifest import SegmentManifest
 from events.log.port import EventLog
 from events.log.verify import VerifiableLog
+from events.model.parked import ParkedState
 from events.secrets.keyring import Keyring
 from projections.database import Database
 
@@ -51,6 +52,10 @@ class Platform(Protocol):
 
     async def pools(self) -> Sequence[PoolReport]:
         """Every pool of actors."""
+        ...
+
+    async def parked(self) -> Sequence[ParkedState]:
+        """What supervisors have set aside."""
         ...
 
     async def log_report(self) -> LogReport:

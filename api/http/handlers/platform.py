@@ -61,11 +61,16 @@ async def _check_database(call: Call) -> p.CheckView:
 
 
 async def metrics(call: Call) -> web.Response:
-    """While the archiver does not answer in time, what it last said stands."""
+    """While the archiver or the reconciler does not answer in time, what it last said stands."""
     try:
         async with asyncio.timeout(CHECK_SECONDS):
             call.context.metrics.show_log(await call.context.services.platform.log_report())
     except (TimeoutError, PlatformAway, LogError):
+        pass
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            call.context.metrics.show_pools(await call.context.services.platform.pools())
+    except (TimeoutError, PlatformAway):
         pass
     text = await asyncio.to_thread(call.context.metrics.text)
     return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})

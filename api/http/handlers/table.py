@@ -15,6 +15,7 @@ from api.http.handlers import (
     log,
     logs,
     operations,
+    parked,
     past,
     platform,
     pools,
@@ -29,6 +30,7 @@ Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 HANDLERS: dict[str, Handler] = {
     **platform.HANDLERS,
     **pools.HANDLERS,
+    **parked.HANDLERS,
     **teams.HANDLERS,
     **secrets.HANDLERS,
     **uploads.HANDLERS,

@@ -36,6 +36,7 @@ from events.model.base import Envelope, partition_key
 from events.model.build import Artifact, BuildStatus, FinishBuild
 from events.model.component_commands import ReportExited, ReportReady
 from events.model.component_parts import InstanceStatus
+from events.model.parked import ParkedState
 from events.model.pool import PoolState
 from events.model.registry import encode_command
 from events.secrets.keyring import Keyring
@@ -150,6 +151,7 @@ class Parts:
     def __init__(self) -> None:
         self.ok = True
         self.rebuilt: list[str] = []
+        self.set_aside: list[ParkedState] = []
         self.archived: list[tuple[tuple[int, ...], bool]] = []
 
     async def checks(self) -> Sequence[CheckView]:
@@ -157,6 +159,9 @@ class Parts:
 
     async def pools(self) -> Sequence[PoolReport]:
         return [report_of("builder", most=8, measured=True), report_of("node", per_node=True)]
+
+    async def parked(self) -> Sequence[ParkedState]:
+        return self.set_aside
 
     async def log_report(self) -> LogReport:
         space = Space(quota_bytes=1 << 31, in_use=1 << 30, file=1 << 30, no_space=False)

@@ -4,6 +4,7 @@ import asyncio
 import warnings
 from typing import Any
 
+import msgspec
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
@@ -15,6 +16,9 @@ from schemathesis.specs.openapi.checks import (
 
 from api.http.openapi import document
 from api.http.routes import ROUTES
+from events.model.base import Envelope
+from events.model.parked import Park, ParkedState, ParkedStatus, parked_stream
+from events.model.registry import encode_command
 from tests.api.http.conftest import ADMIN, House
 
 pytestmark = pytest.mark.servers
@@ -152,3 +156,39 @@ async def test_a_size_that_cannot_be_is_refused_with_what_was_expected(
     answer = await house.call("PATCH", f"/v1/pools/{pool}", body)
     assert answer.status == status
     assert words in answer.text
+
+
+async def test_what_is_parked_is_told_and_a_person_decides_with_a_reason(house: House) -> None:
+    node = ParkedState(
+        status=ParkedStatus.PARKED, stream="node/n1", handler="progress", version=3, tries=3, error="KeyError: 'x'",
+        parked_at=1_700_000_000_000_000,
+    )  # fmt: skip
+    park = Park(stream=node.stream, handler="progress", version=3, tries=3, error=node.error)
+    for stream in ("node/n1", "node/n2"):
+        about = msgspec.structs.replace(park, stream=stream)
+        envelope = Envelope(stream=parked_stream(stream), command=encode_command(about), command_id=f"park-{stream}")
+        [reply] = await house.world.supervisor.submit([envelope])
+        assert not reply.error and reply.refusal is None
+    house.parts.set_aside = [node, msgspec.structs.replace(node, stream="node/n2")]
+
+    [one, _] = (await house.get("/v1/parked")).json["items"]
+    assert (one["by"], one["stream"], one["tries"], one["error"]) == ("supervisor", "node/n1", 3, "KeyError: 'x'")
+    assert len((await house.get("/v1/parked/node/n2")).json["items"]) == 1
+    assert (await house.get("/v1/parked/node/n3")).status == 404
+
+    for what, stream in (("retry", "node/n1"), ("skip", "node/n2")):
+        answer = await house.post(f"/v1/parked/{what}", {"stream": stream, "reason": "mended"})
+        assert answer.status == 202, answer
+        events = (await house.get(f"/v1/events?stream=parked/{stream}")).json["items"]
+        assert (events[-1]["type"], events[-1]["reason"]) == (
+            {"retry": "ParkedRetried", "skip": "ParkedSkipped"}[what],
+            "mended",
+        )
+    assert (await house.post("/v1/parked/retry", {"stream": "node/n3"})).status == 404
+    assert (await house.post("/v1/parked/retry", {"stream": "x"})).status == 422
+
+
+async def test_metrics_tell_of_pools_and_their_actors(house: House) -> None:
+    text = (await house.get("/metrics")).text
+    assert 'rayfold_pool_size{pool="builder"} 1.0' in text
+    assert 'rayfold_actor_ready{actor="builder-0",pool="builder"} 1.0' in text
