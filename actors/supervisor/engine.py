@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from actors.supervisor.entity import Entity
-from actors.supervisor.parking import FOLD, Hand, Parking, parked_refusal
+from actors.supervisor.parking import Hand, Parking, parked_refusal
 from actors.supervisor.slices import in_slices
 from actors.supervisor.snapshots import Cut, SnapshotPolicy, SnapshotTaker
 from events.clock import now_micros
@@ -23,7 +23,7 @@ from events.log.records import EventRecord
 from events.model.base import Decision, Envelope, Event, Meta, Refusal, Reply
 from events.model.component_progress import Effect
 from events.model.folding import Poisoned
-from events.model.parked import KIND
+from events.model.parked import FOLD, KIND
 from events.model.registry import apply_record, decode_command
 from events.replay.current import fold_partition
 
@@ -128,13 +128,13 @@ class PartitionEngine:
         return fold.folded
 
     async def _fold_without(self, stream: str, poisoned: Poisoned) -> Poisoned | None:
-        """Fold a stream that could not be folded whole without what is to be skipped of it; what is wrong with it then."""
-        skipped, entity = self.parking.skipped(stream), self.entities[stream]
-        if poisoned.version not in skipped:
+        """Fold a stream that could not be folded whole without what is to be left out; what is wrong with it then."""
+        left_out, entity = self.parking.left_out(stream), self.entities[stream]
+        if poisoned.version not in left_out:
             return poisoned
         entity.state, fault = entity.aggregate.state(), None
         async for page in self._log.read(self.partition, 0, stream=stream):
-            for record in (stored.record for stored in page if stored.record.version not in skipped):
+            for record in (stored.record for stored in page if stored.record.version not in left_out):
                 try:
                     if fault is None:
                         entity.state = apply_record(entity.state, record)

@@ -17,6 +17,7 @@ from actors.supervisor.entity import Entity
 from events.model.base import Command, Envelope, Refusal, Reply
 from events.model.folding import Poisoned
 from events.model.parked import (
+    FOLD,
     KIND,
     MAX_TRIES,
     NoteSuccess,
@@ -34,7 +35,6 @@ AGAIN_SECONDS = 5.0  # before a stream that failed is tried again
 HAND_BYTES = 4096
 ERROR_CHARACTERS = 500
 DIED = "the process died in it"
-FOLD = "fold"
 
 
 def parked_refusal(state: ParkedState) -> Refusal:
@@ -109,7 +109,7 @@ class Parking:
         stream of that kind has changed, and is durable."""
         stream = entity.stream.removeprefix(f"{KIND}/")
         assert isinstance(entity.state, ParkedState)  # noqa: S101 -- its kind says so
-        if entity.state.status is ParkedStatus.CLEAR and not entity.state.skipped:
+        if entity.state.status is ParkedStatus.CLEAR and not (entity.state.skipped or entity.state.left_out):
             self._states.pop(stream, None)
         else:
             self._states[stream] = entity.state
@@ -172,10 +172,10 @@ class Parking:
             park = Park(stream=stream, handler=FOLD, version=fault.version, tries=1, error=error)
             self._keep(stream, self._tell(stream, park))
 
-    def skipped(self, stream: str) -> tuple[int, ...]:
-        """The versions at which a person wants what failed of a stream left undone."""
+    def left_out(self, stream: str) -> tuple[int, ...]:
+        """The versions of a stream's events that a person wants left out."""
         state = self._states.get(stream)
-        return state.skipped if state is not None else ()
+        return state.left_out if state is not None else ()
 
     # --- trying again -------------------------------------------------------------------------------------------------
 

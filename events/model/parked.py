@@ -11,6 +11,7 @@ import msgspec
 from events.model.base import Command, Decision, Event, Meta, Refusal
 
 MAX_TRIES = 3
+FOLD = "fold"  # the handler that takes an event into the state
 
 
 class ParkedStatus(StrEnum):
@@ -22,7 +23,8 @@ class ParkedStatus(StrEnum):
 
 
 class ParkedState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """`tries` of `handler` on the stream at `version`; `skipped`: versions at which it is left undone."""
+    """`tries` of `handler` on the stream at `version`. `skipped`: versions at which it is left undone; `left_out`:
+    versions of events that are not folded."""
 
     status: ParkedStatus = ParkedStatus.CLEAR
     stream: str = ""
@@ -32,6 +34,7 @@ class ParkedState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     error: str = ""
     parked_at: int = 0
     skipped: tuple[int, ...] = ()
+    left_out: tuple[int, ...] = ()
 
 
 class HandlingTried(Event, frozen=True):
@@ -65,6 +68,7 @@ class ParkedRetried(Event, frozen=True):
 class ParkedSkipped(Event, frozen=True):
     """A person wants it left undone: the stream goes on without it."""
 
+    handler: str
     version: int
 
 
@@ -119,9 +123,10 @@ def apply(state: ParkedState, event: ParkedEvent, at: int) -> ParkedState:
                 tries=event.number,
                 error=event.error,
                 skipped=state.skipped,
+                left_out=state.left_out,
             )
-        case HandlingSucceeded():
-            return ParkedState(stream=state.stream, skipped=state.skipped)
+        case HandlingSucceeded() | ParkedRetried():
+            return ParkedState(stream=state.stream, skipped=state.skipped, left_out=state.left_out)
         case StreamParked():
             return ParkedState(
                 status=ParkedStatus.PARKED,
@@ -132,11 +137,15 @@ def apply(state: ParkedState, event: ParkedEvent, at: int) -> ParkedState:
                 error=event.error,
                 parked_at=at,
                 skipped=state.skipped,
+                left_out=state.left_out,
             )
-        case ParkedRetried():
-            return ParkedState(stream=state.stream, skipped=state.skipped)
-        case ParkedSkipped(version=version):
-            return ParkedState(stream=state.stream, skipped=(*state.skipped, version))
+        case ParkedSkipped(handler=handler, version=version):
+            skipped, left_out = state.skipped, state.left_out
+            if handler == FOLD:
+                left_out = (*left_out, version)
+            else:
+                skipped = (*skipped, version)
+            return ParkedState(stream=state.stream, skipped=skipped, left_out=left_out)
 
 
 def decide(state: ParkedState, command: ParkedCommand, meta: Meta) -> Decision:
@@ -172,5 +181,5 @@ def decide(state: ParkedState, command: ParkedCommand, meta: Meta) -> Decision:
         case RetryParked():
             return [ParkedRetried()]
         case SkipParked():
-            return [ParkedSkipped(version=state.version)]
+            return [ParkedSkipped(handler=state.handler, version=state.version)]
     raise TypeError(f"not a command about what is parked: {type(command).__name__}")

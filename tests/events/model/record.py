@@ -107,11 +107,12 @@ def _pools(world: Scribe) -> None:
     world.send(stream, pool.FollowWork(size=3, before=2))
     about = "node/node-a"
     stream = parked.parked_stream(about)
-    fault = {"stream": about, "handler": "progress", "version": 1, "error": "KeyError: 'x'"}
-    world.send(stream, parked.NoteTry(number=2, **fault))
+    world.send(stream, parked.NoteTry(stream=about, handler="progress", version=1, number=2, error="KeyError: 'x'"))
     world.send(stream, parked.NoteSuccess())
-    for end in (parked.RetryParked(), parked.SkipParked()):
-        world.send(stream, parked.Park(tries=3, **fault))
+    retry, skip = parked.RetryParked(), parked.SkipParked()
+    for handler, end in (("progress", retry), ("progress", skip), (parked.FOLD, skip)):
+        park = parked.Park(stream=about, handler=handler, version=1, tries=3, error="KeyError: 'x'")
+        world.send(stream, park)
         world.send(stream, end, reason="looked at it")
 
 

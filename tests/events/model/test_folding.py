@@ -93,7 +93,7 @@ def test_the_histories_hold_every_kind_of_stream_and_most_events() -> None:
     assert missing <= {
         "SiblingsRequested", "SiblingEnded", "ParentTold", "OperationTimedOut", "OperationCancelled", "SpecChanged",
         "BuildTimedOut", "BuildCancelled", "BuildCancelRequested", "CancelRequested", "RolloutFailed", "TeamDeleted",
-        "TeamKeyDestructionRequested", "TeamKeyDestroyed",
+        "TeamKeyDestructionRequested", "TeamKeyDestroyed", "HandlingTried", "HandlingSucceeded", "ParkedSkipped",
     }  # fmt: skip
 
 
