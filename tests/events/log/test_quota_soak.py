@@ -4,8 +4,10 @@ The long one is ten minutes on 64 MiB; the short one is the same within seconds 
 """
 
 import asyncio
+import contextlib
 import json
 import resource
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ import pytest
 from events.log.archive.space import Space
 from events.log.blobs import DirectoryBlobs
 from events.log.embedded import EmbeddedEtcd
-from events.log.errors import LogFull
+from events.log.errors import LogFull, LogUnavailable
 from tests.events.log.contract import offsets, read_all
 from tests.events.log.quota_household import MIB, Household
 
@@ -30,19 +32,35 @@ class Soak:
         self.house = house
         self._pause = EVENT_BYTES / bytes_a_second
         self.refused = 0
+        self.rounds_unanswered = 0
         self.most = Space(quota_bytes=1, in_use=0, file=0, no_space=False)
 
-    async def keep(self) -> None:
-        """The keeper's rounds, until cancelled."""
+    @contextlib.asynccontextmanager
+    async def keeping(self) -> AsyncIterator[None]:
+        """The keeper's rounds beside what is done within. What ends them by itself is raised."""
+        task = asyncio.create_task(self._keep())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait((task,))
+        if not task.cancelled():
+            task.result()
+
+    async def _keep(self) -> None:
+        """As the platform's archiver: where etcd does not answer in time, the next round tries again."""
         while True:
-            self._see(await self.house.keeper.round())
+            try:
+                self._see(await self.house.keeper.round())
+            except LogUnavailable:
+                self.rounds_unanswered += 1
             await asyncio.sleep(ROUND_S)
 
-    async def append(self, seconds: float) -> None:
-        """At the rate, for so long; a refusal is counted, and the next event is tried at its time."""
+    async def append(self, seconds: float, least: int = 0) -> None:
+        """At the rate, for so long and at least so many events; a refusal is counted and the next one tried in time."""
         loop = asyncio.get_running_loop()
         began = due = loop.time()
-        while loop.time() - began < seconds:
+        while loop.time() - began < seconds or len(self.house.acked) < least:
             try:
                 await self.house.append(EVENT_BYTES)
             except LogFull:
@@ -85,21 +103,18 @@ async def soak(tmp_path: Path, *, quota: int, bytes_a_second: int, seconds: floa
         settings = await etcd.ensure()
         async with Household(settings, DirectoryBlobs(tmp_path / "archive"), quota=quota) as house:
             run = Soak(house, bytes_a_second)
-            keeping = asyncio.create_task(run.keep())
             cpu = _cpu_seconds()
-            await run.append(seconds)
+            async with run.keeping():
+                # A busy machine may not keep the rate; the quota is to be passed through more than once all the same.
+                await run.append(seconds, least=int(1.25 * quota / EVENT_BYTES))
             cpu = _cpu_seconds() - cpu
             working, refused_working = run.most, run.refused
             written = len(house.acked)
-            keeping.cancel()
-            await asyncio.wait((keeping,))
             refusal = await run.append_until_refused()
             stopped = max(status.db_in_use for status in await house.members.statuses())
-            keeping = asyncio.create_task(run.keep())
-            recovered_s = await run.append_until_taken()
-            await run.append(min(5.0, seconds / 4))
-            keeping.cancel()
-            await asyncio.wait((keeping,))
+            async with run.keeping():
+                recovered_s = await run.append_until_taken()
+                await run.append(min(5.0, seconds / 4))
             uses = await house.keeper.uses()
             figures = {
                 "quota_mib": quota // MIB,
@@ -110,6 +125,7 @@ async def soak(tmp_path: Path, *, quota: int, bytes_a_second: int, seconds: floa
                 "most_in_use_share": round(working.share, 3),
                 "most_file_share": round(working.file_share, 3),
                 "refused_while_archiving": refused_working,
+                "rounds_unanswered": run.rounds_unanswered,
                 "share_when_refused": round(stopped / quota, 3),
                 "seconds_until_taken_again": round(recovered_s, 2),
                 "segments": uses[0].segments,
@@ -119,7 +135,6 @@ async def soak(tmp_path: Path, *, quota: int, bytes_a_second: int, seconds: floa
             assert refused_working == 0 and not run.most.no_space
             assert working.share < house.budget.refuse
             assert "archive" in str(refusal) and stopped < 0.95 * quota
-            assert written * EVENT_BYTES > 1.2 * quota, "the quota was passed through more than once"
             assert offsets(await read_all(house.log, 0)) == house.acked == list(range(len(house.acked)))
     finally:
         await etcd.stop()
