@@ -6,11 +6,13 @@ Works on the data directory itself, whether the platform runs or not; nothing of
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from api.cli.backup_place import BackupPlace, Credentials, Endpoint, Region, backup_place, taken
 from api.cli.errors import CliError, ExitCode
 from api.cli.output import clock, size
 from api.cli.progress import Progress
@@ -18,6 +20,7 @@ from api.cli.session import Session, takes_session
 from events.clock import now_micros
 
 if TYPE_CHECKING:
+    from events.log.backup.bucket import BucketBackup
     from events.log.backup.container import BackupReader
     from events.log.backup.read import Verified
     from events.log.chain import NotedHead
@@ -30,7 +33,7 @@ NOT_IN_IT = (
     "uploads/"
 )
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="The backup.")]
+File = Annotated[str, typer.Argument(metavar="FILE|URL", help="The backup.")]
 SinceHead = Annotated[
     str,
     typer.Option("--since-head", metavar="FILE|HASH", help="A head noted earlier: was history rewritten since?"),
@@ -43,29 +46,43 @@ backup = typer.Typer(help="The log into one file, and back: create, verify, rest
 @takes_session
 def create(
     session: Session,
-    file: Annotated[Path, typer.Argument(metavar="FILE|DIR", help="A new file, or a directory for one.")],
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE|DIR|URL", help="A new file (a path, or s3://bucket/name.tar), or where to put one."
+        ),
+    ],
     with_artifacts: Annotated[bool, typer.Option("--with-artifacts", help="Take along what builds made.")] = False,
+    endpoint: Endpoint = "",
+    region: Region = "",
+    credentials_file: Credentials = "",
 ) -> None:
     """Write the log, hot and archived, into one new file. The platform may run; applications notice nothing."""
     from api.log_access import open_log
     from events.log.backup.create import Made, create_backup
     from events.log.backup.source import EtcdLogSource
 
-    path = _new_file(file)
     trees = {ARTIFACTS: session.data_dir / ARTIFACTS} if with_artifacts else {}
 
-    async def work(progress: Callable[[int, int], None]) -> Made:
+    async def work(place: BackupPlace, progress: Callable[[int, int], None]) -> Made:
+        if place.bucket is not None and await place.bucket.exists():
+            raise taken(place.shown)
         async with open_log(session.data_dir) as log:
             source = await EtcdLogSource.open(log.client, log.blobs)
             now = now_micros()
-            return await create_backup(source, path, created_at=now, trees=trees, progress=progress)
+            made = await create_backup(source, place.path, created_at=now, trees=trees, progress=progress)
+        if place.bucket is not None:
+            await place.bucket.keep(place.path)
+        return made
 
-    made = run_counting(session, "backing up", work)
+    with log_errors(), backup_place(session, file, endpoint, region, credentials_file, new=True) as place:
+        made = run_counting(session, "backing up", partial(work, place))
+        shown = str(place.path) if place.bucket is None else place.shown
     heads = [str(part.head) for part in made.manifest.partitions if part.head.offset]
     if session.out.as_json:
         session.out.json(
             {
-                "file": str(path),
+                "file": shown,
                 "bytes": made.bytes,
                 "events": made.manifest.events,
                 "sha256": made.seal,
@@ -75,7 +92,7 @@ def create(
     else:
         session.out.facts(
             [
-                ("file", str(path)),
+                ("file", shown),
                 ("size", size(made.bytes)),
                 ("events", str(made.manifest.events)),
                 ("sha256", made.seal),
@@ -86,16 +103,23 @@ def create(
 
 @backup.command("verify")
 @takes_session
-def verify(session: Session, file: File, since_head: SinceHead = "") -> None:
+def verify(
+    session: Session,
+    file: File,
+    since_head: SinceHead = "",
+    endpoint: Endpoint = "",
+    region: Region = "",
+    credentials_file: Credentials = "",
+) -> None:
     """Check every byte and every link of a backup; needs no platform. Exits 1 when something is wrong."""
     noted = noted_heads(since_head)
-    with _opened(file) as reader:
+    with _opened(session, file, endpoint, region, credentials_file) as reader:
         found = _verified(session, reader, noted)
     if session.out.as_json:
         session.out.json(
             {
                 "whole": True,
-                "file": str(file),
+                "file": file,
                 "events": found.manifest.events,
                 "sha256": found.seal,
                 "created_at": _time(found.manifest.created_at),
@@ -108,13 +132,15 @@ def verify(session: Session, file: File, since_head: SinceHead = "") -> None:
 
 @backup.command("restore")
 @takes_session
-def restore(session: Session, file: File) -> None:
+def restore(
+    session: Session, file: File, endpoint: Endpoint = "", region: Region = "", credentials_file: Credentials = ""
+) -> None:
     """Put a backup into an empty platform: a new data directory (--data DIR), or an empty etcd named in its config."""
     from api.log_access import open_log
     from events.log.backup.restore import restore_backup
 
     trees = {ARTIFACTS: session.data_dir / ARTIFACTS}
-    with _opened(file) as reader:
+    with _opened(session, file, endpoint, region, credentials_file) as reader:
         found = _verified(session, reader, ())
 
         async def work(progress: Callable[[int, int], None]) -> None:
@@ -173,27 +199,18 @@ def log_errors() -> Iterator[None]:
         raise CliError(f"{error.filename or 'the backup'}: {error.strerror or error}") from error
 
 
-def _new_file(given: Path) -> Path:
-    path = given.expanduser().absolute()
-    if path.is_dir():
-        path = path / f"rayfold-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.tar"
-    if path.exists():
-        raise CliError(f"expected a new file, found {path}", exit_code=ExitCode.CONFLICT, hint="give another name")
-    if not path.parent.is_dir():
-        raise CliError(
-            f"expected a directory {path.parent}, found none", exit_code=ExitCode.USAGE, hint="make it first"
-        )
-    return path
-
-
 @contextmanager
-def _opened(file: Path) -> "Iterator[BackupReader]":
+def _opened(session: Session, file: str, endpoint: str, region: str, credentials_file: str) -> "Iterator[BackupReader]":
     from events.log.backup.container import BackupReader
 
-    with log_errors():
-        reader = BackupReader(file)
-    with closing(reader):
-        yield reader
+    async def fetch(bucket: "BucketBackup", path: Path, progress: Callable[[int, int], None]) -> None:
+        await bucket.fetch(path)
+
+    with log_errors(), backup_place(session, file, endpoint, region, credentials_file) as place:
+        if place.bucket is not None:
+            run_counting(session, "fetching", partial(fetch, place.bucket, place.path))
+        with closing(BackupReader(place.path, place.shown)) as reader:
+            yield reader
 
 
 def _verified(session: Session, reader: "BackupReader", noted: "list[NotedHead] | tuple[()]") -> "Verified":
@@ -217,10 +234,10 @@ def _expect_partitions(session: Session, found: "Verified") -> None:
         session.out.say(f"put `partitions = {stored}` into {session.data_dir / 'config.toml'}: the log has so many")
 
 
-def _show(session: Session, file: Path, found: "Verified") -> None:
+def _show(session: Session, file: str, found: "Verified") -> None:
     session.out.facts(
         [
-            ("file", str(file)),
+            ("file", file),
             ("whole", "ok"),
             ("made", clock(_time(found.manifest.created_at))),
             ("events", str(found.manifest.events)),

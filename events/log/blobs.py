@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import tomllib
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -29,6 +29,12 @@ CALL_TIMEOUT_S = 60.0
 """One blob up or down, its retries included. A blob is a segment or a snapshot: some MiB."""
 RETRIES = 3
 RETRY_FOR = timedelta(seconds=20)
+PART_BYTES = 8 << 20
+PARTS_MOST = 9_000
+"""S3 takes at most 10,000 parts of one object."""
+PARTS_AT_ONCE = 4
+SLOWEST_BYTES_A_SECOND = 1 << 20
+"""What goes up slower than this is given up."""
 DEFAULT_REGION = "us-east-1"
 """What S3-compatible servers take when they have no regions; a signature needs one."""
 
@@ -190,6 +196,29 @@ class S3Blobs:
         except FileNotFoundError:
             raise BlobMissing(name) from None
 
+    async def put_file(self, name: str, path: Path) -> None:
+        """As `put`, of a file of any size that does not change meanwhile: a few MiB of it are in memory."""
+        size = (await asyncio.to_thread(path.stat)).st_size
+        part = max(PART_BYTES, -(-size // PARTS_MOST))
+        work = obstore.put_async(self._store, self._key(name), path, chunk_size=part, max_concurrency=PARTS_AT_ONCE)
+        await self._call(name, work, CALL_TIMEOUT_S + size / SLOWEST_BYTES_A_SECOND)
+
+    async def size(self, name: str) -> int:
+        """Bytes. Raises BlobMissing."""
+        try:
+            return (await self._call(name, obstore.head_async(self._store, self._key(name))))["size"]
+        except FileNotFoundError:
+            raise BlobMissing(name) from None
+
+    async def parts(self, name: str) -> AsyncIterator[bytes]:
+        """The blob from its beginning to its end, in parts of some MiB. Raises BlobMissing."""
+        size = await self.size(name)
+        for start in range(0, size, PART_BYTES):
+            end = min(start + PART_BYTES, size)
+            yield bytes(
+                await self._call(name, obstore.get_range_async(self._store, self._key(name), start=start, end=end))
+            )
+
     async def delete(self, name: str) -> None:
         try:
             await self._call(name, obstore.delete_async(self._store, self._key(name)))
@@ -209,14 +238,14 @@ class S3Blobs:
     def _key(self, name: str) -> str:
         return self._prefix + _checked(name)
 
-    async def _call(self, name: str, work: Awaitable[_T]) -> _T:
+    async def _call(self, name: str, work: Awaitable[_T], seconds: float = CALL_TIMEOUT_S) -> _T:
         try:
-            async with asyncio.timeout(CALL_TIMEOUT_S):
+            async with asyncio.timeout(seconds):
                 return await work
         except FileNotFoundError:
             raise
         except TimeoutError as error:
-            raise ArchiveUnavailable(f"archive {self._name}: {name}: no answer in {CALL_TIMEOUT_S:g} s") from error
+            raise ArchiveUnavailable(f"archive {self._name}: {name}: no answer in {seconds:g} s") from error
         except Exception as error:
             # The library raises builtin and own types by cause; none of them may carry a credential on.
             raise ArchiveUnavailable(f"archive {self._name}: {name}: {self._say(error)}") from None
@@ -250,8 +279,13 @@ class MemoryBlobs:
         return sorted(name for name in self._blobs if name.startswith(_checked(prefix) + "/"))
 
 
+def is_blob_name(name: str) -> bool:
+    """Whether a store takes it: see `BlobStore`."""
+    return _NAME.fullmatch(name) is not None
+
+
 def _checked(name: str) -> str:
-    if not _NAME.fullmatch(name):
+    if not is_blob_name(name):
         raise ValueError(f"expected a blob name of words like segments/03/0a-9f.seg, found {name[:200]!r}")
     return name
 

@@ -122,16 +122,19 @@ class BackupReader:
     each member is checked as it is read.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, place: str = "") -> None:
+        """`place`: where a person knows it to be, if that is not `path`."""
+        self.place = place or str(path)
         self._file = path.open("rb")
         try:
             self._places = self._index()
             self.seal, self._whole = [*self._raw(SEAL).decode(errors="replace").split(), "", ""][:2]
             raw = self._raw(MANIFEST)
             if (found := hashlib.sha256(raw).hexdigest()) != self.seal:
-                raise BackupDamaged(f"{path}: {MANIFEST}: expected sha256 {self.seal} as {SEAL} says, found {found}")
-            self.manifest = _decode(path, raw)
+                raise BackupDamaged(
+                    f"{self.place}: {MANIFEST}: expected sha256 {self.seal} as {SEAL} says, found {found}"
+                )
+            self.manifest = _decode(self.place, raw)
             self._members = {member.name: member for member in self.manifest.members}
             self._compare_names()
         except BaseException:
@@ -164,17 +167,17 @@ class BackupReader:
         for chunk in self._range(0, begin, "the bytes before its seal"):
             found.update(chunk)
         if found.hexdigest() != self._whole:
-            raise BackupDamaged(f"{self.path}: expected sha256 {self._whole} up to {SEAL}, found {found.hexdigest()}")
+            raise BackupDamaged(f"{self.place}: expected sha256 {self._whole} up to {SEAL}, found {found.hexdigest()}")
         rest = begin + tarfile.BLOCKSIZE + self._places[SEAL][1]
         padding = b"".join(self._range(rest, end - rest, "its end"))
         if any(padding) or end % tarfile.RECORDSIZE or len(padding) < 2 * tarfile.BLOCKSIZE:
             raise BackupDamaged(
-                f"{self.path}: expected it to end in zeros after {SEAL}, found {len(padding)} other bytes"
+                f"{self.place}: expected it to end in zeros after {SEAL}, found {len(padding)} other bytes"
             )
 
     def _compare_names(self) -> None:
         if found := sorted((self._members.keys() | {MANIFEST, SEAL}) ^ self._places.keys()):
-            raise BackupDamaged(f"{self.path}: expected the members of {MANIFEST}, found a difference: {found[:5]}")
+            raise BackupDamaged(f"{self.place}: expected the members of {MANIFEST}, found a difference: {found[:5]}")
 
     def _index(self) -> dict[str, tuple[int, int]]:
         places: dict[str, tuple[int, int]] = {}
@@ -183,14 +186,14 @@ class BackupReader:
                 for info in tar:
                     if not info.isreg() or info.name in places:
                         raise BackupDamaged(
-                            f"{self.path}: expected plain members, each once, found {info.name!r} again"
+                            f"{self.place}: expected plain members, each once, found {info.name!r} again"
                         )
                     places[info.name] = (info.offset_data, info.size)
         except tarfile.TarError as error:
-            raise BackupDamaged(f"{self.path}: expected a whole backup, found {error}") from error
+            raise BackupDamaged(f"{self.place}: expected a whole backup, found {error}") from error
         if SEAL not in places or MANIFEST not in places:
             raise BackupDamaged(
-                f"{self.path}: expected {MANIFEST} and {SEAL} at its end, found neither after {len(places)} members: "
+                f"{self.place}: expected {MANIFEST} and {SEAL} at its end, found neither after {len(places)} members: "
                 "it is cut short or no backup"
             )
         return places
@@ -198,7 +201,7 @@ class BackupReader:
     def _compare(self, member: Member, size: int, sha256: str) -> None:
         if (size, sha256) != (member.bytes, member.sha256):
             raise BackupDamaged(
-                f"{self.path}: {member.name}: expected {member.bytes} bytes with sha256 {member.sha256}, found {size} "
+                f"{self.place}: {member.name}: expected {member.bytes} bytes with sha256 {member.sha256}, found {size} "
                 f"with {sha256}"
             )
 
@@ -207,7 +210,7 @@ class BackupReader:
 
     def _chunks(self, name: str) -> Iterator[bytes]:
         if name not in self._places:
-            raise BackupDamaged(f"{self.path}: expected a member {name}, found none")
+            raise BackupDamaged(f"{self.place}: expected a member {name}, found none")
         yield from self._range(*self._places[name], name)
 
     def _range(self, start: int, left: int, what: str) -> Iterator[bytes]:
@@ -215,19 +218,19 @@ class BackupReader:
             # pread: several threads may read, each at its own place.
             chunk = os.pread(self._file.fileno(), min(left, COPY_BYTES), start)
             if not chunk:
-                raise BackupDamaged(f"{self.path}: {what}: expected {left} bytes more, found the end of the file")
+                raise BackupDamaged(f"{self.place}: {what}: expected {left} bytes more, found the end of the file")
             start += len(chunk)
             left -= len(chunk)
             yield chunk
 
 
-def _decode(path: Path, raw: bytes) -> BackupManifest:
+def _decode(place: str, raw: bytes) -> BackupManifest:
     try:
         manifest = msgspec.json.decode(raw, type=BackupManifest)
     except msgspec.MsgspecError as error:
-        raise BackupDamaged(f"{path}: {MANIFEST}: expected one that this release can read, found {error}") from error
+        raise BackupDamaged(f"{place}: {MANIFEST}: expected one that this release can read, found {error}") from error
     if manifest.format != FORMAT:
         raise BackupDamaged(
-            f"{path}: expected a backup of format {FORMAT}, found {manifest.format}: use a newer release"
+            f"{place}: expected a backup of format {FORMAT}, found {manifest.format}: use a newer release"
         )
     return manifest

@@ -62,7 +62,7 @@ class BackupLog:
         return None
 
     def hot_place(self, partition: int) -> str:
-        return f"{self.reader.path} last/{partition:02d}/"
+        return f"{self.reader.place} last/{partition:02d}/"
 
 
 class Verified(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +86,7 @@ async def verify_backup(
     manifest = reader.manifest
     if len(manifest.partitions) != manifest.layout.partitions:
         raise BackupDamaged(
-            f"{reader.path}: expected {manifest.layout.partitions} partitions, found {len(manifest.partitions)}"
+            f"{reader.place}: expected {manifest.layout.partitions} partitions, found {len(manifest.partitions)}"
         )
     for member in manifest.members:
         await asyncio.to_thread(reader.copy, member, None)
@@ -95,8 +95,8 @@ async def verify_backup(
     for partition, part in enumerate(manifest.partitions):
         report = await verify_partition(log, partition, noted=noted, progress=progress)
         if report.broken is not None:
-            raise BackupDamaged(f"{reader.path}: {report.broken}")
+            raise BackupDamaged(f"{reader.place}: {report.broken}")
         if report.head != part.head:
-            raise BackupDamaged(f"{reader.path}: expected the end of its list {part.head}, found {report.head}")
+            raise BackupDamaged(f"{reader.place}: expected the end of its list {part.head}, found {report.head}")
         reports.append(report)
     return Verified(manifest=manifest, seal=reader.seal, reports=tuple(reports))

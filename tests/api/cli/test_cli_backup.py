@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from api.cli.main import main
 from api.log_access import open_log
+from events.log.blobs import ArchiveSettings, open_blobs
 from events.log.embedded import EmbeddedEtcd
 from events.log.etcd_log import EtcdEventLog
 from events.log.keys import Keys
@@ -105,6 +107,58 @@ def _verify_restored(tmp_path: Path, capsys: pytest.CaptureFixture[str], printed
     error = ran(capsys, "log", "verify", "--data", there, expect=1)
     assert "broken at 3:55 in etcd /rayfold/p/03/b/0000000000000037" in str(error["error"])
     assert "3:55" in str(ran(capsys, "backup", "create", file + "2", "--data", there, expect=1)["error"])
+
+
+def test_a_backup_is_made_in_a_bucket_verified_and_restored_from_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, s3_archive: ArchiveSettings
+) -> None:
+    monkeypatch.delenv("RAYFOLD_URL", raising=False)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    (tmp_path / "tmp").mkdir()
+    here, there = str(tmp_path / "here"), str(tmp_path / "there")
+    where = ["--endpoint", s3_archive.endpoint, "--credentials-file", s3_archive.credentials_file]
+    asyncio.run(_fill(tmp_path / "here"))
+    address = f"{s3_archive.url}/daily/b.tar"
+    with _running(tmp_path / "here"):
+        made = ran(capsys, "backup", "create", address, "--data", here, *where)
+        assert (made["file"], made["events"]) == (address, 120)
+        assert address in str(ran(capsys, "backup", "create", address, "--data", here, *where, expect=5)["error"])
+        named = ran(capsys, "backup", "create", f"{s3_archive.url}/daily", "--data", here, *where)
+        assert str(named["file"]).startswith(f"{s3_archive.url}/daily/rayfold-2")
+    found = ran(capsys, "backup", "verify", address, *where, "--data", there)
+    assert (found["whole"], found["sha256"], found["heads"]) == (True, made["sha256"], made["heads"])
+    assert ran(capsys, "backup", "restore", address, *where, "--data", there)["events"] == 120
+    with _running(tmp_path / "there"):
+        assert ran(capsys, "log", "verify", "--deep", "--data", there)["whole"] is True
+    assert list((tmp_path / "tmp").iterdir()) == [], "what was fetched is not left behind"
+
+    missing = ran(capsys, "backup", "verify", f"{s3_archive.url}/none.tar", *where, expect=1)
+    assert "none.tar" in str(missing["error"])
+    asyncio.run(_damage_blob(s3_archive, "daily/b.tar"))
+    damaged = ran(capsys, "backup", "restore", address, *where, "--data", str(tmp_path / "third"), expect=1)
+    assert (damaged["code"], address in str(damaged["error"])) == ("backup_damaged", True)
+    assert not (tmp_path / "third").exists(), "nothing is made of what is not whole"
+
+
+async def _damage_blob(settings: ArchiveSettings, name: str) -> None:
+    blobs = open_blobs(settings)
+    data = bytearray(await blobs.get(name))
+    data[len(data) // 3] ^= 1
+    await blobs.put(name, bytes(data))
+
+
+@pytest.mark.parametrize("address", ["ftp://host/b.tar", "s3://", "s3:///b.tar", "s3://bucket/with space.tar"])
+def test_an_address_that_is_none_is_said(address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("create", "verify", "restore"):
+        assert "s3://" in str(ran(capsys, "backup", command, address, "--data", str(tmp_path / "x"), expect=2)["error"])
+
+
+def test_a_file_url_is_that_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asyncio.run(_fill(tmp_path / "here"))
+    ran(capsys, "backup", "create", f"file://{tmp_path}/b.tar", "--data", str(tmp_path / "here"))
+    assert ran(capsys, "backup", "verify", f"file://{tmp_path}/b.tar")["whole"] is True
+    assert (tmp_path / "b.tar").is_file()
 
 
 def test_what_is_no_log_and_no_backup_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

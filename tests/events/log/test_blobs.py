@@ -9,7 +9,15 @@ import msgspec
 import pytest
 
 from events.failpoints import FailpointError, arm, disarm
-from events.log.blobs import ArchiveSettings, BlobStore, DirectoryBlobs, MemoryBlobs, open_blobs
+from events.log.blobs import (
+    PART_BYTES,
+    ArchiveSettings,
+    BlobStore,
+    DirectoryBlobs,
+    MemoryBlobs,
+    S3Blobs,
+    open_blobs,
+)
 from events.log.errors import ArchiveUnavailable, BlobMissing
 
 
@@ -79,6 +87,18 @@ class TestS3Blobs(BlobStoreContract):
     @pytest.fixture
     def blobs(self, s3_archive: ArchiveSettings) -> BlobStore:
         return open_blobs(s3_archive)
+
+    @pytest.mark.parametrize("size", [0, 1, PART_BYTES, 2 * PART_BYTES + 4711])
+    async def test_a_file_goes_up_and_comes_back_in_parts(self, blobs: S3Blobs, tmp_path: Path, size: int) -> None:
+        (tmp_path / "file").write_bytes(data := os.urandom(size))
+        await blobs.put_file("backups/file", tmp_path / "file")
+        assert await blobs.size("backups/file") == size
+        assert b"".join([part async for part in blobs.parts("backups/file")]) == data
+        assert await blobs.get("backups/file") == data
+
+    async def test_a_file_that_is_not_there_is_said(self, blobs: S3Blobs) -> None:
+        with pytest.raises(BlobMissing, match="backups/none"):
+            await blobs.size("backups/none")
 
 
 async def test_a_crash_before_the_rename_leaves_no_blob_and_is_repeated(tmp_path: Path) -> None:
