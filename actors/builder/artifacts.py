@@ -46,7 +46,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     `app` is the layer with the application, `deps` the layer with its dependencies. `links` maps a path in the unpacked
     application to a path in the unpacked dependencies. `interpreter` is the absolute path the build used; `runtime`
-    names its kind and version (python3.11, node20, system).
+    names its kind and version (python3.11, node20, system). In `env`, `{app}` and `{deps}` stand for the unpacked
+    directories.
     """
 
     format: int = 1
@@ -58,6 +59,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     links: dict[str, str] = {}
     processes: dict[str, str]
     release_command: str | None = None
+    env: dict[str, str] = {}
 
 
 class ArtifactStore(Protocol):

@@ -1,125 +1,180 @@
 """Says what language a source tree is, because of which file, and what else it might have been.
 
-The markers are data, in the order of preference; it must not know how a language is built.
+The tables are in `catalogue.py`; it reads names only, and must not know how a language is built.
 """
 
 import difflib
+import os
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import msgspec
 
+from actors.builder.catalogue import LANGUAGES, LEFTOVERS, LOOK_ALIKES, MARKERS, SKIPPED, Language, Marker
 from actors.builder.errors import DetectionError
 
 _SHOWN_ENTRIES = 15
+_MOST_DOCKERFILES = 5
+_STRENGTHS = {3: "says how to build it", 2: "can be started", 1: "can be served or run as it is"}
 
 
-class Marker(msgspec.Struct, frozen=True, kw_only=True):
-    """A file (relative to the root) that gives a language away."""
+class Hit(msgspec.Struct, frozen=True, kw_only=True):
+    """A language that the tree might be: the file that says so, how much it says (1 to 3), and the reason in words."""
 
     language: str
+    title: str
     file: str
-
-
-# First hit wins. A file that installs dependencies says more than one that only could be started, so the weak
-# markers of Python come last. Procfile alone: the commands bring all they need.
-MARKERS = (
-    Marker(language="python", file="requirements.txt"),
-    Marker(language="python", file="pyproject.toml"),
-    Marker(language="node", file="package.json"),
-    Marker(language="python", file="manage.py"),
-    Marker(language="python", file="app.py"),
-    Marker(language="python", file="main.py"),
-    Marker(language="python", file="wsgi.py"),
-    Marker(language="python", file="server.py"),
-    Marker(language="static", file="index.html"),
-    Marker(language="static", file="public/index.html"),
-    Marker(language="static", file="dist/index.html"),
-    Marker(language="procfile", file="Procfile"),
-)
-TITLES = {"python": "Python", "node": "Node", "static": "static site", "procfile": "Procfile"}
-
-_LOOK_ALIKES = {
-    "requirement.txt": "requirements.txt",
-    "requirements.text": "requirements.txt",
-    "requirements.txt.txt": "requirements.txt",
-    "pyproject.tml": "pyproject.toml",
-    "packages.json": "package.json",
-    "package.jsn": "package.json",
-    "procfile": "Procfile",
-    "procfile.txt": "Procfile",
-    "index.htm": "index.html",
-}
-# Another language's own file: better than a shrug.
-_OTHERS = {
-    "Gemfile": "Ruby",
-    "go.mod": "Go",
-    "pom.xml": "Java (Maven)",
-    "build.gradle": "Java (Gradle)",
-    "composer.json": "PHP",
-    "Cargo.toml": "Rust",
-    "Dockerfile": "a Dockerfile",
-    "Pipfile": "Python with pipenv",
-    "setup.py": "Python with setup.py only",
-}
+    strength: int
+    built: bool
+    reason: str
 
 
 class Detection(msgspec.Struct, frozen=True, kw_only=True):
-    """The language chosen, the sentence that says why, and the other languages seen with their files."""
+    """The language chosen, the sentence that says why, and everything that was seen (the chosen one first).
+
+    `also_saw` are the other languages with their files.
+    """
 
     language: str
     because: str
     sentence: str
+    rule: str
     also_saw: tuple[str, ...] = ()
+    hits: tuple[Hit, ...] = ()
+
+    @property
+    def known(self) -> Language:
+        """What the catalogue knows of the language."""
+        return LANGUAGES[self.language]
 
 
-def detect(root: Path, *, explicit: str | None = None) -> Detection:
-    """Choose the language of the tree `root`; `explicit` is `build.language` of rayfold.toml. Blocking.
+def detect(root: Path, *, explicit: str | None = None, said_by: str = "rayfold.toml") -> Detection:
+    """Choose the language of the tree `root`; `explicit` is what the file `said_by` asks for. Blocking.
 
-    Raises `DetectionError` (nothing_detected): what was expected, what the directory holds, and the fix.
+    The rule: the file that says most wins (what says how to build, then what can be started, then what can be served);
+    among equals the order of `catalogue.MARKERS`; what is not built here only when nothing else is there.
+    Raises `DetectionError` (nothing_detected, language_not_built): expected, what the directory holds, and the fix.
     """
-    hits = [marker for marker in MARKERS if (root / marker.file).is_file()]
+    hits = sorted(_hits(root), key=_rank)
     if explicit is not None:
-        return _answer(explicit, "rayfold.toml", hits)
+        return _answer(explicit, said_by, f"{said_by} asks for it", hits)
     if not hits:
         raise DetectionError(_nothing(root))
-    return _answer(hits[0].language, hits[0].file, hits)
+    first = hits[0]
+    if not first.built:
+        raise DetectionError(
+            f"{first.file} says {first.title}, which is not built here: {LANGUAGES[first.language].instead}. "
+            f"{_holds(root)}.",
+            code="language_not_built",
+        )
+    return _answer(first.language, first.file, f"{first.file} {_STRENGTHS[first.strength]}", hits)
 
 
-def _answer(language: str, because: str, hits: list[Marker]) -> Detection:
-    others: dict[str, str] = {}
-    for hit in hits:
-        if hit.language not in (language, "procfile"):
-            others.setdefault(hit.language, hit.file)
-    also = tuple(f"{TITLES[name]} ({file})" for name, file in others.items())
-    sentence = f"detected {TITLES[language]} because of {because}"
+def _rank(hit: Hit) -> tuple[bool, int, int]:
+    # A Procfile's commands bring all they need: it is the way out for a language that is not built here.
+    order = next(n for n, marker in enumerate(MARKERS) if marker.language == hit.language)
+    return (not hit.built, -hit.strength, order if hit.language != "procfile" else len(MARKERS))
+
+
+def _hits(root: Path) -> list[Hit]:
+    """One hit for each language: its strongest marker."""
+    names = list(_names(root))
+    found: dict[str, Hit] = {}
+    for marker in sorted(MARKERS, key=lambda each: -each.strength):
+        for pattern in marker.files:
+            name = next((each for each in names if _matches(each, pattern)), None)
+            if name is not None and marker.language not in found:
+                found[marker.language] = _hit(marker, name)
+    if "node" in found and found.get("static"):
+        del found["static"]  # its files are what Node serves or builds
+    return list(found.values())
+
+
+def _hit(marker: Marker, name: str) -> Hit:
+    language = LANGUAGES[marker.language]
+    reason = _STRENGTHS[marker.strength] + ("" if language.built else f"; not built here: {language.instead}")
+    return Hit(
+        language=marker.language,
+        title=language.title,
+        file=name,
+        strength=marker.strength,
+        built=language.built,
+        reason=reason,
+    )
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return name.count("/") == pattern.count("/") and fnmatchcase(name, pattern)
+
+
+def _names(root: Path) -> Iterator[str]:
+    """Names at the top and one directory below, in a fixed order; never through a link to a directory."""
+    below: list[str] = []
+    for entry in sorted(os.scandir(root), key=lambda each: each.name):
+        if entry.is_file() or entry.name == "grails-app":
+            yield entry.name
+        if entry.is_dir(follow_symlinks=False) and (entry.name not in SKIPPED or entry.name in ("dist", "vendor")):
+            below.append(entry.name)
+    for directory in below:
+        with os.scandir(root / directory) as entries:
+            for entry in sorted(entries, key=lambda each: each.name):
+                if entry.is_file():
+                    yield f"{directory}/{entry.name}"
+
+
+def _answer(language: str, because: str, rule: str, hits: list[Hit]) -> Detection:
+    title = LANGUAGES[language].title
+    chosen = [hit for hit in hits if hit.language == language]
+    others = [hit for hit in hits if hit.language not in (language, "procfile")]
+    also = tuple(f"{hit.title} ({hit.file})" for hit in others)
+    sentence = f"detected {title} because of {because}"
     if also:
         sentence += f"; also saw {', '.join(also)}: set build.language in rayfold.toml to choose another"
-    return Detection(language=language, because=because, sentence=sentence, also_saw=also)
+    return Detection(
+        language=language, because=because, sentence=sentence, rule=rule, also_saw=also,
+        hits=(*chosen, *(hit for hit in hits if hit.language != language)),
+    )  # fmt: skip
 
 
-def _nothing(root: Path) -> str:
+def dockerfiles(root: Path) -> tuple[str, ...]:
+    """At most five Dockerfiles at the top or one directory below, those at the top first. Blocking."""
+    patterns = next(marker.files for marker in MARKERS if marker.language == "dockerfile")
+    found = [name for name in _names(root) if any(_matches(name, pattern) for pattern in patterns)]
+    return tuple(sorted(found, key=lambda name: (name.count("/"), name)))[:_MOST_DOCKERFILES]
+
+
+def _holds(root: Path) -> str:
     entries = sorted(path.name + ("/" if path.is_dir() else "") for path in root.iterdir())
     shown = ", ".join(entries[:_SHOWN_ENTRIES]) or "nothing"
     if len(entries) > _SHOWN_ENTRIES:
         shown += f" and {len(entries) - _SHOWN_ENTRIES} more"
+    return f"The directory holds {shown}"
+
+
+def _nothing(root: Path) -> str:
     expected = (
-        "requirements.txt or pyproject.toml (Python), package.json (Node), index.html or public/index.html (static)"
+        "requirements.txt or pyproject.toml (Python), package.json (Node), go.mod (Go), pom.xml (Java), composer.json "
+        "(PHP), Gemfile (Ruby), index.html or public/index.html (static)"
     )
-    return f"Expected {expected} or a Procfile; the directory holds {shown}. {_fix(root, entries)}"
+    return f"Expected {expected} or a Procfile; t{_holds(root)[1:]}. {_fix(root)}"
 
 
-def _fix(root: Path, entries: list[str]) -> str:
-    names = {marker.file for marker in MARKERS if "/" not in marker.file}
+def _fix(root: Path) -> str:
+    entries = sorted(path.name for path in root.iterdir())
+    names = [name for marker in MARKERS for name in marker.files if "/" not in name and "*" not in name]
+    by_lower = {name.lower(): name for name in names}
     for entry in entries:
-        meant = _LOOK_ALIKES.get(entry.lower()) or next(iter(difflib.get_close_matches(entry, names, 1, 0.88)), None)
-        if meant:
+        lower = entry.lower()
+        near = difflib.get_close_matches(entry, names, 1, 0.88)
+        meant = LOOK_ALIKES.get(lower) or by_lower.get(lower) or next(iter(near), None)
+        if meant and meant != entry:
             return f"Did you mean {meant}? Rename {entry} to {meant}."
     for entry in entries:
-        if entry in _OTHERS:
-            return f"{entry} says {_OTHERS[entry]}, which is not built here yet: add a Procfile with `web: COMMAND`."
+        if (root / entry).is_dir() and entry not in SKIPPED and (inside := _hits(root / entry)):
+            best = min(inside, key=_rank)
+            return f"{entry}/{best.file} is there: deploy the sub-directory {entry} instead (--subdir {entry})."
     for entry in entries:
-        if entry.endswith("/"):
-            inside = next((marker for marker in MARKERS if (root / entry / marker.file).is_file()), None)
-            if inside:
-                return f"{entry}{inside.file} is there: deploy the sub-directory {entry.rstrip('/')} instead."
+        if entry in LEFTOVERS:
+            return f"{LEFTOVERS[entry][0].upper()}{LEFTOVERS[entry][1:]}."
     return "Add one of these files, or check that this is the right directory."

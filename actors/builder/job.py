@@ -13,26 +13,27 @@ import msgspec
 from actors.builder.archive import chown_tree
 from actors.builder.artifacts import ArtifactStore, BlobRef, Manifest, put_layer, put_manifest
 from actors.builder.cache import LayerCache, cache_key
+from actors.builder.declared import PROCFILE, Declared, read_declared
 from actors.builder.detect import Detection, detect
 from actors.builder.errors import DetectionError
 from actors.builder.git import GitSource
-from actors.builder.languages import node, python, static
+from actors.builder.languages import go, gradle, java, maven, node, php, python, ruby, static
 from actors.builder.languages.plan import LanguagePlan, LayerPlan, Workbench
 from actors.builder.log import BuildLog
 from actors.builder.model import Artifact, BuildRequest, ComponentSettings
-from actors.builder.procfile import RELEASE, Procfile, parse_procfile
+from actors.builder.procfile import RELEASE, Procfile
 from actors.builder.settings import FILE as SETTINGS_FILE
-from actors.builder.settings import parse_settings
 from actors.builder.sources import FetchedSource, fetch
 from actors.builder.tools import IndexSettings
 from actors.builder.unpack import extract_layer
 from events.failpoints import failpoint
 
-_PROCFILE = "Procfile"
 _NOT_PACKED = frozenset({".git"})
 
 
 class _Dependencies(msgspec.Struct, frozen=True, kw_only=True):
+    """`layer` is what the artifact refers to: None also when the layer serves building only."""
+
     layer: BlobRef | None = None
     cache_hit: bool = False
     directory: Path | None = None
@@ -72,11 +73,12 @@ class BuildJob:
         async with bench.step("source"):
             source = await self._fetch()
         async with bench.step("detect"):
-            procfile = await self._read_files()
-            found = await asyncio.to_thread(detect, bench.root, explicit=bench.settings.language)
+            declared = await self._read_files()
+            procfile, explicit = declared.procfile, bench.settings.language
+            found = await asyncio.to_thread(detect, bench.root, explicit=explicit, said_by=declared.language_from)
             await self._log.step(found.sentence[0].upper() + found.sentence[1:])
             plan = await self._plan(found)
-            processes = await self._processes(procfile, plan)
+            processes = {} if plan.start_after_finish else await self._processes(procfile, plan)
         dependencies = _Dependencies()
         if plan.layer is not None:
             async with bench.step("dependencies"):
@@ -84,6 +86,7 @@ class BuildJob:
         if plan.finish is not None:
             async with bench.step("build"):
                 await plan.finish(dependencies.directory)
+                processes = processes or await self._processes(procfile, plan)
         async with bench.step("publish", "Storing the artifact"):
             failpoint("builder-publish")
             artifact = await self._publish(found, plan, procfile, processes, dependencies, source)
@@ -105,24 +108,35 @@ class BuildJob:
         await asyncio.to_thread(chown_tree, self._work / "src", request.user)
         return source
 
-    async def _read_files(self) -> Procfile:
+    async def _read_files(self) -> Declared:
         bench = self.bench
-        if (bench.root / SETTINGS_FILE).is_file():
-            bench.settings, unread = parse_settings(await bench.read(SETTINGS_FILE))
-            for warning in unread:
-                await bench.warn(warning)
-        if (bench.root / _PROCFILE).is_file():
-            return parse_procfile(await bench.read(_PROCFILE))
-        return Procfile()
+        declared = await asyncio.to_thread(read_declared, bench.root)
+        bench.root, bench.settings = declared.root, declared.settings
+        for warning in declared.warnings:
+            await bench.warn(warning)
+        return declared
 
     async def _plan(self, found: Detection) -> LanguagePlan:
+        bench, index = self.bench, self._index
         match found.language:
             case "python":
-                return await python.plan(self.bench, self._index)
+                return await python.plan(bench, index)
             case "node":
-                return await node.plan(self.bench, self._index)
+                return await node.plan(bench, index)
             case "static":
-                return await static.plan(self.bench)
+                return await static.plan(bench)
+            case "go":
+                return await go.plan(bench)
+            case "java-maven":
+                return await maven.plan(bench)
+            case "java-gradle":
+                return await gradle.plan(bench)
+            case "java-jar" | "java-war":
+                return await java.plan(bench, found.because)
+            case "php":
+                return await php.plan(bench)
+            case "ruby":
+                return await ruby.plan(bench)
 
         async def no_start() -> str:
             raise DetectionError("Expected a process in the Procfile, found none.", code="no_start_command")
@@ -132,7 +146,7 @@ class BuildJob:
     async def _processes(self, procfile: Procfile, plan: LanguagePlan) -> dict[str, str]:
         """Procfile, else rayfold.toml's [processes], else what the language starts by default as `web`."""
         if procfile.processes:
-            processes, origin = dict(procfile.processes), _PROCFILE
+            processes, origin = dict(procfile.processes), PROCFILE
         elif named := {name: text for name, text in self.bench.settings.processes.items() if name != RELEASE}:
             processes, origin = named, SETTINGS_FILE
         else:
@@ -149,7 +163,8 @@ class BuildJob:
             if looked.layer is not None:
                 await self._log.step(f"Dependencies unchanged ({layer.lock_file}): the cached layer is used")
                 directory = await self._unpack_for_build(looked.layer) if needed else None
-                return _Dependencies(layer=looked.layer, cache_hit=True, directory=directory)
+                launched = looked.layer if layer.launch else None
+                return _Dependencies(layer=launched, cache_hit=True, directory=directory)
         await self._log.step(f"Installing dependencies ({layer.lock_file})")
         directory = await layer.install()
         failpoint("builder-dependencies-installed")
@@ -163,7 +178,7 @@ class BuildJob:
             skip=_NOT_PACKED,
         )
         await self._cache.put(key, stored)
-        return _Dependencies(layer=stored, directory=directory)
+        return _Dependencies(layer=stored if layer.launch else None, directory=directory)
 
     async def _unpack_for_build(self, layer: BlobRef) -> Path:
         """A private, writable copy of a cached layer: a build script may write into node_modules."""
@@ -201,9 +216,10 @@ class BuildJob:
             interpreter=str(plan.interpreter) if plan.interpreter else None,
             app=app,
             deps=dependencies.layer,
-            links=plan.layer.links if plan.layer else {},
+            links=plan.layer.links if plan.layer and plan.layer.launch else {},
             processes=processes,
             release_command=procfile.release or bench.settings.processes.get(RELEASE),
+            env=plan.env,
         )
         blob = await put_manifest(self._store, manifest, scratch=self._work)
         return Artifact(

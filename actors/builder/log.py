@@ -106,13 +106,16 @@ class BuildLog:
         if len(kept) < len(lines):
             self._recent.extend(self._mask(line) for line in lines[len(kept) :])
 
+    def recent(self) -> list[str]:
+        """The last lines of the current step, without its announcement."""
+        return [line.strip() for line in self._recent if not line.startswith("----->")]
+
     def lines_that_matter(self) -> tuple[str, ...]:
         """The lines of the current step that look like the cause of its failure, else its last lines.
 
         Compilers and npm name the cause first and explain at length; tracebacks and pip name it last: both ends.
         """
-        texts = [line.strip() for line in self._recent if not line.startswith("----->")]
-        texts = [line for line in texts if line not in ("", "npm error")]
+        texts = [line for line in self.recent() if line not in ("", "npm error")]
         telling = [line for line in dict.fromkeys(texts) if _TELLING.search(line)] or texts[-_LINES_THAT_MATTER:]
         half = _LINES_THAT_MATTER // 2
         return tuple(telling if len(telling) <= _LINES_THAT_MATTER else telling[:half] + telling[-half:])

@@ -83,8 +83,11 @@ async def run_command(
     limits: BuildLimits,
     user: tuple[int, int] | None,
     sink: LineSink,
+    network: bool = True,
 ) -> int:
     """Run `argv` to its end and return its exit status (128 + n for signal n, 127 if it could not start).
+
+    Without `network` it has a loopback of its own and nothing else; only a platform that is root can take it away.
 
     Output, both streams in the order written, goes to `sink` in lists; a slow sink slows the command. On
     cancellation every process the command started is killed before the cancellation goes on.
@@ -99,7 +102,7 @@ async def run_command(
         env={"LANG": "C.UTF-8"},
     )
     try:
-        await _send_spec(process, argv, cwd=cwd, env=env, limits=limits, user=user)
+        await _send_spec(process, argv, cwd=cwd, env=env, limits=limits, user=user, network=network)
         await _pump(process, sink)
         return await process.wait()
     finally:
@@ -119,6 +122,7 @@ async def _send_spec(
     env: Mapping[str, str],
     limits: BuildLimits,
     user: tuple[int, int] | None,
+    network: bool,
 ) -> None:
     uid = user[0] if user else os.getuid()
     spec = {
@@ -127,6 +131,7 @@ async def _send_spec(
         "env": dict(env),
         "cwd": str(cwd),
         "user": list(user) if user else None,
+        "network": network or os.geteuid() != 0,
         "limits": await asyncio.to_thread(_rlimits, limits, uid),
     }
     assert process.stdin is not None  # noqa: S101 - asked for above

@@ -5,12 +5,13 @@ Text in, a checked struct out; it must not know what is done with the values.
 
 import tomllib
 
+from actors.builder import catalogue
 from actors.builder.errors import SettingsError
 from actors.builder.model import ComponentSettings
 from actors.builder.procfile import check_process_name
 
 FILE = "rayfold.toml"
-LANGUAGES = ("python", "node", "static")
+LANGUAGES = tuple(language.name for language in catalogue.LANGUAGES.values() if language.built)
 _HIGHEST_PORT = 65535
 _KNOWN = {"build": {"language", "root"}, "component": {"port", "probe"}}
 

@@ -16,7 +16,7 @@ import zstandard
 from actors.builder.archive import ExtractLimits, Ownership, extract_tar, remove_tree
 from actors.builder.artifacts import ArtifactStore, BlobRef, Manifest, read_manifest
 from actors.builder.errors import ToolMissingError
-from actors.builder.interpreters import find_interpreter
+from actors.builder.interpreters import family_of, find_interpreter
 from actors.builder.model import GIB
 from events.failpoints import failpoint
 
@@ -126,7 +126,7 @@ def _build_artifact(final: Path, manifest: Manifest, archive: Path, deps: Path |
 
 def _programs(manifest: Manifest, gid: int | None) -> dict[str, Path]:
     """Names to put on PATH: many systems have python3 and no `python`."""
-    family = next((name for name in ("python", "node") if manifest.runtime.startswith(name)), None)
+    family = family_of(manifest.runtime)
     if family is None:
         return {}
     found = find_interpreter(
@@ -140,7 +140,7 @@ def _programs(manifest: Manifest, gid: int | None) -> dict[str, Path]:
             f"The artifact was built for {manifest.runtime}; this node has {found.runtime} ({found.path}). Install "
             f"{manifest.runtime} for all users, or deploy again to build for this node."
         )
-    names = {"python": ("python", "python3"), "node": ("node",)}[family]
+    names = ("python", "python3") if family == "python" else (family,)
     return dict.fromkeys(names, found.path)
 
 
@@ -163,4 +163,6 @@ def _environment(manifest: Manifest, final: Path) -> Mapping[str, str]:
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONNOUSERSITE": "1",
         }
+    for name, value in manifest.env.items():
+        env[name] = value.replace("{app}", str(app)).replace("{deps}", str(deps))
     return {**env, "PATH": ":".join([*path, _SYSTEM_PATH])}

@@ -321,6 +321,7 @@ def _spec(order: StartOrder, prepared: Prepared) -> InstanceSpec:
         "RAYFOLD_INSTANCE": f"{order.component}.{order.slot}" if order.slot else order.kind,
         "RAYFOLD_INSTANCE_ID": order.instance,
         "RAYFOLD_RELEASE": str(order.release),
+        "RAYFOLD_MEMORY_BYTES": str(order.memory_bytes),
     }
     service = order.kind == "service"
     return InstanceSpec(

@@ -17,6 +17,7 @@ from api.cli import (
     comparing,
     config,
     deploying,
+    detecting,
     doctor,
     domains,
     exporting,
@@ -61,7 +62,8 @@ _COMMANDS = (
         ("up", platform.up), ("down", platform.down), ("status", cluster.status), ("doctor", doctor.doctor),
     )),
     ("Apps", (
-        ("deploy", deploying.deploy), ("components", apps.list_components), ("rollback", releases.rollback),
+        ("deploy", deploying.deploy), ("detect", detecting.detect), ("components", apps.list_components),
+        ("rollback", releases.rollback),
         ("logs", logs.logs), ("run", tasks.run), ("routes", domains.list_routes),
     )),
     ("The past", (

@@ -12,21 +12,24 @@ from time import monotonic
 
 import msgspec
 
+from actors.builder.diagnosis import diagnose
 from actors.builder.errors import StepFailedError
 from actors.builder.log import BuildLog
 from actors.builder.model import BuildRequest, ComponentSettings, StepTime
-from actors.builder.sandbox import run_command
+from actors.builder.sandbox import LineSink, run_command
 
 # What a machine's administrator sets so that package tools reach their index at all.
 _PASSED_PREFIXES = ("PIP_", "NPM_CONFIG_", "UV_")
+_PASSED_GO = frozenset({"GOPROXY", "GOSUMDB", "GONOSUMDB", "GONOPROXY", "GOPRIVATE"})
 _PASSED = frozenset(
     {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"}
     | {"CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"}
+    | _PASSED_GO
 )
 _NOT_PASSED = frozenset(
     {"PIP_CACHE_DIR", "PIP_TARGET", "PIP_PREFIX", "PIP_USER", "NPM_CONFIG_CACHE", "NPM_CONFIG_PREFIX"}
 )
-_SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
+SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 _MISSING_PROGRAM = 127
 
 
@@ -81,7 +84,7 @@ class Workbench:
         """Environment of a command of this build: the platform's index settings, the build's own, then `extra`."""
         env = {**passed_on(os.environ), **self.request.env, "LANG": "C.UTF-8", "CI": "true"}
         env |= {"HOME": str(self.work / "home"), "TMPDIR": str(self.work / "tmp")}
-        env["PATH"] = ":".join([*dict.fromkeys(map(str, path)), _SYSTEM_PATH])
+        env["PATH"] = ":".join([*dict.fromkeys(map(str, path)), SYSTEM_PATH])
         return {**env, **(extra or {})}
 
     async def run(
@@ -93,14 +96,23 @@ class Workbench:
         code: str,
         failed: str,
         accepted: tuple[int, ...] = (0,),
+        network: bool = False,
+        sink: LineSink | None = None,
     ) -> None:
-        """Run a command as the build's user; raises `StepFailedError` (`code`, `failed`, the lines that matter)."""
+        """Run a command as the build's user; raises `StepFailedError` (`code`, `failed`, the lines that matter).
+
+        A cause that `diagnosis` recognises is told with its own code. Only what fetches dependencies has the `network`.
+        Output goes to the log, or to `sink` where it is an answer.
+        """
         status = await run_command(
-            argv, cwd=cwd, env=env, limits=self.request.limits, user=self.request.user, sink=self.log.output
-        )
+            argv, cwd=cwd, env=env, limits=self.request.limits, user=self.request.user,
+            sink=sink or self.log.output, network=network,
+        )  # fmt: skip
         if status not in accepted:
             why = "the program was not found" if status == _MISSING_PROGRAM else f"exit status {status}"
-            raise StepFailedError(f"{failed} ({why}).", code=code, lines=self.log.lines_that_matter())
+            known = diagnose(status, self.log.recent())
+            told = f"{failed} ({why}).{' ' + known[1] if known else ''}"
+            raise StepFailedError(told, code=known[0] if known else code, lines=self.log.lines_that_matter())
 
     def make_directory(self, name: str) -> Path:
         """A new directory of the build's user beside the source; blocking, but one system call or two."""
@@ -118,7 +130,8 @@ class Workbench:
 class LayerPlan(msgspec.Struct, frozen=True, kw_only=True):
     """A dependency layer: `key_parts` is all its content depends on; `install` fills a new directory of the build.
 
-    `install` returns the directory to pack. `links` maps paths in the application to paths in the layer.
+    `install` returns the directory to pack. `links` maps paths in the application to paths in the layer. With `launch`
+    False it serves building only (a module cache) and is no part of the artifact.
     """
 
     key_parts: tuple[str, ...]
@@ -126,13 +139,16 @@ class LayerPlan(msgspec.Struct, frozen=True, kw_only=True):
     lock_file: str
     install: Callable[[], Awaitable[Path]]
     links: dict[str, str] = {}
+    launch: bool = True
 
 
 class LanguagePlan(msgspec.Struct, frozen=True, kw_only=True):
     """How to build one application: its runtime, its layer if it has dependencies, and its default start command.
 
     `finish` runs after the layer is there, with the layer's directory if `finish_needs_layer`, and changes the source
-    tree in place. `start` is called only when no Procfile says how to start; it raises `DetectionError`.
+    tree in place. `start` is called only when no Procfile says how to start, and with `start_after_finish` when all is
+    built; it raises `DetectionError`. `env` is what
+    running needs in the environment, where `{app}` and `{deps}` stand for the unpacked directories.
     """
 
     runtime: str
@@ -141,3 +157,5 @@ class LanguagePlan(msgspec.Struct, frozen=True, kw_only=True):
     layer: LayerPlan | None = None
     finish: Callable[[Path | None], Awaitable[None]] | None = None
     finish_needs_layer: bool = False
+    start_after_finish: bool = False
+    env: dict[str, str] = {}

@@ -12,9 +12,13 @@ import tomllib
 from pathlib import Path
 
 from actors.builder.errors import DetectionError
-from actors.builder.interpreters import Interpreter, find_interpreter
+from actors.builder.interpreters import Interpreter, find_fitting
 from actors.builder.languages.plan import LanguagePlan, LayerPlan, Workbench
-from actors.builder.tools import IndexSettings, install_pip
+from actors.builder.languages.python_locks import LOCKS, locked_layer, read_lock
+from actors.builder.languages.python_pip import compile_tree, index_parts, pip_install
+from actors.builder.languages.texts import first_version, text_of
+from actors.builder.tools import IndexSettings
+from actors.builder.versions import Notation, fits
 
 _REQUIREMENTS = "requirements.txt"
 _PROJECT = "pyproject.toml"
@@ -47,7 +51,8 @@ class Requirements:
 
     def mentions(self, package: str) -> bool:
         """Whether `package` is asked for by name."""
-        pattern = re.compile(rf"^\s*{package}\b", re.IGNORECASE | re.MULTILINE)
+        # Also as lock files name it: `name = "flask"` (uv, poetry), `"flask": {` (pipenv).
+        pattern = re.compile(rf"^\s*(?:name = )?\"?{package}\b", re.IGNORECASE | re.MULTILINE)
         return any(pattern.search(text) for text in self.texts)
 
 
@@ -62,6 +67,11 @@ def read_requirements(root: Path) -> Requirements:
         texts: list[str] = []
         local = _collect(root, _REQUIREMENTS, texts, 0)
         return Requirements(file=_REQUIREMENTS, arguments=["-r", _REQUIREMENTS], texts=texts, local=local)
+    if (root / "Pipfile").is_file():
+        raise DetectionError(
+            "Pipfile is there: expected Pipfile.lock beside it, found none. Run `pipenv lock` and commit Pipfile.lock.",
+            code="lock_missing",
+        )
     if (root / _PROJECT).is_file():
         dependencies = _project_dependencies((root / _PROJECT).read_text("utf-8", "replace"))
         local = any("@ file:" in line for line in dependencies)
@@ -111,87 +121,77 @@ def _project_dependencies(text: str) -> list[str]:
         )
     if isinstance(tables.get("tool"), dict) and "poetry" in tables["tool"]:
         raise DetectionError(
-            f"{_PROJECT} has [tool.poetry] and no [project]: expected [project] dependencies or a requirements.txt. "
-            "Run `poetry export -o requirements.txt` and commit the file.",
-            code="poetry_unread",
+            f"{_PROJECT} has [tool.poetry] and no [project]: expected poetry.lock beside it, found none. Run `poetry "
+            "lock` and commit poetry.lock.",
+            code="lock_missing",
         )
     return []
 
 
+def read_any(root: Path) -> Requirements:
+    """Requirements from whichever file is there, lock files included, to look for names in. Blocking."""
+    locks = [name for name in LOCKS if (root / name).is_file()]
+    if (root / _REQUIREMENTS).is_file() or not locks:
+        return read_requirements(root)
+    return Requirements(file=locks[0], arguments=[], texts=[text_of(root, locks[0])], local=False)
+
+
 async def plan(bench: Workbench, index: IndexSettings) -> LanguagePlan:
     """How to build this Python application. Raises `DetectionError`, `ToolMissingError`."""
-    wanted = await _wanted_version(bench)
-    python = await asyncio.to_thread(find_interpreter, "python", wanted=wanted, for_others=bench.for_others)
-    if wanted and not (python.version + ".").startswith(wanted + "."):
-        await bench.warn(f".python-version asks for {wanted}; this machine has {python.version}, which is used")
-    requirements = await asyncio.to_thread(read_requirements, bench.root)
+    wanted, said_by, notation = await asyncio.to_thread(wanted_version, bench.root)
+    python = await asyncio.to_thread(
+        find_fitting,
+        "python",
+        accept=lambda version: fits(version, wanted, notation),
+        asked=f"{said_by} asks for Python {wanted}",
+        for_others=bench.for_others,
+    )
+    locks = [name for name in LOCKS if (bench.root / name).is_file()]
+    if (bench.root / _REQUIREMENTS).is_file() and locks:
+        await bench.warn(f"{', '.join(locks)} is not read, because {_REQUIREMENTS} is there: remove one of them")
+        locks = []
     await bench.log.detail(f"Python {python.version} ({python.path})")
+    if locks:
+        locked = await read_lock(bench.root, locks[0])
+        requirements = Requirements(file=locks[0], arguments=[], texts=[locked], local=False)
+        layer: LayerPlan | None = locked_layer(bench, index, python, lock=locks[0], lock_hash=requirements.lock_hash)
+    else:
+        requirements = await asyncio.to_thread(read_requirements, bench.root)
+        layer = None if requirements.empty else _layer(bench, index, python, requirements)
 
     async def finish(_: Path | None) -> None:
-        await _compile(bench, python, bench.root)
+        await compile_tree(bench, python, bench.root)
 
     async def start() -> str:
         return await asyncio.to_thread(default_start, bench.root, requirements)
 
-    layer = None if requirements.empty else _layer(bench, index, python, requirements)
     return LanguagePlan(runtime=python.runtime, interpreter=python.path, start=start, layer=layer, finish=finish)
 
 
-async def _wanted_version(bench: Workbench) -> str:
-    if not (bench.root / ".python-version").is_file():
-        return ""
-    first = (await bench.read(".python-version")).split()
-    match = re.match(r"^(?:python-?)?(\d+\.\d+)(?:\.\d+)?$", first[0]) if first else None
-    return match[1] if match else ""
+def wanted_version(root: Path) -> tuple[str, str, Notation]:
+    """What the project asks for, which file says so, and in which notation; "" for any. Blocking."""
+    for name in (".python-version", "runtime.txt"):
+        version = first_version(text_of(root, name))
+        if match := re.match(r"^\d+(?:\.\d+)?", version):
+            return match[0], name, "pip"  # the patch level is the machine's
+    try:
+        tables = tomllib.loads(text_of(root, _PROJECT))
+    except tomllib.TOMLDecodeError:
+        return "", _PROJECT, "pip"
+    project = tables.get("project")
+    asked = project.get("requires-python", "") if isinstance(project, dict) else ""
+    return (asked if isinstance(asked, str) else ""), _PROJECT, "pip"
 
 
 def _layer(bench: Workbench, index: IndexSettings, python: Interpreter, requirements: Requirements) -> LayerPlan:
     async def install() -> Path:
-        target = bench.make_directory("deps")
-        pip = await asyncio.to_thread(install_pip, bench.tools)
-        settings = {**await index.for_pip(python.path, pip), **bench.request.env}
-        env = bench.environment(
-            {
-                **settings,
-                "PYTHONPATH": str(pip),
-                "PYTHONDONTWRITEBYTECODE": "1",
-                "PIP_NO_CACHE_DIR": "1",
-                "PIP_NO_INPUT": "1",
-                "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-                "PIP_ROOT_USER_ACTION": "ignore",
-                "PIP_PROGRESS_BAR": "off",
-            },
-            path=[python.path.parent],
-        )
-        argv = [str(python.path), "-m", "pip", "install", "--no-compile", "--target", str(target)]
-        failed = f"pip could not install what {requirements.file} asks for"
-        await bench.run(
-            [*argv, *requirements.arguments], cwd=bench.root, env=env, code="dependencies_failed", failed=failed
-        )
-        await _compile(bench, python, target)
-        return target
+        return await pip_install(bench, index, python, requirements.arguments, asked_by=requirements.file)
 
-    parts = ["python", python.version, str(python.path), requirements.lock_hash]
-    parts += [f"{name}={value}" for name, value in sorted(bench.request.env.items()) if name.startswith("PIP_")]
+    parts = ["python", python.version, str(python.path), requirements.lock_hash, *index_parts(bench)]
     if requirements.local:
         parts.append(bench.request.build_id)  # it installs from the source itself, whatever that holds: never shared
     return LayerPlan(
         key_parts=tuple(parts), lock_hash=requirements.lock_hash, lock_file=requirements.file, install=install
-    )
-
-
-async def _compile(bench: Workbench, python: Interpreter, tree: Path) -> None:
-    """Byte-compile for a read-only place: hash-based, so neither times nor this directory's name get in."""
-    argv = [str(python.path), "-S", "-m", "compileall", "-qq", "--invalidation-mode", "unchecked-hash"]
-    # A fixed hash seed: sets of strings inside constants are written in hash order.
-    env = bench.environment({"PYTHONHASHSEED": "0"}, path=[python.path.parent])
-    await bench.run(
-        [*argv, "-s", str(tree), str(tree)],
-        cwd=bench.work,
-        env=env,
-        code="compile_failed",
-        failed="the source could not be compiled",
-        accepted=(0, 1),  # a file that does not compile (a template, Python 2) is no failure: its import would say so
     )
 
 

@@ -14,6 +14,7 @@ from actors.builder.interpreters import find_interpreter
 from actors.builder.languages.plan import LanguagePlan, LayerPlan, Workbench
 
 _SERVER = Path(__file__).with_name("static_server.py")
+_BESIDE = ".rayfold"
 _ROOTS = (".", "public", "dist")
 
 
@@ -32,10 +33,29 @@ async def plan(bench: Workbench) -> LanguagePlan:
         return target
 
     async def start() -> str:
-        return f'python "$RAYFOLD_DEPS/{_SERVER.name}" {shlex.quote(root)}'
+        return await asyncio.to_thread(start_of_site, bench.root, bench.settings.static_root)
 
     layer = LayerPlan(key_parts=("static", digest), lock_hash=digest, lock_file=_SERVER.name, install=install)
     return LanguagePlan(runtime=python.runtime, interpreter=python.path, start=start, layer=layer)
+
+
+def start_of_site(root: Path, explicit: str | None) -> str:
+    """The command that serves a site as it is. Blocking. Raises `DetectionError` (static_root_missing)."""
+    return f'python "$RAYFOLD_DEPS/{_SERVER.name}" {shlex.quote(_served(root, explicit))}'
+
+
+def put_server(root: Path, user: tuple[int, int] | None) -> None:
+    """Put the server beside a site that another language's build made. Blocking."""
+    own = root / _BESIDE
+    own.mkdir(exist_ok=True)
+    shutil.copyfile(_SERVER, own / _SERVER.name)
+    _own(own, user)
+    _own(own / _SERVER.name, user)
+
+
+def start_server(served: str, *, fall_back: bool) -> str:
+    """The command that serves `served` with it; `fall_back`: unknown paths are index.html's, which routes them."""
+    return f"python {_BESIDE}/{_SERVER.name} {shlex.quote(served)}{' --fall-back' if fall_back else ''}"
 
 
 def _own(path: Path, user: tuple[int, int] | None) -> None:

@@ -40,6 +40,8 @@ class Handler(SimpleHTTPRequestHandler):
         found = Path(os.path.realpath(self.server.root.joinpath(*names)))
         if not found.is_relative_to(self.server.root):
             return refused
+        if self.server.fall_back and not found.exists() and "." not in posixpath.basename(plain):
+            return str(self.server.root / "index.html")
         return str(found) + ("/" if plain.endswith("/") and names else "")
 
     def list_directory(self, path: str | os.PathLike[str]) -> None:
@@ -85,8 +87,9 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], root: Path) -> None:
+    def __init__(self, address: tuple[str, int], root: Path, *, fall_back: bool) -> None:
         self.root = root
+        self.fall_back = fall_back
         self.stopping = threading.Event()
         self._lock = threading.Condition()
         self._busy: set[int] = set()
@@ -105,9 +108,14 @@ class Server(ThreadingHTTPServer):
 
 
 def main() -> int:
-    """Serve the directory named by the first argument until SIGTERM or SIGINT."""
-    root = Path(os.path.realpath(sys.argv[1] if len(sys.argv) > 1 else "."))
-    server = Server(("127.0.0.1", int(os.environ["PORT"])), root)
+    """Serve the directory named by the first argument until SIGTERM or SIGINT.
+
+    With `--fall-back` a path without a file and without an ending is index.html's: a site that routes in the browser.
+    """
+    fall_back = "--fall-back" in sys.argv
+    directories = [argument for argument in sys.argv[1:] if argument != "--fall-back"]
+    root = Path(os.path.realpath(directories[0] if directories else "."))
+    server = Server(("127.0.0.1", int(os.environ["PORT"])), root, fall_back=fall_back)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         server.stopping.set()

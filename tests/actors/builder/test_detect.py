@@ -50,7 +50,6 @@ def test_an_explicit_language_wins(tmp_path: Path) -> None:
         (["Requirements.txt"], "requirements.txt"),
         (["packages.json"], "package.json"),
         (["procfile"], "Rename procfile to Procfile"),
-        (["go.mod"], "Go"),
         (["backend/requirements.txt"], "deploy the sub-directory backend"),
         (["notes.md"], "the directory holds notes.md"),
         ([], "the directory holds nothing"),
@@ -152,6 +151,13 @@ def test_requirements_that_cannot_be_honoured_are_refused(line: str, tmp_path: P
         read_requirements(write_tree(tmp_path, {"requirements.txt": line}))
 
 
-def test_poetry_without_a_project_table_gives_the_way_out(tmp_path: Path) -> None:
-    with pytest.raises(DetectionError, match="poetry export"):
-        read_requirements(write_tree(tmp_path, {"pyproject.toml": '[tool.poetry]\nname = "x"\n'}))
+@pytest.mark.parametrize(
+    ("files", "fix"),
+    [({"pyproject.toml": '[tool.poetry]\nname = "x"\n'}, "poetry lock"), ({"Pipfile": ""}, "pipenv lock")],
+)
+def test_a_project_of_another_tool_without_its_lock_gives_the_way_out(
+    files: dict[str, str], fix: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DetectionError, match=fix) as caught:
+        read_requirements(write_tree(tmp_path, files))
+    assert caught.value.code == "lock_missing"

@@ -1,0 +1,6 @@
+# What is said.
+module Greeting
+  def self.text
+    ENV.fetch("MESSAGE", "Hello from Rayfold on Ruby")
+  end
+end
