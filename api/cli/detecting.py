@@ -6,7 +6,6 @@ Asks no platform and no network; knows how to show a proposal, nothing of how it
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 
 from api.cli.document import Document
@@ -24,6 +23,8 @@ def detect(
 ) -> None:
     """What PATH would be built as, and why; everything else it might be; and how it would start."""
     # Here, because the command line must start quickly.
+    import msgspec
+
     from actors.builder.errors import BuilderError
     from actors.builder.proposal import propose
     from actors.builder.sources import subdirectory
