@@ -8,6 +8,7 @@ from actors.logs.keeper import Keeper
 from actors.logs.policy import FixedPolicies
 from actors.logs.server import EventlogServer
 from actors.logs.store import LogStore
+from actors.logs.totals import StoreTotals, Totals
 from events.log.blobs import open_blobs
 
 CHECK_SECONDS = 1.0
@@ -19,6 +20,7 @@ class EventlogPartition(ActorShell):
     _server: EventlogServer
     _keeper: Keeper
     _store: LogStore
+    _totals: Totals
 
     async def open(self) -> None:
         """Open the store and listen; the address goes to a file that clients read at each connect."""
@@ -37,6 +39,9 @@ class EventlogPartition(ActorShell):
             member=self.name,
             mesh_directory=settings.eventlog_addresses,
         )
+        self._totals = Totals(store)
+        self._totals.start()
+        self._server.totals = self._told
         await self._server.start()
         self.keep(self._check(store), "check")
 
@@ -50,9 +55,21 @@ class EventlogPartition(ActorShell):
     async def drained(self) -> bool:
         """Store what is in hand, and answer nobody any more: its streams are found with the members that stay."""
         await self._keeper.aclose()
+        await self._totals.aclose()
         await self._server.aclose()
         await self._store.aclose()
         return True
+
+    def _told(self) -> StoreTotals:
+        kept = self._keeper.stats
+        return StoreTotals(
+            streams=self._totals.streams,
+            store=self._server.store.stats,
+            sealed=kept.sealed,
+            archived=kept.archived,
+            expired=kept.expired,
+            tails=self._server.stats.tails,
+        )
 
     async def detail(self) -> str:
         stats = self._server.stats

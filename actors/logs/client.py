@@ -16,12 +16,15 @@ from pathlib import Path
 from actors.logs.errors import ProtocolBroken, StorageFailed, StreamMoved, Unreachable
 from actors.logs.filter import LineFilter, Query, QueryResult
 from actors.logs.line import Batch, LineRecord, LogLine
-from actors.logs.link import ANSWER_SECONDS, Link, connect, receive, send
-from actors.logs.protocol import Append, Ask, Close, Done, More, Request, Tail, Where, raised
-from actors.logs.query import IDLE_SECONDS
+from actors.logs.link import Link, connect, receive, send
+from actors.logs.protocol import Append, Ask, AskStats, AskTotals, Close, Done, More, Request, Tail, Where, raised
+from actors.logs.query import IDLE_SECONDS, StreamStats
 from actors.logs.stream import Appended
+from actors.logs.totals import StoreTotals
 from events.clock import now_micros
 
+QUERY_WAIT_SECONDS = 60.0
+"""A query's turn may be a while in coming, and then it may take a while."""
 _log = logging.getLogger(__name__)
 
 _BACKOFF_FIRST = 0.05
@@ -92,18 +95,38 @@ class LogClient:
         return done.position
 
     async def query(self, query: Query) -> QueryResult:
-        """Answer `query`. Raises BadQuery, QueryTooCostly, BadStreamName, Unreachable, AccessRefused."""
+        """Answer `query`. Raises BadQuery, QueryTooCostly, TooManyQueries, BadStreamName, Unreachable, AccessRefused.
+
+        Cancelled, it is given up by the server too.
+        """
         query.check()
+        done = await self._asked(Ask(id=1, query=query))
+        if done.result is None:
+            raise ProtocolBroken("expected lines, found nothing")
+        return done.result
+
+    async def stats(self, stream: str, *, since: int = 0, until: int = 0, team: str = "") -> StreamStats:
+        """Counts of the stream's lines between two times, unix microseconds. Raises as `query`."""
+        done = await self._asked(AskStats(id=1, stream=stream, since=since, until=until, team=team))
+        if done.stats is None:
+            raise ProtocolBroken("expected counts, found nothing")
+        return done.stats
+
+    async def totals(self) -> StoreTotals:
+        """What the servers' stores counted since they started. Raises Unreachable, AccessRefused."""
+        return (await self._asked(AskTotals(id=1))).totals or StoreTotals()
+
+    async def _asked(self, request: Request) -> Done:
         async with self._dial() as (reader, writer):
             try:
-                async with asyncio.timeout(ANSWER_SECONDS * 2):
-                    await send(writer, Ask(id=1, query=query))
+                async with asyncio.timeout(QUERY_WAIT_SECONDS):
+                    await send(writer, request)
                     reply = await receive(reader)
             except (TimeoutError, ConnectionError) as error:
                 raise Unreachable(f"the log server at {self._address} did not answer: {error}") from error
-        if not isinstance(reply, Done) or reply.result is None:
+        if not isinstance(reply, Done):
             raise raised(reply)
-        return reply.result
+        return reply
 
     async def tail(
         self, stream: str, from_number: int | None = None, flt: LineFilter | None = None, *, reconnect: bool = True

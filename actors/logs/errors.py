@@ -30,6 +30,12 @@ class QueryTooCostly(LogError):
     code = "query-too-costly"
 
 
+class TooManyQueries(LogError):
+    """The team has as many queries under way, and waiting, as it may; try again when one has ended."""
+
+    code = "too-many-queries"
+
+
 class BadBatch(LogError):
     """The batch is malformed; sending it again cannot help."""
 
@@ -92,6 +98,7 @@ BY_CODE: dict[str, type[LogError]] = {
         BadStreamName,
         BadQuery,
         QueryTooCostly,
+        TooManyQueries,
         BadBatch,
         StreamClosed,
         StorageFailed,

@@ -70,9 +70,8 @@ class LineFilter(msgspec.Struct, frozen=True, kw_only=True):
         """A gap is shown wherever a line that passes could have been."""
         return self.in_time(at) and not (self.instance and instance not in ("", self.instance))
 
-    def predicate(self) -> Callable[[LineRecord], bool]:
-        """The filter as a function of one record. Raises BadQuery when `grep` is not a regular expression."""
-        text = self.matcher()
+    def beside_text(self) -> Callable[[LineRecord], bool]:
+        """All conditions but those on the text, as a function of one record."""
         least = LEVELS.index(self.level)
 
         def passes(record: LineRecord) -> bool:
@@ -81,8 +80,7 @@ class LineFilter(msgspec.Struct, frozen=True, kw_only=True):
             return (
                 self.in_time(record.at)
                 and self.concerns(record.source, record.instance)
-                and (text is None or text.passes(record.text.encode("utf-8", "replace")))
-                and (not least or LEVELS.index(level_of(record.text)) >= least)
+                and (not least or LEVELS.index(level_of(record)) >= least)
             )
 
         return passes

@@ -37,12 +37,9 @@ _PLACES = {name: LEVELS.index(level) for name, level in _NAMES.items()}
 _ROUTER = re.compile(r"^\S+ .*? ([1-5])\d\d ([0-9.]+)ms ")
 
 
-def level_of(text: str) -> Level:
+def level_of(record: LineRecord | LogLine) -> Level:
     """The level that a line names; "" when it names none."""
-    found = _LEVEL.search(text, 0, _LOOK_CHARS)
-    if found is None:
-        return ""
-    return _NAMES.get((found[1] or found[2] or found[3] or found[4]).lower(), "")
+    return LEVELS[levels_of((record,))[0]]
 
 
 class Counts(msgspec.Struct, kw_only=True, array_like=True):
@@ -78,8 +75,8 @@ class Counts(msgspec.Struct, kw_only=True, array_like=True):
         self.levels = [a + b for a, b in zip(self.levels, other.levels, strict=True)]
         self.statuses = [a + b for a, b in zip(self.statuses, other.statuses, strict=True)]
         self.latencies = [a + b for a, b in zip(self.latencies, other.latencies, strict=True)]
-        for source, count in other.sources.items():
-            self.sources[source] = self.sources.get(source, 0) + count
+        names = self.sources.keys() | other.sources.keys()
+        self.sources = {name: self.sources.get(name, 0) + other.sources.get(name, 0) for name in sorted(names)}
 
 
 def levels_of(records: Iterable[LineRecord | LogLine]) -> bytes:

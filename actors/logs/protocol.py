@@ -11,8 +11,9 @@ import msgspec
 from actors.logs.errors import BY_CODE, LogError, ProtocolBroken, StreamMoved, WrongPosition
 from actors.logs.filter import LineFilter, Query, QueryResult
 from actors.logs.line import MAX_BATCH_BYTES, Batch
-from actors.logs.query import TailPiece
+from actors.logs.query import StreamStats, TailPiece
 from actors.logs.stream import Appended
+from actors.logs.totals import StoreTotals
 
 VERSION = 1
 MAX_FRAME = 2 * MAX_BATCH_BYTES
@@ -69,6 +70,22 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, tag="ask"):
     query: Query
 
 
+class AskStats(msgspec.Struct, frozen=True, kw_only=True, tag="ask-stats"):
+    """Count lines; answered by Done with `stats`. Times in unix microseconds; `team` as in a query."""
+
+    id: int
+    stream: str
+    since: int = 0
+    until: int = 0
+    team: str = ""
+
+
+class AskTotals(msgspec.Struct, frozen=True, kw_only=True, tag="ask-totals"):
+    """What the store counts of itself; answered by Done with `totals`."""
+
+    id: int
+
+
 class Tail(msgspec.Struct, frozen=True, kw_only=True, tag="tail"):
     """From here on the connection carries only this tail's Piece messages; between members, one such is the answer."""
 
@@ -85,6 +102,8 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
     appended: Appended | None = None
     position: int | None = None
     result: QueryResult | None = None
+    stats: StreamStats | None = None
+    totals: StoreTotals | None = None
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
@@ -104,7 +123,7 @@ class More(msgspec.Struct, frozen=True, kw_only=True, tag="more"):
     piece: TailPiece
 
 
-Request = Hello | Append | Close | Where | Ask | Tail
+Request = Hello | Append | Close | Where | Ask | AskStats | AskTotals | Tail
 Reply = Welcome | Done | Refused | More
 
 _encode = msgspec.msgpack.Encoder().encode

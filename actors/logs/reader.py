@@ -4,9 +4,11 @@ Blocking and without state, so that it runs in a thread or in another process. K
 archive only that a block file may have to be fetched first.
 """
 
+from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +16,7 @@ import msgspec
 
 from actors.logs.errors import BadBatch, StreamMoved
 from actors.logs.filter import LineFilter
-from actors.logs.line import LogLine, gap_line, numbered
+from actors.logs.line import LineRecord, LogLine, gap_line, numbered
 from actors.logs.pattern import Matcher
 from actors.logs.sealed import Block, Entry, block_path, is_sealed, open_index
 from actors.logs.segment import Block as Frames
@@ -165,7 +167,7 @@ class _Walk:
         self._stop = stop
         self._kept_from = view.first_number
         self._filter = flt
-        self._accept = None if flt.passes_all() else flt.predicate()
+        self._accept = None if flt.passes_all() else flt.beside_text()
         self._matcher: Matcher | None = flt.matcher()
         self._levels = flt.levels() if flt.level else None
 
@@ -223,12 +225,23 @@ class _Walk:
             records = records_of(origin, blob)
             number = frame.first
             self.hole(number, records[0].at)
-            for record in records:
+            wanted = self._wanted(records)
+            for place, record in enumerate(records):
                 after = number + (record.gap or 1)
-                if self._stop > number and after > self.expected and (self._accept is None or self._accept(record)):
+                asked = self._stop > number and after > self.expected and (wanted is None or place in wanted)
+                if asked and (self._accept is None or self._accept(record)):
                     self.lines.append(numbered(record, number))
                 number = after
             self.expected = number
+
+    def _wanted(self, records: Sequence[LineRecord]) -> frozenset[int] | None:
+        """Places of the records whose text passes, and of gaps; None for all."""
+        if self._matcher is None:
+            return None
+        texts = [record.text.encode("utf-8", "replace") for record in records]
+        ends = array("I", accumulate((len(text) + 1 for text in texts[1:]), initial=len(texts[0])))
+        places = matching(self._matcher, b"\n".join(texts) + b"\n", lambda: ends)
+        return frozenset((*places, *(place for place, record in enumerate(records) if record.gap)))
 
     def _read_block(self, part: _Part, entry: Entry) -> None:
         if entry.next <= self.expected:
@@ -245,23 +258,11 @@ class _Walk:
 
     def _matching(self, block: Block) -> list[int] | None:
         """Places of the lines whose text passes, and of gaps; None for all."""
-        matcher = self._matcher
-        if matcher is None:
+        if self._matcher is None:
             return None
-        text, at, places = block.text, 0, list[int]()
-        ends = None
-        while (at := matcher.find(text, at)) >= 0:
-            ends = block.ends() if ends is None else ends
-            place = bisect_left(ends, at)
-            if place == len(ends):
-                break
-            start = ends[place - 1] + 1 if place else 0
-            if matcher.agrees(text[start : ends[place]]):
-                places.append(place)
-            at = ends[place] + 1
-        if part_gaps := block.gap_places():
-            places = sorted({*places, *part_gaps})
-        return places
+        places = matching(self._matcher, block.text, block.ends)
+        gaps = block.gap_places()
+        return sorted({*places, *gaps}) if gaps else places
 
     def _by_column(self, block: Block, entry: Entry, places: list[int] | None) -> list[int] | None:
         """Those of `places` that pass by time, origin and level."""
@@ -284,6 +285,23 @@ class _Walk:
             ):
                 passing.append(place)
         return passing
+
+
+def matching(matcher: Matcher, text: bytes, ends_of: "Callable[[], array[int]]") -> list[int]:
+    """Places of the lines of `text` that pass; where each ends is asked for only when one does."""
+    places: list[int] = []
+    ends: array[int] | None = None
+    at = 0
+    while (at := matcher.find(text, at)) >= 0:
+        ends = ends_of() if ends is None else ends
+        place = bisect_left(ends, at)
+        if place == len(ends):
+            break
+        start = ends[place - 1] + 1 if place else 0
+        if matcher.agrees(text[start : ends[place]]):
+            places.append(place)
+        at = ends[place] + 1
+    return places
 
 
 def _has_gap(blob: bytes, frame: Frame) -> bool:

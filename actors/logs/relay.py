@@ -10,16 +10,18 @@ from typing import Protocol
 
 import msgspec
 
-from actors.logs.errors import ProtocolBroken, StreamMoved, Unreachable
+from actors.logs.errors import LogError, ProtocolBroken, StreamMoved, Unreachable
 from actors.logs.line import check_stream_name
 from actors.logs.mesh import Mesh
 from actors.logs.pool import PoolMember
-from actors.logs.protocol import Ask, More, Refused, Reply, Request, Tail, raised
+from actors.logs.protocol import Ask, AskStats, AskTotals, Done, More, Refused, Reply, Request, Tail, raised
 from actors.logs.query import IDLE_SECONDS, QUERY_SECONDS, TailPiece, follow
 from actors.logs.search import Searcher
 from actors.logs.store import LogStore
+from actors.logs.totals import StoreTotals
 
 _TRIES = 10
+TOTALS_SECONDS = 5.0
 _PAUSE_SECONDS = 1.0
 """Between tries while a stream is on its way from one member to another."""
 
@@ -37,11 +39,12 @@ class Member(Protocol):
         ...
 
 
-async def ask(member: Member, request: Ask) -> Reply:
+async def ask(member: Member, request: Ask | AskStats) -> Reply:
     """The answer to a query. Raises LogError."""
+    stream = request.query.stream if isinstance(request, Ask) else request.stream
     for left in reversed(range(_TRIES)):
         try:
-            other = await _elsewhere(member, request.query.stream)
+            other = await _elsewhere(member, stream)
             if not other:
                 return await member.answer(request)
             return await _ask_other(member, other, request, QUERY_SECONDS * 2)
@@ -50,6 +53,21 @@ async def ask(member: Member, request: Ask) -> Reply:
                 raise
             await asyncio.sleep(_PAUSE_SECONDS)
     raise AssertionError("unreachable: the last try returns or raises")
+
+
+async def totals(member: Member, request: AskTotals) -> Reply:
+    """What all members together counted; one that does not answer is left out. Raises LogError."""
+    reply = await member.answer(request)
+    told = (reply.totals if isinstance(reply, Done) else None) or StoreTotals()
+    members = member.mesh.loads().keys() - {member.mesh.member} if member.mesh is not None else set()
+    for other in sorted(members):
+        try:
+            reply = await _ask_other(member, other, request, TOTALS_SECONDS)
+        except LogError:
+            continue
+        if isinstance(reply, Done) and reply.totals is not None:
+            told = told.plus(reply.totals)
+    return Done(id=request.id, totals=told)
 
 
 async def follow_anywhere(member: Member, request: Tail) -> AsyncIterator[TailPiece]:
@@ -85,7 +103,7 @@ async def _elsewhere(member: Member, stream: str) -> str:
     return "" if member.pool is None else await member.pool.elsewhere(check_stream_name(stream))
 
 
-async def _ask_other(member: Member, other: str, request: Ask | Tail, seconds: float) -> Reply:
+async def _ask_other(member: Member, other: str, request: Ask | AskStats | AskTotals | Tail, seconds: float) -> Reply:
     assert member.mesh is not None  # noqa: S101 (there is another)
     reply = await member.mesh.ask(other, request, seconds)
     if isinstance(reply, Refused):

@@ -5,7 +5,7 @@ Knows the protocol and the store, nothing of Ray or of who runs where.
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 import msgspec
@@ -19,6 +19,8 @@ from actors.logs.pool import PoolMember, Rates
 from actors.logs.protocol import (
     Append,
     Ask,
+    AskStats,
+    AskTotals,
     Close,
     Done,
     Hello,
@@ -31,10 +33,12 @@ from actors.logs.protocol import (
     Where,
     refusal,
 )
-from actors.logs.query import answer, follow
+from actors.logs.query import answer, follow, stats
 from actors.logs.search import Searcher
 from actors.logs.store import LogStore
 from actors.logs.stream import Appended
+from actors.logs.totals import StoreTotals
+from actors.logs.turns import Turns
 
 _log = logging.getLogger(__name__)
 
@@ -42,8 +46,6 @@ HELLO_SECONDS = 5.0
 STALL_SECONDS = 300.0
 """A reader that takes nothing for this long is cut; it resumes by number."""
 MAX_CONNECTIONS = 2_000
-MAX_QUERIES = 8
-"""Queries answered at once; the others wait for their turn."""
 _SEND_BUFFER = 256 * 1024
 
 
@@ -80,7 +82,9 @@ class EventlogServer:
         self.stats = ServerStats()
         self.store = store
         self.searcher = Searcher()
-        self.queries = asyncio.Semaphore(MAX_QUERIES)
+        self.turns = Turns()
+        self.totals: Callable[[], StoreTotals] | None = None
+        """What is told of the store's counts; set by whoever keeps them."""
         self.rates = Rates()
         self.pool: PoolMember | None = None
         self.mesh: Mesh | None = None
@@ -142,19 +146,25 @@ class EventlogServer:
                 return Done(id=number, position=await self.store.position(stream, source_id))
             case Ask(id=number, query=query):
                 self.stats.queries += 1
-                async with self.queries:
+                async with self.turns.turn(query.team):
                     return Done(id=number, result=await answer(self.store, self.searcher, query))
+            case AskStats(id=number, stream=stream, since=since, until=until):
+                self.stats.queries += 1
+                async with self.turns.turn(request.team):
+                    return Done(id=number, stats=await stats(self.store, self.searcher, stream, since, until))
+            case AskTotals(id=number):
+                return Done(id=number, totals=self.totals() if self.totals else StoreTotals())
             case _:
                 raise ProtocolBroken("expected one hello, found another")
 
     async def _serve_member(self, request: Request) -> Reply:
         """What another member asks on behalf of its client."""
         try:
-            if not isinstance(request, Tail | Ask):
+            if not isinstance(request, Tail | Ask | AskStats):
                 return await self.answer(request)
-            stream = request.stream if isinstance(request, Tail) else request.query.stream
+            stream = request.query.stream if isinstance(request, Ask) else request.stream
             await self.must_be_here(stream)
-            if isinstance(request, Ask):
+            if not isinstance(request, Tail):
                 return await self.answer(request)
             async for piece in follow(self.store, self.searcher, stream, request.from_number, request.filter):
                 return More(id=request.id, piece=piece)
@@ -227,16 +237,20 @@ class _Connection:
         match request:
             case Append(id=number, stream=stream, batch=batch):
                 await self._append(number, stream, batch, tasks)
-            case Ask(id=number):
-                query = tasks.create_task(self._answer(number, relay.ask(self._server, request)))
-                self._queries.add(query)
-                query.add_done_callback(self._queries.discard)
+            case Ask(id=number) | AskStats(id=number):
+                self._asked(tasks.create_task(self._answer(number, relay.ask(self._server, request))))
+            case AskTotals(id=number):
+                self._asked(tasks.create_task(self._answer(number, relay.totals(self._server, request))))
             case Close(id=number) | Where(id=number):
                 tasks.create_task(self._answer(number, self._server.answer(request)))
             case Tail():
                 await self._tail(request)
             case _:
                 raise ProtocolBroken("expected one hello, found another")
+
+    def _asked(self, query: "asyncio.Task[None]") -> None:
+        self._queries.add(query)
+        query.add_done_callback(self._queries.discard)
 
     async def _append(self, number: int, stream: str, batch: Batch, tasks: asyncio.TaskGroup) -> None:
         while self._unacknowledged > protocol.WINDOW_BYTES:

@@ -98,6 +98,7 @@ class LogStore:
         self._archive = archive
         self._rolled: OrderedDict[str, None] = OrderedDict()
         self._rolled_event = asyncio.Event()
+        self._appended: dict[str, int] = {}
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._handles: OrderedDict[str, None] = OrderedDict()
         self._ready: asyncio.Queue[str] = asyncio.Queue()
@@ -199,6 +200,11 @@ class LogStore:
             self._rolled_event.clear()
             await self._rolled_event.wait()
         return self._rolled.popitem(last=False)[0]
+
+    def take_appended(self) -> dict[str, int]:
+        """Streams that lines were appended to since the last call, with the number of the first of them."""
+        appended, self._appended = self._appended, {}
+        return appended
 
     def own_streams(self) -> list[str]:
         """Every stream on disk that this member claimed last, or nobody; blocking."""
@@ -315,7 +321,7 @@ class LogStore:
             raise
         self._publish(entry)
         for each, answer in zip(taken, answers, strict=True):
-            self._count(each.size, answer)
+            self._count(entry.log.name, each.size, answer)
             _settle(each.future, answer)
         async with self._room:
             self.stats.pending_bytes -= size
@@ -352,7 +358,7 @@ class LogStore:
         self.stats.torn_bytes += torn
         self.stats.retention_lines += dropped
 
-    def _count(self, size: int, answer: Appended | LogError) -> None:
+    def _count(self, stream: str, size: int, answer: Appended | LogError) -> None:
         self.stats.batches += 1
         if isinstance(answer, LogError):
             self.stats.refused += 1
@@ -361,6 +367,7 @@ class LogStore:
         else:
             self.stats.lines += answer.next_number - answer.first
             self.stats.bytes += size
+            self._appended.setdefault(stream, answer.first)
 
     def _limit_handles(self, stream: str) -> None:
         self._handles[stream] = None

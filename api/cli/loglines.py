@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from api.cli.document import Document
 from api.cli.errors import CliError, ExitCode
-from api.cli.output import clock, moment, styled
+from api.cli.output import clock, moment, size, styled
 from api.cli.safe import visible
 from api.cli.session import Session
 
@@ -34,6 +34,38 @@ def line_text(line: Document, component: str) -> str:
 def tell_gap(session: Session, line: Document) -> None:
     """Lines that could not be kept are counted and said, never passed over."""
     session.out.say(f"--- {line.whole('gap')} lines are missing here: {visible(line.text('text'))}")
+
+
+def tell_stats(session: Session, found: Document) -> None:
+    """How many lines there are, and what they say of themselves."""
+    if session.out.as_json:
+        session.out.json(found)
+        return
+
+    def parts(name: str) -> str:
+        return ", ".join(f"{visible(kind)} {count}" for kind, count in found.pairs(name).items() if count != "0")
+
+    requests = found.whole("requests")
+    took = f"{found.number('latency_ms'):g} ms on average, {_within(found, 0.99)}" if requests else ""
+    session.out.facts(
+        [
+            ("lines", f"{found.whole('lines')} ({size(found.number('bytes'))}) from number {found.whole('first')} on"),
+            ("missing", str(found.whole("lost")) if found.whole("lost") else ""),
+            ("sources", parts("sources")),
+            ("levels", parts("levels")),
+            ("requests", f"{requests}: {parts('statuses')}" if requests else ""),
+            ("latency", took),
+            ("counted", "" if found.flag("complete") else f"only up to number {found.whole('next')}: time was over"),
+        ]
+    )
+
+
+def _within(found: Document, share: float) -> str:
+    """The bucket below which that share of the requests took."""
+    for bound, count in found.pairs("latency_le_ms").items():
+        if int(count) >= share * found.whole("requests"):
+            return f"{share:.0%} within {bound} ms" if bound != "inf" else f"over {1 - share:.0%} took longer than 10 s"
+    return ""
 
 
 def since_time(text: str) -> str:

@@ -152,7 +152,15 @@ async def _enter(context: Context, route: Route, request: web.Request, request_i
 
 
 async def _principal(context: Context, request: web.Request) -> Principal:
-    return await context.gatekeeper.principal(request.headers.get("Authorization", ""))
+    return await context.gatekeeper.principal(request.headers.get("Authorization") or _socket_token(request))
+
+
+def _socket_token(request: web.Request) -> str:
+    """A page cannot give a WebSocket headers, only names of protocols: `rayfold` and `bearer.TOKEN`."""
+    if request.headers.get("Upgrade", "").lower() != "websocket":
+        return ""
+    names = (name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", "").split(","))
+    return next((f"Bearer {name.removeprefix('bearer.')}" for name in names if name.startswith("bearer.")), "")
 
 
 @web.middleware

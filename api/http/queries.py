@@ -61,16 +61,34 @@ class Preview(Read):
     to: int = Field(default=0, ge=0, le=2**31)
 
 
-class Logs(Query):
-    """`n`: the last n lines, or with `from` the n lines from that number on. `since`: ISO-8601. `follow=1` streams
-    server-sent events whose ids are line numbers."""
+class LogTimes(Query):
+    """`since` (inclusive) and `until` (exclusive): ISO-8601, or `10m` ago."""
+
+    since: Annotated[str, Field(max_length=64)] | None = None
+    until: Annotated[str, Field(max_length=64)] | None = None
+
+
+class Logs(LogTimes):
+    """`n`: the last n lines, or with `from` the n lines from that number on; `around`: the line of that number with n
+    lines on each side. `follow=1` streams server-sent events whose ids are line numbers; a WebSocket streams as well.
+
+    What passes: `level` (this one or a graver one), `word` (whole words with spaces between, in any case), `field`
+    (`path=value` in a line of JSON, several with commas between), `grep` (RE2; `ignore_case`), `source`, `instance`.
+    `window`: lines that a WebSocket may be ahead of what its client has acknowledged; 0 for no such limit.
+    """
 
     n: int = Field(default=100, ge=0, le=10_000)
     from_: int | None = Field(default=None, alias="from", ge=0)
-    since: Annotated[str, Field(max_length=64)] | None = None
+    around: int | None = Field(default=None, ge=1)
     grep: Annotated[str, Field(max_length=256)] | None = None
+    ignore_case: bool = False
+    word: Annotated[str, Field(max_length=256)] | None = None
+    field: Annotated[str, Field(max_length=512)] | None = None
+    level: Literal["trace", "debug", "info", "warning", "error", "fatal"] | None = None
+    instance: Annotated[str, Field(max_length=100)] | None = None
     source: Literal["app", "build", "router", "platform"] | None = None
     follow: bool = False
+    window: int = Field(default=1_000, ge=0, le=100_000)
 
 
 class Output(Query):

@@ -371,6 +371,7 @@ ROUTES: tuple[Route, ...] = (
     _command("removeRoute", "DELETE", COMPONENT + "/routes", "Answer no more at an address.", None, q.RemoveRoute),
     _command("runTask", "POST", COMPONENT + "/tasks", "Run a command once in the current release.", s.RunTask),
     _get("getLogs", COMPONENT + "/logs", "Log lines, past and live.", story.LogPage, q.Logs, streams=True),
+    _get("getLogStats", COMPONENT + "/logs/stats", "Its lines, counted.", story.LogStatsView, q.LogTimes),
     _page("listComponentOperations", COMPONENT + "/operations", "Its operations.", s.OperationView),
     _get("listComponentEvents", COMPONENT + "/events", "Its events.", story.EventPage, q.ComponentEvents, streams=True),
 )

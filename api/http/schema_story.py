@@ -94,11 +94,34 @@ class LogLineView(View):
 
 
 class LogPage(View):
-    """`next` is the number after the last line, for `from`."""
+    """`next` is the number after the last line, for `from`. `complete` false: there may be more that passes, because
+    `n` lines or the time limit came first; `looked_from` … `next` - 1 was looked at."""
 
     team: str
     items: list[LogLineView]
     next: int
+    complete: bool
+    looked_from: int
+
+
+class LogStatsView(View):
+    """Counts of the lines that are kept, by what they say. `lost`: numbers that gaps stand for. `levels`: of lines
+    that name one. `statuses` and `latency_le_ms` (cumulative, `inf` for all) count the gateway's lines, of which
+    `latency_ms` is the mean. `complete` false: the time limit came first; lines from `next` on are not counted."""
+
+    team: str
+    first: int
+    next: int
+    complete: bool
+    lines: int
+    bytes: int
+    lost: int
+    sources: dict[str, int]
+    levels: dict[str, int]
+    statuses: dict[str, int]
+    requests: int
+    latency_ms: float
+    latency_le_ms: dict[str, int]
 
 
 class EventPage(View):

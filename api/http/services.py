@@ -12,6 +12,8 @@ from actors.archiver import LogReport
 from actors.cluster.sizes import PoolReport
 from actors.logs.filter import LineFilter, Query, QueryResult
 from actors.logs.line import LogLine
+from actors.logs.query import StreamStats
+from actors.logs.totals import StoreTotals
 from actors.ports import CommandPort
 from api.http.schema_platform import CheckView
 from events.log.archive.manifest import SegmentManifest
@@ -34,6 +36,14 @@ class LogReads(Protocol):
 
     async def query(self, query: Query) -> QueryResult:
         """One answer. Raises actors.logs.errors.LogError."""
+        ...
+
+    async def stats(self, stream: str, *, since: int = 0, until: int = 0, team: str = "") -> StreamStats:
+        """Counts of its lines between two times, unix microseconds. Raises actors.logs.errors.LogError."""
+        ...
+
+    async def totals(self) -> StoreTotals:
+        """Counts of every stream since the log servers started. Raises actors.logs.errors.LogError."""
         ...
 
     def tail(

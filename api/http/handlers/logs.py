@@ -1,102 +1,180 @@
-"""Log lines of a component and the output of its builds: a page, or a live stream whose ids are line numbers."""
+"""Log lines of a component and the output of its builds: a page, counts, or a live stream with line numbers as ids."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing
-from typing import Protocol, cast
+from typing import Protocol, TypeVar, cast
 
 from aiohttp import web
 
-from actors.logs.errors import BadQuery, BadStreamName, LogError, QueryTooCostly
+from actors.logs.errors import BadQuery, BadStreamName, LogError, QueryTooCostly, TooManyQueries
 from actors.logs.filter import LineFilter, Query, QueryResult
 from actors.logs.line import LogLine
+from actors.logs.measure import LATENCY_SECONDS, LEVELS
+from actors.logs.query import StreamStats
 from api.http.answers import answer
 from api.http.call import Call, at_time, read_time
 from api.http.feed import SILENCE_SECONDS
-from api.http.problems import invalid, malformed
-from api.http.queries import Logs, Output
-from api.http.schema_story import LogLineView, LogPage
+from api.http.problems import HttpProblem, invalid, malformed
+from api.http.queries import Logs, LogTimes, Output
+from api.http.schema_story import LogLineView, LogPage, LogStatsView
+from api.http.sockets import LineSocket, wants_socket
 from api.http.streams import EventStream, wants_stream
 
 PAGE_LINES = 1_000
+THERE_SECONDS = 0.5  # how often it is looked whether a client still waits
+BUSY_SECONDS = 2  # Retry-After of a team with too many queries
+
+_T = TypeVar("_T")
 
 
 class _Closable(Protocol):
     async def aclose(self) -> None: ...
 
 
+class _Sink(Protocol):
+    """Where a live stream goes: server-sent events, or a WebSocket."""
+
+    async def send(self, data: str, *, id: str = "", event: str = "") -> None: ...
+    async def heartbeat(self, id: str = "") -> None: ...
+    async def end(self, data: str = "{}") -> None: ...
+
+
 async def get_logs(call: Call) -> web.StreamResponse:
     row = await call.context.reads.component(call)
     asked = call.query_as(Logs)
-    since = 0 if asked.since is None else read_time("since", asked.since)
-    sources = (asked.source,) if asked.source else ()
-    flt = LineFilter(since=since, sources=sources, grep=asked.grep or "")
+    flt = _filter(asked, row.service_id)
     await _check(flt)
-    query = _query(row.service_id, asked.n, asked.from_, flt)
-    if wants_stream(call):
-        return await _stream(call, query)
-    return await _page(call, query)
+    query = Query(
+        stream=row.service_id,
+        last=asked.n if asked.from_ is None else None,
+        from_number=max(asked.from_ or 1, 1),
+        around=asked.around,
+        limit=max(asked.n, 1),
+        filter=flt,
+        team=call.name("team"),
+    )
+    return await _answer(call, query, asked.window)
+
+
+def _filter(asked: Logs, service_id: str) -> LineFilter:
+    instance = asked.instance or ""
+    return LineFilter(
+        since=0 if asked.since is None else read_time("since", asked.since),
+        until=0 if asked.until is None else read_time("until", asked.until),
+        sources=(asked.source,) if asked.source else (),
+        # People name an instance by what is shown of it: the part behind the last dash.
+        instance=instance if not instance or "-" in instance else f"{service_id}-{instance}",
+        level=asked.level or "",
+        words=tuple((asked.word or "").split()),
+        fields=_fields(asked.field or ""),
+        grep=asked.grep or "",
+        ignore_case=asked.ignore_case,
+    )
+
+
+def _fields(text: str) -> tuple[tuple[str, str], ...]:
+    pairs = [part.partition("=") for part in text.split(",")] if text else []
+    if any(not path or not sign for path, sign, _ in pairs):
+        raise invalid(f"expected fields like user.id=7, found {text[:80]!r}", hint="several with commas between")
+    return tuple((path.strip(), value) for path, _, value in pairs)
 
 
 async def _check(flt: LineFilter) -> None:
     try:
         # Compiling a hostile pattern may take a while: not on the loop.
-        await asyncio.to_thread(flt.predicate)
+        await asyncio.to_thread(flt.matcher)
     except BadQuery as error:
         raise invalid(str(error), hint="quote special characters, or search for plain text") from None
-
-
-def _query(stream: str, n: int, from_: int | None, flt: LineFilter) -> Query:
-    if from_ is None:
-        return Query(stream=stream, last=n, filter=flt)
-    return Query(stream=stream, from_number=max(from_, 1), limit=max(n, 1), filter=flt)
 
 
 async def get_build_output(call: Call) -> web.StreamResponse:
     row = await call.context.reads.build(call)
     asked = call.query_as(Output)
-    query = _query(f"build/{row.build_id}", asked.n, asked.from_, LineFilter())
-    if wants_stream(call):
-        return await _stream(call, query)
-    return await _page(call, query)
+    stream, team = f"build/{row.build_id}", call.name("team")
+    query = Query(stream=stream, from_number=max(asked.from_, 1), limit=max(asked.n, 1), team=team)
+    return await _answer(call, query, 0)
 
 
-async def _page(call: Call, query: Query) -> web.Response:
+async def _answer(call: Call, query: Query, window: int) -> web.StreamResponse:
+    if wants_socket(call) or wants_stream(call):
+        query, result = await _begin(call, query)
+        if wants_socket(call):
+            async with LineSocket(call, window) as socket:
+                await _stream(call, socket, query, result)
+            return socket.response
+        async with EventStream(call) as events:
+            await _stream(call, events, query, result)
+        return events.response
     result = await _ask(call, query)
-    items = [_view(line) for line in result.lines]
-    return answer(LogPage(team=call.name("team"), items=items, next=result.next_number))
+    return answer(
+        LogPage(
+            team=call.name("team"),
+            items=[_view(line) for line in result.lines],
+            next=result.next_number,
+            complete=result.complete,
+            looked_from=result.looked_from,
+        )
+    )
+
+
+async def get_log_stats(call: Call) -> web.StreamResponse:
+    row = await call.context.reads.component(call)
+    asked = call.query_as(LogTimes)
+    since = 0 if asked.since is None else read_time("since", asked.since)
+    until = 0 if asked.until is None else read_time("until", asked.until)
+    team = call.name("team")
+    work = call.context.services.logs.stats(row.service_id, since=since, until=until, team=team)
+    return answer(_stats_view(team, await _while_there(call, work)))
 
 
 async def _ask(call: Call, query: Query) -> QueryResult:
+    return await _while_there(call, call.context.services.logs.query(query))
+
+
+async def _while_there(call: Call, work: Coroutine[None, None, _T]) -> _T:
+    """What `work` comes to; given up as soon as nobody waits for it. Raises HttpProblem."""
+    task = asyncio.ensure_future(work)
     try:
-        return await call.context.services.logs.query(query)
+        while not (await asyncio.wait({task}, timeout=THERE_SECONDS))[0]:
+            transport = call.request.transport
+            if transport is None or transport.is_closing():
+                raise ConnectionResetError("the client has gone")
+        return await task
     except (BadQuery, BadStreamName) as error:
         raise invalid(str(error)) from None
     except QueryTooCostly as error:
         raise invalid(str(error), hint="search for plain text, or narrow it with since") from None
+    except TooManyQueries as error:
+        retry = {"Retry-After": str(BUSY_SECONDS)}
+        raise HttpProblem(429, "too_many_queries", str(error), hint="ask less at once", headers=retry) from None
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
-async def _stream(call: Call, query: Query) -> web.StreamResponse:
-    """What a page would have, then what comes, joined by number; `end` when a finite stream has ended."""
+async def _begin(call: Call, query: Query) -> tuple[Query, QueryResult]:
+    """What a page would have, before the answer begins, so that a refusal is a refusal; and what to follow then."""
     resumed = _resume(call)
     if resumed is not None:
         query = Query(stream=query.stream, from_number=resumed, limit=PAGE_LINES, filter=query.filter)
-        result = QueryResult(lines=[], next_number=resumed, looked_from=resumed, complete=True)
-    elif query.last is None:
+        return query, QueryResult(lines=[], next_number=resumed, looked_from=resumed, complete=True)
+    if query.last is None and query.around is None:
         # From a number on: the tail gives all of it.
-        result = QueryResult(lines=[], next_number=query.from_number, looked_from=1, complete=True)
-    else:
-        result = await _ask(call, query)
-    async with EventStream(call) as stream:
-        for line in result.lines:
-            await _send(stream, line)
-        try:
-            await _follow(call, stream, query, result.next_number)
-        except LogError as error:
-            # The answer has begun: the client comes again with the last number and learns more then.
-            raise ConnectionResetError(f"the log broke: {error}") from error
-        await stream.end()
-    return stream.response
+        return query, QueryResult(lines=[], next_number=query.from_number, looked_from=1, complete=True)
+    return query, await _ask(call, query)
+
+
+async def _stream(call: Call, sink: _Sink, query: Query, result: QueryResult) -> None:
+    """What a page would have, then what comes, joined by number; `end` when a finite stream has ended."""
+    for line in result.lines:
+        await _send(sink, line)
+    try:
+        await _follow(call, sink, query, result.next_number)
+    except LogError as error:
+        # The answer has begun: the client comes again with the last number and learns more then.
+        raise ConnectionResetError(f"the log broke: {error}") from error
+    await sink.end()
 
 
 def _resume(call: Call) -> int | None:
@@ -108,12 +186,12 @@ def _resume(call: Call) -> int | None:
     return int(last) + 1
 
 
-async def _send(stream: EventStream, line: LogLine) -> None:
+async def _send(sink: _Sink, line: LogLine) -> None:
     # A gap's id is the last number that is missing.
-    await stream.send(_view(line).model_dump_json(), id=str(line.next_number - 1))
+    await sink.send(_view(line).model_dump_json(), id=str(line.next_number - 1))
 
 
-async def _follow(call: Call, stream: EventStream, query: Query, from_number: int) -> None:
+async def _follow(call: Call, sink: _Sink, query: Query, from_number: int) -> None:
     pieces = call.context.services.logs.tail(query.stream, from_number, query.filter)
     async with aclosing(cast("_Closable", pieces)):
         waiting: asyncio.Task[list[LogLine] | None] | None = None
@@ -122,13 +200,13 @@ async def _follow(call: Call, stream: EventStream, query: Query, from_number: in
                 waiting = waiting or asyncio.ensure_future(_next(pieces))
                 done, _ = await asyncio.wait({waiting}, timeout=SILENCE_SECONDS)
                 if not done:
-                    await stream.heartbeat()
+                    await sink.heartbeat()
                     continue
                 lines, waiting = waiting.result(), None
                 if lines is None:
                     return
                 for line in lines:
-                    await _send(stream, line)
+                    await _send(sink, line)
         finally:
             if waiting is not None:
                 waiting.cancel()
@@ -153,4 +231,25 @@ def _view(line: LogLine) -> LogLineView:
     )
 
 
-HANDLERS = {"getLogs": get_logs, "getBuildOutput": get_build_output}
+def _stats_view(team: str, found: StreamStats) -> LogStatsView:
+    counts = found.counts
+    requests = sum(counts.latencies)
+    bounds = [f"{bound * 1000:g}" for bound in LATENCY_SECONDS] + ["inf"]
+    return LogStatsView(
+        team=team,
+        first=found.first,
+        next=found.next_number,
+        complete=found.complete,
+        lines=counts.lines,
+        bytes=counts.bytes,
+        lost=counts.lost,
+        sources=counts.sources,
+        levels={level: count for level, count in zip(LEVELS, counts.levels, strict=True) if level},
+        statuses={f"{place}xx": count for place, count in enumerate(counts.statuses, 1)},
+        requests=requests,
+        latency_ms=round(counts.latency_ms / requests, 3) if requests else 0.0,
+        latency_le_ms={bound: sum(counts.latencies[: place + 1]) for place, bound in enumerate(bounds)},
+    )
+
+
+HANDLERS = {"getLogs": get_logs, "getLogStats": get_log_stats, "getBuildOutput": get_build_output}

@@ -4,11 +4,12 @@ import asyncio
 import json
 from typing import Any
 
+import aiohttp
 import pytest
 
 from actors.logs.line import LineRecord
 from events.log.records import StoredEvent
-from tests.api.http.conftest import PARTITIONS, House
+from tests.api.http.conftest import ADMIN, PARTITIONS, House
 
 pytestmark = pytest.mark.servers
 
@@ -141,6 +142,105 @@ async def test_log_lines_are_paged_searched_followed_and_resumed(house: House) -
     assert [e["id"] for e in found if "data" in e] == [str(b["number"]) for b in bodies(found)]
     resumed = await house.collect(f"{WEB}/logs?follow=1", lambda f: len(bodies(f)) >= 2, Last_Event_ID="3")
     assert [b["text"] for b in bodies(resumed)] == ["four", "five"]
+
+
+async def test_lines_are_asked_for_by_everything_they_say(house: House) -> None:
+    made = await house.deploy(WEB)
+    await house.ended(made.json["operation"])
+    service = made.json["service_id"]
+    told = '{"level":"warn","user":{"id":7},"msg":"slow"}'
+    said = ["INFO all is well", "ERROR disk full", told, "Error: last one", "x"]
+    await _say(house, service, said, 0)
+
+    async def numbers(query: str) -> list[int]:
+        found = await house.get(f"{WEB}/logs?{query}")
+        assert found.status == 200, found.text
+        return [line["number"] for line in found.json["items"]]
+
+    assert await numbers("level=error") == [2, 4]
+    assert await numbers("level=warning&n=2") == [3, 4]
+    assert await numbers("word=DISK") == [2]
+    assert await numbers("word=disk%20full") == [2]
+    assert await numbers("field=user.id=7,msg=slow") == [3]
+    assert await numbers("field=user.id=8") == []
+    assert await numbers("grep=error&ignore_case=1") == [2, 4]
+    assert await numbers("around=3&n=1") == [2, 3, 4]
+    assert await numbers("instance=i1") == [] and await numbers("instance=none-such") == []
+    assert await numbers("until=2023-11-14T22:13:20.000002Z") == [1, 2]
+    page = (await house.get(f"{WEB}/logs?from=1&n=2")).json
+    assert (page["complete"], page["looked_from"], page["next"]) == (False, 1, 3)
+    assert (await house.get(f"{WEB}/logs?from=3&n=9")).json["complete"]
+    for bad in ("level=loud", "field=user", "around=0", r"grep=(a)\1", "until=soon"):
+        assert (await house.get(f"{WEB}/logs?{bad}")).status == 422, bad
+
+    router = [f"GET /p {status} {took}ms 12B" for status, took in ((200, 3), (200, 30), (503, 300))]
+    lines = [LineRecord(at=1, text=text, source="router") for text in router]
+    await house.logs.append(service, "gateway", lines, after=0, upto=3)
+    counted = (await house.get(f"{WEB}/logs/stats")).json
+    assert (counted["lines"], counted["levels"]["error"], counted["levels"]["warning"]) == (8, 2, 1)
+    assert (counted["requests"], counted["statuses"]["2xx"], counted["statuses"]["5xx"]) == (3, 2, 1)
+    assert counted["latency_ms"] == 111 and counted["latency_le_ms"]["50"] == 2 and counted["complete"]
+
+
+async def test_a_strangers_lines_are_not_there(house: House) -> None:
+    made = await house.deploy(WEB)
+    await house.ended(made.json["operation"])
+    await _say(house, made.json["service_id"], ["secret of the house"], 0)
+    stranger = await house.team("stranger")
+    for path in (f"{WEB}/logs", f"{WEB}/logs?follow=1", f"{WEB}/logs/stats"):
+        assert (await house.get(path, token=stranger)).status == 404
+    try:
+        async with house.session.ws_connect(house.url + f"{WEB}/logs", protocols=("rayfold", f"bearer.{stranger}")):
+            raise AssertionError("expected no socket for a stranger")
+    except aiohttp.WSServerHandshakeError as error:
+        assert error.status == 404
+
+
+async def test_a_socket_is_never_further_ahead_than_its_client_allows(house: House) -> None:
+    made = await house.deploy(WEB)
+    await house.ended(made.json["operation"])
+    service = made.json["service_id"]
+    await _say(house, service, [f"line {n}" for n in range(1, 501)], 0)
+    url = house.url + f"{WEB}/logs?from=1&window=10"
+    seen: list[int] = []
+    async with asyncio.timeout(30), house.session.ws_connect(url, protocols=("rayfold", f"bearer.{ADMIN}")) as slow:
+        async with house.session.ws_connect(url, protocols=("rayfold", f"bearer.{ADMIN}")) as brisk:
+            while len(seen) < 500:
+                number = (await brisk.receive_json())["number"]
+                seen.append(number)
+                await brisk.send_json({"ack": number})
+        assert seen == list(range(1, 501))
+        late = [(await slow.receive_json())["number"] for _ in range(10)]
+        with pytest.raises(TimeoutError):
+            await slow.receive(timeout=0.2)
+        await slow.send_json({"ack": 4})
+        late += [(await slow.receive_json())["number"] for _ in range(4)]
+        assert late == list(range(1, 15))
+    await _say(house, service, ["last"], 500)
+    async with house.session.ws_connect(
+        house.url + f"{WEB}/logs?from=501", headers={"Authorization": f"Bearer {ADMIN}"}
+    ) as resumed:
+        assert (await resumed.receive_json(timeout=20))["text"] == "last"
+
+
+async def test_a_page_whose_client_has_gone_is_given_up(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = await house.deploy(WEB)
+    await house.ended(made.json["operation"])
+    began, ended = asyncio.Event(), asyncio.Event()
+
+    async def never(query: object) -> object:
+        began.set()
+        try:
+            return await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(house.logs, "query", never)
+    asking = asyncio.create_task(house.get(f"{WEB}/logs"))
+    async with asyncio.timeout(20):
+        await began.wait()
+        asking.cancel()
+        await ended.wait()
 
 
 async def test_a_builds_output_ends(house: House) -> None:

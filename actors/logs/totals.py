@@ -1,0 +1,92 @@
+"""What a store counted since it started: lines, bytes, levels, statuses and latencies of each stream, and its losses.
+
+Counted a little after lines are stored, at low priority, so that appending does not wait for it. Values and their
+counting; knows nothing of who shows them.
+"""
+
+import asyncio
+import logging
+
+import msgspec
+
+from actors.logs.background import Background
+from actors.logs.errors import LogError
+from actors.logs.measure import Counts
+from actors.logs.search import Searcher, Tally
+from actors.logs.store import LogStore, StoreStats
+
+_log = logging.getLogger(__name__)
+
+COUNT_SECONDS = 5.0
+"""So old the counts may be, while the machine keeps up."""
+OTHERS = "others"
+"""Streams that are no component's, such as builds, together."""
+
+
+class StoreTotals(msgspec.Struct, frozen=True, kw_only=True):
+    """`streams`: by service id, and `OTHERS`; `archived`, `sealed`, `expired` segments; `store` as the store has it."""
+
+    streams: dict[str, Counts] = {}
+    store: StoreStats = msgspec.field(default_factory=StoreStats)
+    sealed: int = 0
+    archived: int = 0
+    expired: int = 0
+    tails: int = 0
+
+    def plus(self, other: "StoreTotals") -> "StoreTotals":
+        """Both together; a stream that moved was counted at both places."""
+        streams = {name: msgspec.structs.replace(counts) for name, counts in self.streams.items()}
+        for name, counts in other.streams.items():
+            streams.setdefault(name, Counts()).add(counts)
+        mine, theirs = (msgspec.structs.asdict(each.store) for each in (self, other))
+        return StoreTotals(
+            streams=streams,
+            store=StoreStats(**{name: mine[name] + theirs[name] for name in mine}),
+            sealed=self.sealed + other.sealed,
+            archived=self.archived + other.archived,
+            expired=self.expired + other.expired,
+            tails=self.tails + other.tails,
+        )
+
+
+class Totals:
+    """Follows what is appended to `store`. Use `start` before, `aclose` after."""
+
+    def __init__(self, store: LogStore) -> None:
+        self.streams: dict[str, Counts] = {}
+        self._store = store
+        self._counted: dict[str, int] = {}
+        self._worker = Searcher(1, nice=10)
+        self._tasks = Background("log totals")
+
+    def start(self) -> None:
+        """Begin to count."""
+        self._tasks.start(self._run())
+
+    async def aclose(self) -> None:
+        """Stop; counts end with the process."""
+        await self._tasks.aclose()
+        await self._worker.aclose()
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(COUNT_SECONDS)
+            await self.catch_up()
+
+    async def catch_up(self) -> None:
+        """Count what was appended since the last time."""
+        for stream, first in self._store.take_appended().items():
+            try:
+                await self._count(stream, self._counted.setdefault(stream, first))
+            except LogError as error:
+                _log.warning("log totals: %s; counted with what comes next", error)
+
+    async def _count(self, stream: str, cursor: int) -> None:
+        view = await self._store.view(stream)
+        while cursor < view.next_number:
+            work = Tally(view=view, cursor=cursor, stop=view.next_number)
+            counts, cursor, wanted = await self._worker.tally(work)
+            if wanted:
+                await self._store.fetch(stream, wanted)
+            self.streams.setdefault(OTHERS if "/" in stream else stream, Counts()).add(counts)
+            self._counted[stream] = cursor
