@@ -3,9 +3,8 @@
 from pathlib import Path
 
 NOT_BENCHMARKS = {
-    "__init__", "__main__", "append_load", "fold_worker", "harness", "histories", "http_load", "log_processes",
-    "owner_worker",
-    "partition_log", "platform_run", "workload",
+    "__init__", "__main__", "append_load", "density_worker", "fold_worker", "harness", "histories", "http_load",
+    "log_processes", "owner_worker", "partition_log", "platform_run", "workload",
 }  # fmt: skip
 
 for _file in sorted(Path(__file__).parent.glob("*.py")):

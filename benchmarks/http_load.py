@@ -77,11 +77,10 @@ async def load(
     connections: int,
     seconds: float,
     rate: float = 0.0,
-    again: tuple[int, ...] = (),
+    until: asyncio.Event | None = None,
 ) -> Seen:
     """Send `request(0)`, `request(1)`, … for so long. `rate`: requests a second in all (0: as fast as they are
-    answered); a request that is late counts from when it was due. Statuses in `again` are sent again, as part of the
-    same request.
+    answered); a request that is late counts from when it was due. `until` is set: it ends earlier.
     """
     seen = Seen()
     loop = asyncio.get_running_loop()
@@ -93,19 +92,14 @@ async def load(
         while True:
             number = next(numbers)
             due = began + number / rate if rate else loop.time()
-            if max(due, loop.time()) >= began + seconds:
+            if max(due, loop.time()) >= began + seconds or (until is not None and until.is_set()):
                 break
             if (early := due - loop.time()) > 0:
                 await asyncio.sleep(early)
-            status = 0
             async with asyncio.timeout(ANSWER_SECONDS):
-                while True:
-                    if not connection.open:
-                        connection = await _connect(port)
-                    status = await connection.ask(request(number))
-                    if status not in again:
-                        break
-                    await asyncio.sleep(0.01)
+                if not connection.open:
+                    connection = await _connect(port)
+                status = await connection.ask(request(number))
             done = loop.time()
             seen.seconds.append(done - due)
             seen.statuses[status] = seen.statuses.get(status, 0) + 1

@@ -13,6 +13,7 @@ import structlog
 
 from actors.cluster.journal import open_journal
 from actors.cluster.settings import PlatformSettings
+from actors.cluster.tracing import configure
 from events.model.pool import PoolState
 
 log = structlog.get_logger("actor")
@@ -102,6 +103,7 @@ class ActorShell:
 
     async def _open(self) -> None:
         open_journal(self.settings.platform_logs, self.name)
+        configure(self.name)
         try:
             async with asyncio.timeout(OPEN_SECONDS):
                 await self.open()

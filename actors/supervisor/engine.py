@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 import structlog
 
+from actors.cluster.tracing import span
 from actors.supervisor.entity import Entity
 from actors.supervisor.parking import Hand, Parking, parked_refusal
 from actors.supervisor.slices import in_slices
@@ -241,6 +242,10 @@ class PartitionEngine:
         if not envelope.correlation_id:
             operation = entity.operation_of(events) or envelope.command_id
             envelope = msgspec.structs.replace(envelope, correlation_id=operation)
+        if envelope.traceparent:
+            entity.traceparent = envelope.traceparent
+        elif entity.traceparent and entity.operation_of(()):
+            envelope = msgspec.structs.replace(envelope, traceparent=entity.traceparent)
         records = entity.records(events, envelope, at)
         try:
             committed = self._submit(entity, envelope.command_id, records)
@@ -378,12 +383,14 @@ class PartitionEngine:
             if not events:
                 break
             cause = f"{entity.stream}@{entity.version}"
+            operation = entity.operation_of(events)
             envelope = Envelope(
                 stream=entity.stream,
                 command=msgspec.Raw(),
                 command_id=f"{entity.stream}@{entity.version + 1}",
-                correlation_id=entity.operation_of(events),
+                correlation_id=operation,
                 causation_id=cause,
+                traceparent=entity.traceparent if operation else "",
             )
             records = entity.records(events, envelope, at)
             try:
@@ -432,7 +439,8 @@ class PartitionEngine:
                 await entity.changed.wait()  # never on the word of events that may not become durable
                 continue
             try:
-                await self._runner.run(self, entity, effect)
+                with span(f"effect {effect.kind}", entity.traceparent, stream=entity.stream, key=effect.key):
+                    await self._runner.run(self, entity, effect)
             except Exception as error:
                 log.warning("effect failed, will be tried again", stream=entity.stream, effect=effect.kind,
                             key=effect.key, error=f"{type(error).__name__}: {error}")  # fmt: skip

@@ -22,7 +22,7 @@ class Entity:
     """
 
     __slots__ = ("aggregate", "changed", "last_offset", "pending", "state", "stream", "tail", "tasks", "timer",
-                 "version")  # fmt: skip
+                 "traceparent", "version")  # fmt: skip
 
     def __init__(self, stream: str, folded: Folded | None = None) -> None:
         folded = folded or Folded(stream)
@@ -32,6 +32,7 @@ class Entity:
         self.version = folded.version
         self.last_offset = self.tail = folded.last_offset
         self.pending = 0
+        self.traceparent = ""  # of the last command that had one: what follows from it is told below it
         self.changed = asyncio.Event()
         self.tasks: dict[Effect, asyncio.Task[None]] = {}
         self.timer: asyncio.TimerHandle | None = None

@@ -12,6 +12,7 @@ import structlog
 
 from actors.cluster.fair import FairGate
 from actors.cluster.rates import Rate
+from actors.cluster.tracing import span
 from actors.supervisor.effects import running_on
 from actors.supervisor.engine import EffectRunner, PartitionEngine
 from actors.supervisor.orders import NodePort
@@ -132,7 +133,10 @@ class Supervisor:
         if engine is None or engine.closed:
             message = f"{self.name} does not serve partition {partition}"
             return Reply(command_id=envelope.command_id, error="not_owner", error_message=message)
-        return await engine.handle(envelope)
+        with span("decide", envelope.traceparent, stream=envelope.stream, command=envelope.command_id) as traceparent:
+            if traceparent != envelope.traceparent:
+                envelope = msgspec.structs.replace(envelope, traceparent=traceparent)
+            return await engine.handle(envelope)
 
     async def tend(self) -> None:
         """Claim what is assigned and free, give back what is not, and look for instances that are gone. For ever."""

@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import structlog
 from aiohttp import web
 
+from actors.cluster.tracing import span
 from actors.logs.errors import LogError as LinesError
-from api.http.call import Call, check_names, parse_body, parse_query
+from api.http.call import MAX_BODY_BYTES, Call, check_names, parse_body, parse_query
 from api.http.context import Context
 from api.http.handlers.table import HANDLERS, Handler
 from api.http.identity import ADMIN, Principal, fresh_id
-from api.http.problems import HttpProblem, not_found, of_http, unavailable
+from api.http.problems import HttpProblem, not_found, of_http, overloaded, unavailable
 from api.http.routes import COMPONENT, ROUTES, Route
 from api.http.services import PlatformAway, Services
 from events.log.errors import BeyondTail, LogError
@@ -29,6 +30,7 @@ SHUTDOWN_SECONDS = 5.0
 
 CONTEXT = web.AppKey("context", Context)
 REQUEST_ID = web.RequestKey("request_id", str)
+HELD = web.RequestKey("held", tuple[str, int])
 _Inner = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -108,12 +110,13 @@ def _serve_route(context: Context, route: Route, handler: Handler) -> _Inner:
         status = 500
         context.running += 1
         try:
-            call = await _enter(context, route, request, request_id)
-            if route.streams or route.lines or route.raw:
-                response = await handler(call)
-            else:
-                async with asyncio.timeout(route.seconds):
+            with span(route.id, request.headers.get("traceparent", "")[:100], request_id=request_id) as traceparent:
+                call = await _enter(context, route, request, request_id, traceparent)
+                if route.streams or route.lines or route.raw:
                     response = await handler(call)
+                else:
+                    async with asyncio.timeout(route.seconds):
+                        response = await handler(call)
             status = response.status
             if context.leaving and not response.prepared:
                 response.force_close()
@@ -122,6 +125,8 @@ def _serve_route(context: Context, route: Route, handler: Handler) -> _Inner:
             status = _problem_of(error, request_id).status
             raise
         finally:
+            if (held := request.get(HELD)) is not None:
+                context.gate.leave(*held)
             context.running -= 1
             context.answered += 1
             context.metrics.requests.labels(operation=route.id, status=str(status)).inc()
@@ -131,7 +136,7 @@ def _serve_route(context: Context, route: Route, handler: Handler) -> _Inner:
     return serve_one
 
 
-async def _enter(context: Context, route: Route, request: web.Request, request_id: str) -> Call:
+async def _enter(context: Context, route: Route, request: web.Request, request_id: str, traceparent: str) -> Call:
     """Through the door: the token first, so that nobody without one learns what is valid or there."""
     principal = ADMIN if route.reach == "public" else await _principal(context, request)
     check_names(request)
@@ -139,7 +144,10 @@ async def _enter(context: Context, route: Route, request: web.Request, request_i
     if (route.reach == "admin" and principal.team is not None) or (team is not None and not principal.reaches(team)):
         raise not_found("there is no such thing for this token", hint="rayfold teams shows what it reaches")
     query = parse_query(request, route.query)
-    body = await parse_body(request, route.body) if route.body is not None else None
+    body = None
+    if route.body is not None:
+        _hold(context, request, team or principal.team or principal.name)
+        body = await parse_body(request, route.body)
     return Call(
         request=request,
         context=context,
@@ -148,7 +156,16 @@ async def _enter(context: Context, route: Route, request: web.Request, request_i
         request_id=request_id,
         query=query,
         body=body,
+        traceparent=traceparent,
     )
+
+
+def _hold(context: Context, request: web.Request, team: str) -> None:
+    """Make room for a body before any of it is read. Raises HttpProblem 429 for who has more than a fair share."""
+    held = (team, min(MAX_BODY_BYTES, request.content_length or MAX_BODY_BYTES))
+    if not context.gate.enter(*held):
+        raise overloaded(f"{context.gate.things} requests are being read; those of {team} have their share")
+    request[HELD] = held
 
 
 async def _principal(context: Context, request: web.Request) -> Principal:

@@ -47,6 +47,7 @@ class Call:
     request_id: str
     query: BaseModel
     body: BaseModel | None
+    traceparent: str = ""
 
     def name(self, part: str) -> str:
         """A part of the path, decoded."""

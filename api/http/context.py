@@ -6,6 +6,7 @@ One for each app; it knows nothing of routes or of HTTP's wire.
 import asyncio
 from collections.abc import Sequence
 
+from actors.cluster.fair import FairGate
 from api.http.call import Call
 from api.http.eventview import Owners, event_view
 from api.http.feed import Feed
@@ -21,6 +22,8 @@ from events.model.registry import encode_command
 from events.replay.errors import NoSuchStream
 from events.replay.history import history
 
+BODIES = 2_000  # requests with a body at once, of all teams
+BODY_BYTES = 128 << 20  # of them together: so much memory at most, whoever sends however much
 MAX_EVENTS_BETWEEN = 100  # in a 412: the newest ones
 
 
@@ -35,6 +38,7 @@ class Context:
         self.metrics = Metrics(lambda: self.feed.clients)
         self.gatekeeper = Gatekeeper(services.admin_token, self.reads.token)
         self.streams: set[asyncio.Task[object]] = set()
+        self.gate = FairGate(things=BODIES, size=BODY_BYTES)
         self.running = 0  # requests, streams among them
         self.answered = 0.0
         self.leaving = False  # it takes no new connection, and keeps none for another request
@@ -69,7 +73,7 @@ class Context:
             command_id=(command_id or call.command_id) + suffix,
             actor=call.principal.name,
             reason=reason,
-            traceparent=call.request.headers.get("traceparent", "")[:100],
+            traceparent=call.traceparent,
             expected_version=expected_version,
             team=call.team,
         )

@@ -109,6 +109,12 @@ def unavailable(detail: str, hint: str = "try again", code: str = "unavailable")
     return HttpProblem(503, code, detail, hint=hint, headers={"Retry-After": str(RETRY_SECONDS)})
 
 
+def overloaded(detail: str) -> HttpProblem:
+    """429 with Retry-After: nothing was kept of the request."""
+    headers = {"Retry-After": str(RETRY_SECONDS)}
+    return HttpProblem(429, "overloaded", detail, hint="repeat it with the same Idempotency-Key", headers=headers)
+
+
 def unauthorized() -> HttpProblem:
     """401: there is no token, or it is not one of ours; which of the two is not told."""
     return HttpProblem(
@@ -141,13 +147,10 @@ def of_refusal(refusal: Refusal, events: Sequence[EventView] = ()) -> HttpProble
 def of_error(reply: Reply) -> HttpProblem:
     """A command of which nothing is known: sending it again with the same Idempotency-Key is safe."""
     if reply.error == "overloaded":
-        return HttpProblem(
-            429,
-            "overloaded",
-            reply.error_message or "too many commands at once",
-            hint="repeat it with the same Idempotency-Key",
-            headers={"Retry-After": str(RETRY_SECONDS)},
-        )
+        return overloaded(reply.error_message or "too many commands at once")
+    if reply.error == "failed":
+        hint = "the platform's log has the cause; nothing has changed"
+        return HttpProblem(500, "internal", reply.error_message or "the command could not be decided", hint=hint)
     if reply.error == "full":
         return HttpProblem(
             507,
