@@ -5,6 +5,7 @@ Reads what to do on stdin and begins at once; each answer is a line. Effects are
 
 import asyncio
 import gc
+import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 import psutil
+import structlog
 
 from actors.supervisor.orders import Ended, Started, StartOrder
 from actors.supervisor.supervisor import Supervisor
@@ -51,6 +53,10 @@ def _tell(**what: float) -> None:
 
 async def main() -> None:
     """Claim, recover, rest; tell what it took."""
+    structlog.configure(
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+    )
     todo = msgspec.json.decode(sys.stdin.readline(), type=Todo)
     process = psutil.Process()
     log = EtcdEventLog(todo.place.etcd, partitions=PARTITIONS, blobs=DirectoryBlobs(Path(todo.place.archive)))
