@@ -1,14 +1,13 @@
-"""The `eventsourcing` library folding the same events with the same `apply`: its repository, mapper and recorders.
+"""The `eventsourcing` library folding the same events, as its users do with msgspec: its repository, mapper, recorders.
 
-Each of our streams is an aggregate, each of our events one of its, with our encoded body as it is, so that what is
-compared is the machinery around the fold.
+Each of our streams is an aggregate, each of our events one of its with the same fields and the same effect on the same
+state, so that what is compared is the machinery around the fold.
 """
 
 import importlib
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -17,7 +16,8 @@ from benchmarks.harness import Case
 from benchmarks.histories import partition
 
 ABSENT = "the Python package eventsourcing is not installed"
-SAVED_AT_ONCE = 50
+SAVED_AT_ONCE = 500
+HOW = "an event class of its own per type, msgspec, the same steps"
 
 
 def fold_cases(events: int) -> list[Case]:
@@ -39,7 +39,7 @@ def reload_case(events: int) -> Case:
     application.close()
     shutil.rmtree(directory, ignore_errors=True)
     return {"case": name, "unit": "aggregate", "count": len(ids), "seconds": round(seconds, 3),
-            "per_second": round(len(ids) / seconds, 1), "cpu_seconds": round(cpu, 3)}  # fmt: skip
+            "per_second": round(len(ids) / seconds, 1), "cpu_seconds": round(cpu, 3), "events_as": HOW}  # fmt: skip
 
 
 def _fold(name: str, events: int) -> Case:
@@ -48,12 +48,13 @@ def _fold(name: str, events: int) -> Case:
     except ImportError:
         return {"case": name, "absent": ABSENT}
     begin, spent = time.perf_counter(), time.process_time()
-    count = sum(application.repository.get(ident).version - 1 for ident in ids)
+    count = sum(application.repository.get(ident).version for ident in ids)
     seconds, cpu = time.perf_counter() - begin, time.process_time() - spent
     application.close()
     shutil.rmtree(directory, ignore_errors=True)
     return {"case": name, "unit": "event", "count": count, "seconds": round(seconds, 3),
-            "per_second": round(count / seconds, 1), "cpu_seconds": round(cpu, 3), "streams": len(ids)}  # fmt: skip
+            "per_second": round(count / seconds, 1), "cpu_seconds": round(cpu, 3), "streams": len(ids),
+            "events_as": HOW}  # fmt: skip
 
 
 def _filled(store: str, events: int, *, snapshots: bool) -> tuple[Any, list[UUID], Path]:
@@ -61,19 +62,11 @@ def _filled(store: str, events: int, *, snapshots: bool) -> tuple[Any, list[UUID
     stream = importlib.import_module("benchmarks.peers.eventsourcing_stream")
     directory = Path(tempfile.mkdtemp(prefix="rf-es-"))
     env = {"PERSISTENCE_MODULE": f"eventsourcing.{store}", "SQLITE_DBNAME": str(directory / "events.db")}
-    application = stream.application(env | ({"IS_SNAPSHOTTING_ENABLED": "y"} if snapshots else {}))
-    aggregates: dict[str, Any] = {}
-    for command in partition(events=events):
-        for record in command:
-            if record.stream not in aggregates:
-                aggregates[record.stream] = stream.Stream(name=record.stream)
-            aggregates[record.stream].happen(record=stream.packed(record))
-    _save(application, list(aggregates.values()), snapshots)
-    return application, [aggregate.id for aggregate in aggregates.values()], directory
-
-
-def _save(application: Any, aggregates: Sequence[Any], snapshots: bool) -> None:
-    for first in range(0, len(aggregates), SAVED_AT_ONCE):
-        application.save(*aggregates[first : first + SAVED_AT_ONCE])
-    for aggregate in aggregates if snapshots else ():
-        application.take_snapshot(aggregate.id)
+    application = stream.Streams(env | ({"IS_SNAPSHOTTING_ENABLED": "y"} if snapshots else {}))
+    happened = [stream.happened(record) for command in partition(events=events) for record in command]
+    for first in range(0, len(happened), SAVED_AT_ONCE):
+        application.events.put(happened[first : first + SAVED_AT_ONCE])
+    ids = list(dict.fromkeys(event.originator_id for event in happened))
+    for ident in ids if snapshots else ():
+        application.take_snapshot(ident)
+    return application, ids, directory

@@ -1,65 +1,111 @@
-"""One of our streams as an aggregate of the `eventsourcing` library. Imported only where that library is installed."""
+"""Our streams as aggregates of the `eventsourcing` library, as its users write them with msgspec: events of types of
+their own, and a mapper.
 
-import base64
+What an event does to its aggregate is our own step, so that only the library's machinery differs. Imported only where
+the library is installed.
+"""
+
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import msgspec
 from eventsourcing.application import Application
-from eventsourcing.domain import Aggregate, event
-from eventsourcing.persistence import Transcoding
+from eventsourcing.persistence import Mapper, StoredEvent
+from eventsourcing.utils import get_topic
 
 from events.log.records import EventRecord
-from events.model.registry import AGGREGATES, apply_record, initial_state
+from events.model.base import Event
+from events.model.drafts import one_after_another
+from events.model.registry import AGGREGATES, EVENT_TYPES, decode_event, kind_of
 
-_record_decoder = msgspec.msgpack.Decoder(EventRecord)
-
-
-class Stream(Aggregate):  # type: ignore[misc]
-    """Its events are our records as they are encoded; its state is what our `apply` makes of them."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.state = initial_state(name)
-
-    @staticmethod
-    def create_id(name: str) -> UUID:
-        """The library names aggregates by UUID."""
-        return uuid5(NAMESPACE_URL, name)
-
-    @event("Happened")  # type: ignore[untyped-decorator]
-    def happen(self, record: str) -> None:
-        """`record`: base64, for the library's events are JSON."""
-        self.state = apply_record(self.state, _record_decoder.decode(base64.b64decode(record)))
+_encoder = msgspec.msgpack.Encoder()
+_event_decoders = {name: msgspec.msgpack.Decoder(tuple[int, cls]) for name, cls in EVENT_TYPES.items()}  # type: ignore[valid-type]
+_state_decoders = {kind: msgspec.msgpack.Decoder(aggregate.state) for kind, aggregate in AGGREGATES.items()}
+_drafting = {kind: each.drafting or one_after_another(each.apply) for kind, each in AGGREGATES.items()}
 
 
-def packed(record: EventRecord) -> str:
-    """What `happen` takes."""
-    return base64.b64encode(msgspec.msgpack.encode(record)).decode()
+class Stream:
+    """An aggregate that changes in place, as those of the library do."""
+
+    def __init__(self, ident: UUID, kind: str, state: msgspec.Struct, version: int = 0) -> None:
+        self.id = ident
+        self.kind = kind
+        self.draft: Any = _drafting[kind].thaw(state)
+        self.draft.version = version
+
+    @property
+    def version(self) -> int:
+        """How many events it has."""
+        return int(self.draft.version)
 
 
-def application(env: dict[str, str]) -> Any:
-    """An application that can keep snapshots of our states."""
+class Happened(msgspec.Struct, frozen=True, gc=False):
+    """A domain event. `kind`: of the aggregate."""
 
-    class _Application(Application):  # type: ignore[misc]
-        def register_transcodings(self, transcoder: Any) -> None:
-            super().register_transcodings(transcoder)
-            for aggregate in AGGREGATES.values():
-                transcoder.register(_state_transcoding(aggregate.kind, aggregate.state)())
+    originator_id: UUID
+    originator_version: int
+    kind: str
+    at: int
+    what: Event
 
-    return _Application(env=env)
+    def mutate(self, stream: Stream | None) -> Stream:
+        """The library calls it with the aggregate so far. It checks what the library's own events check."""
+        stream = stream or Stream(self.originator_id, self.kind, AGGREGATES[self.kind].state())
+        if self.originator_id != stream.id or self.originator_version != stream.version + 1:
+            raise ValueError(f"expected version {stream.version + 1} of {stream.id}, found {self.originator_version}")
+        stream.draft.version = self.originator_version
+        _drafting[self.kind].steps[type(self.what)](stream.draft, self.what, self.at)
+        return stream
 
 
-def _state_transcoding(kind: str, state: type[msgspec.Struct]) -> Any:
-    decoder = msgspec.msgpack.Decoder(state)
+class Snapshot(msgspec.Struct, frozen=True):
+    """What the library keeps of an aggregate when it is asked for a snapshot."""
 
-    class _State(Transcoding):  # type: ignore[misc]
-        type, name = state, f"{kind}-state"
+    originator_id: UUID
+    originator_version: int
+    kind: str
+    state: msgspec.Struct
 
-        def encode(self, obj: msgspec.Struct) -> str:
-            return base64.b64encode(msgspec.msgpack.encode(obj)).decode()
+    @classmethod
+    def take(cls, stream: Stream) -> "Snapshot":
+        """The library calls it."""
+        return cls(stream.id, stream.version, stream.kind, _drafting[stream.kind].freeze(stream.draft))
 
-        def decode(self, data: str) -> msgspec.Struct:
-            return decoder.decode(base64.b64decode(data))
+    def mutate(self, stream: None) -> Stream:
+        """The library calls it before the events that follow."""
+        return Stream(self.originator_id, self.kind, self.state, self.originator_version)
 
-    return _State
+
+class MsgspecMapper(Mapper[UUID]):  # type: ignore[misc]
+    """Events and snapshots as MessagePack of their own types. A topic is `kind:type`, of a snapshot `kind:`."""
+
+    def to_stored_event(self, domain_event: Any) -> StoredEvent:
+        """See the library."""
+        if isinstance(domain_event, Snapshot):
+            name, state = "", _encoder.encode(domain_event.state)
+        else:
+            name, state = type(domain_event.what).__name__, _encoder.encode((domain_event.at, domain_event.what))
+        topic = f"{domain_event.kind}:{name}"
+        return StoredEvent(domain_event.originator_id, domain_event.originator_version, topic, state)
+
+    def to_domain_event(self, stored_event: StoredEvent) -> Any:
+        """See the library."""
+        ident, version = stored_event.originator_id, stored_event.originator_version
+        kind, _, name = stored_event.topic.partition(":")
+        if not name:
+            return Snapshot(ident, version, kind, _state_decoders[kind].decode(stored_event.state))
+        at, what = _event_decoders[name].decode(stored_event.state)
+        return Happened(ident, version, kind, at, what)
+
+
+class Streams(Application[UUID]):  # type: ignore[misc]
+    """Its repository is what is measured."""
+
+    snapshot_class = Snapshot
+    env = {"MAPPER_TOPIC": get_topic(MsgspecMapper)}
+
+
+def happened(record: EventRecord) -> Happened:
+    """Our record as the library's event; it names aggregates by UUID."""
+    kind = kind_of(record.stream)
+    return Happened(uuid5(NAMESPACE_URL, record.stream), record.version, kind, record.at, decode_event(record))

@@ -186,9 +186,8 @@ def _on_routes_freed(draft: ComponentDraft, event: RoutesFreed, at: int) -> None
 
 
 def _on_rollout_started(draft: ComponentDraft, event: RolloutStarted, at: int) -> None:
-    new = fingerprint(draft.releases[event.release])
     if draft.slots:
-        live = draft.releases.get(draft.current)
+        new, live = fingerprint(draft.releases[event.release]), draft.releases.get(draft.current)
         if live is None or fingerprint(live) != new:
             # What an earlier, failed rollout of the same content left behind.
             draft.slots = {k: v for k, v in draft.slots.items() if not k.startswith(f"{new}:")}

@@ -294,6 +294,9 @@ class ComponentState(ComponentDraft, frozen=True, gc=False):  # type: ignore[mis
         return earlier[-1] if earlier else 0
 
 
+_ordered_encoder = msgspec.msgpack.Encoder(order="deterministic")
+"""Writes mappings by their keys: in which order variables were set makes no other process."""
+
 _FINGERPRINTS_KEPT = 16_384
 _fingerprints: dict[int, tuple[Release, str]] = {}
 """By the identity of a release, which is immutable; it is held here too, so that its identity is not given away."""
@@ -312,17 +315,8 @@ def fingerprint(release: Release) -> str:
 
 
 def _digest(release: Release) -> str:
-    spec = release.spec
-    stable = msgspec.structs.replace(
-        spec,
-        config=dict(sorted(spec.config.items())),
-        scale=0,
-        stopped=False,
-        routes=(),
-        drain_seconds=0,
-        grace_seconds=0,
-    )
-    body = msgspec.msgpack.encode((release.artifact.digest, release.command, stable))
+    stable = msgspec.structs.replace(release.spec, scale=0, stopped=False, routes=(), drain_seconds=0, grace_seconds=0)
+    body = _ordered_encoder.encode((release.artifact.digest, release.command, stable))
     return hashlib.blake2b(body, digest_size=8).hexdigest()
 
 
