@@ -359,25 +359,43 @@ def platform_life(seed: int) -> list[EventRecord]:
 def partition(
     *, events: int, streams_of: int = 200, templates: int = 40, at_once: int = 64
 ) -> Iterator[list[EventRecord]]:
-    """A whole partition of `events` events or a few more, command by command, from components of about `streams_of`
-    events each with their builds and routes, of which `at_once` live at the same time, interleaved.
+    """A whole partition of `events` events or at most one life more, command by command, from components of about
+    `streams_of` events each with their builds and routes, of which `at_once` live at the same time, interleaved.
 
     The lives of `templates` components are driven for real; the others are theirs under service ids of their own, which
     have the same length, so that the encoded bodies stay what an encoder would write.
     """
     lives = [_commands(component_life(seed, events=streams_of)) for seed in range(templates)]
-    made = index = 0
+    begun = index = 0
     running: deque[Iterator[list[EventRecord]]] = deque()
-    while made < events or running:
-        while made < events and len(running) < at_once:
-            running.append(_renamed(lives[index % templates], index % templates, index))
+    while begun < events or running:
+        while begun < events and len(running) < at_once:
+            life = lives[index % templates]
+            running.append(_renamed(life, index % templates, index))
+            begun += sum(map(len, life))
             index += 1
-        life = running.popleft()
-        command = next(life, None)
+        commands = running.popleft()
+        command = next(commands, None)
         if command is not None:
-            running.append(life)
-            made += len(command)
+            running.append(commands)
             yield command
+
+
+def idle_stream(number: int) -> str:
+    """The stream of one of the `idle_components`."""
+    return f"component/{service_id_of('default', 'idle', f'idle-{number}')}"
+
+
+def idle_components(count: int) -> Iterator[list[EventRecord]]:
+    """Components that were created and never deployed, command by command. A change of one begins and ends at once."""
+    world = World(seed=0)
+    for number in range(count):
+        service_id = service_id_of("default", "idle", f"idle-{number}")
+        create = component_commands.CreateComponent(
+            service_id=service_id, team="default", app="idle", name=f"idle-{number}", process="web", spec=Spec()
+        )
+        world.send(idle_stream(number), create, reason=WHY)
+    yield from _commands(world.records)
 
 
 def _commands(life: Sequence[EventRecord]) -> list[list[EventRecord]]:

@@ -15,13 +15,12 @@ import msgspec
 from actors.supervisor.engine import PartitionEngine
 from actors.supervisor.entity import Entity
 from actors.supervisor.snapshots import SnapshotPolicy
-from benchmarks.histories import NODES
+from benchmarks.histories import NODES, idle_stream
 from benchmarks.partition_log import PARTITIONS, Place
 from events.log.blobs import DirectoryBlobs
 from events.log.etcd_log import EtcdEventLog
 from events.model.base import Envelope
-from events.model.component_commands import CreateComponent
-from events.model.component_parts import Spec
+from events.model.component_commands import ChangeSpec
 from events.model.component_progress import Effect
 from events.model.registry import encode_command
 
@@ -29,11 +28,13 @@ BEAT_SECONDS = 0.002
 
 
 class Todo(msgspec.Struct, frozen=True, kw_only=True):
-    """`commands`: how many to answer. `snapshot`: take one before the last `tail` of them, which is then the tail."""
+    """`idle`: how many idle components there are; commands change them in turn. `commands`: how many to answer.
+    `snapshot`: take one before the last `tail` of them, whose events are then the tail."""
 
     place: Place
     partition: int
     name: str
+    idle: int
     commands: int = 1
     tail: int = 0
     snapshot: bool = False
@@ -50,19 +51,18 @@ def _tell(**what: float) -> None:
     print(msgspec.json.encode(what).decode(), flush=True)
 
 
-async def _answer(engine: PartitionEngine, name: str, number: int) -> None:
-    service_id = f"{name}{number}".ljust(16, "0")
-    create = CreateComponent(service_id=service_id, team="t", app="a", name="web", process="web", spec=Spec())
-    stream = f"component/{service_id}"
-    envelope = Envelope(stream=stream, command=encode_command(create), command_id=f"{name}.{number}")
+async def _answer(engine: PartitionEngine, todo: Todo, number: int) -> None:
+    change = ChangeSpec(config_set={"GREETING": f"{todo.name}{number}"})
+    stream = idle_stream(number % todo.idle)
+    envelope = Envelope(stream=stream, command=encode_command(change), command_id=f"{todo.name}.{number}")
     reply = await engine.handle(envelope)
     if reply.error or reply.refusal:
-        raise RuntimeError(f"expected command {number} of {name} to be durable, found {reply}")
+        raise RuntimeError(f"expected command {number} of {todo.name} to be durable, found {reply}")
 
 
-async def _answer_all(engine: PartitionEngine, name: str, first: int, last: int) -> None:
+async def _answer_all(engine: PartitionEngine, todo: Todo, first: int, last: int) -> None:
     for start in range(first, last, 200):
-        await asyncio.gather(*(_answer(engine, name, number) for number in range(start, min(start + 200, last))))
+        await asyncio.gather(*(_answer(engine, todo, number) for number in range(start, min(start + 200, last))))
 
 
 class Beat:
@@ -101,7 +101,7 @@ async def main() -> None:
     )  # fmt: skip
     folded = await engine.recover()
     recovered = time.perf_counter()
-    await _answer(engine, todo.name, 0)
+    await _answer(engine, todo, 0)
     served, cpu = time.perf_counter(), time.process_time() - spent
     beat.stop()
     _tell(
@@ -116,13 +116,13 @@ async def main() -> None:
         streams=len(engine.entities),
         rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
     )
-    await _answer_all(engine, todo.name, 1, todo.commands - todo.tail)
+    await _answer_all(engine, todo, 1, todo.commands - todo.tail)
     if todo.snapshot:
         begin, spent = time.perf_counter(), time.process_time()
         if engine.snapshots is None or not await engine.snapshots.take():
             raise RuntimeError("expected a snapshot to be kept, found it given up")
         _tell(snapshot=time.perf_counter() - begin, cpu=time.process_time() - spent)
-    await _answer_all(engine, todo.name, max(1, todo.commands - todo.tail), todo.commands)
+    await _answer_all(engine, todo, max(1, todo.commands - todo.tail), todo.commands)
     _tell(events=writer.next_offset)
     await asyncio.to_thread(sys.stdin.readline)
     await engine.close()

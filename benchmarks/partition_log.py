@@ -8,17 +8,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
 
-from benchmarks.histories import partition
+from benchmarks.histories import idle_components, partition
 from benchmarks.platform_run import PROJECT
 from events.log.embedded import EmbeddedEtcd
 from events.log.etcd_connection import EtcdSettings
 from events.log.etcd_log import EtcdEventLog
+from events.log.port import PartitionWriter
+from events.log.records import EventRecord
 
 PARTITIONS = 4
 QUOTA_BYTES = 4 << 30  # a million events take some 200 MiB, and nothing is compacted here
@@ -45,24 +47,43 @@ async def etcd_place() -> AsyncIterator[Place]:
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
 
-async def fill(place: Place, number: int, events: int) -> tuple[int, int]:
-    """Append a partition's history; returns how many events and how many streams it has."""
+class Filled(msgspec.Struct, frozen=True, kw_only=True):
+    """`idle`: how many of its streams are components that were never deployed."""
+
+    events: int
+    streams: int
+    idle: int
+
+
+async def fill(place: Place, number: int, events: int, *, streams_of: int = 200, entities: int = 0) -> Filled:
+    """Append a partition's history: `events` events or a few more of lives about `streams_of` long, then as many idle
+    components as make its streams exactly `entities` (0: as they come)."""
     log = EtcdEventLog(place.etcd, partitions=PARTITIONS)
     await log.open()
     writer = await log.claim(number, "filler")
+    streams = await _append_all(writer, partition(events=events, streams_of=streams_of))
+    idle = max(0, entities - streams)
+    streams += await _append_all(writer, idle_components(idle))
+    if entities and (not idle or streams != entities):
+        raise ValueError(f"expected {entities} streams, some of them idle, found {streams}: make lives longer")
+    count = writer.next_offset
+    await writer.release()
+    await log.close()
+    return Filled(events=count, streams=streams, idle=idle)
+
+
+async def _append_all(writer: PartitionWriter, commands: Iterable[list[EventRecord]]) -> int:
+    """Returns of how many streams they are."""
     streams: set[str] = set()
     waiting = []
-    for command in partition(events=events):
-        streams.add(command[0].stream)
+    for command in commands:
+        streams.update(record.stream for record in command)
         waiting.append(writer.submit(command[0].command_id, command))
         if len(waiting) >= SUBMITTED_AT_ONCE:
             await asyncio.gather(*waiting)
             waiting.clear()
     await asyncio.gather(*waiting)
-    count = writer.next_offset
-    await writer.release()
-    await log.close()
-    return count, len(streams)
+    return len(streams)
 
 
 class Worker:

@@ -16,8 +16,11 @@ from benchmarks.peers.eventsourcing_fold import reload_case
 
 EVENTS = 1_000_000
 QUICK_EVENTS = 150_000
-TAIL_EVENTS = 20_000  # what the snapshot policy lets gather
-QUICK_TAIL_EVENTS = 5_000
+ENTITIES = 10_000
+QUICK_ENTITIES = 1_500
+STREAMS_OF = 1000  # events of a component's life: some 7,500 components, builds and routes; the rest is idle
+TAIL_COMMANDS = 6_667  # of three events each: what the snapshot policy lets gather, 20,000 events
+QUICK_TAIL_COMMANDS = 1_667
 PEER_EVENTS = 40_000
 QUICK_PEER_EVENTS = 10_000
 ROUNDS = 5
@@ -26,13 +29,14 @@ QUICK_ROUNDS = 3
 
 async def run(quick: bool) -> Result:
     """Fill, snapshot, then kill and recover, again and again."""
-    tail, rounds = (QUICK_TAIL_EVENTS, QUICK_ROUNDS) if quick else (TAIL_EVENTS, ROUNDS)
+    tail, rounds = (QUICK_TAIL_COMMANDS, QUICK_ROUNDS) if quick else (TAIL_COMMANDS, ROUNDS)
+    events, entities = (QUICK_EVENTS, QUICK_ENTITIES) if quick else (EVENTS, ENTITIES)
     async with etcd_place() as place:
-        await fill(place, 0, QUICK_EVENTS if quick else EVENTS)
-        owner, snapshot = await _owner_with_snapshot(place, tail)
+        idle = (await fill(place, 0, events, streams_of=STREAMS_OF, entities=entities)).idle
+        owner, snapshot = await _owner_with_snapshot(place, idle, tail)
         told: list[dict[str, float]] = []
         for number in range(rounds):
-            owner, answer = await _killed_and_recovered(place, owner, f"b{number}-")
+            owner, answer = await _killed_and_recovered(place, owner, idle, f"b{number}-")
             told.append(answer)
         case = _case("snapshot and tail", told) | {
             "snapshot_seconds": round(snapshot["snapshot"], 3),
@@ -41,7 +45,7 @@ async def run(quick: bool) -> Result:
         bare = msgspec.structs.replace(place, archive="")
         without: list[dict[str, float]] = []
         for number in range(rounds):
-            owner, answer = await _killed_and_recovered(bare, owner, f"c{number}-")
+            owner, answer = await _killed_and_recovered(bare, owner, idle, f"c{number}-")
             without.append(answer)
         await owner.kill()
     peers = [_case("no snapshot, folded from the first event", without)]
@@ -49,9 +53,9 @@ async def run(quick: bool) -> Result:
     return result("recovery", ("msgspec", "zstandard", "grpcio"), [case], peers, _ratios(case, peers))
 
 
-async def _owner_with_snapshot(place: Place, tail: int) -> tuple[Worker, dict[str, float]]:
-    """The first owner, after it took a snapshot and went on for `tail` events."""
-    todo = {"place": place, "partition": 0, "name": "a", "commands": 1 + tail, "tail": tail}
+async def _owner_with_snapshot(place: Place, idle: int, tail: int) -> tuple[Worker, dict[str, float]]:
+    """The first owner, after it took a snapshot and answered `tail` commands more."""
+    todo = {"place": place, "partition": 0, "name": "a", "idle": idle, "commands": 1 + tail, "tail": tail}
     worker = Worker("benchmarks.owner_worker", snapshot=True, **todo)
     await worker.answer()
     worker.say("go")
@@ -61,8 +65,8 @@ async def _owner_with_snapshot(place: Place, tail: int) -> tuple[Worker, dict[st
     return worker, snapshot
 
 
-async def _killed_and_recovered(place: Place, owner: Worker, name: str) -> tuple[Worker, dict[str, float]]:
-    successor = Worker("benchmarks.owner_worker", place=place, partition=0, name=name)
+async def _killed_and_recovered(place: Place, owner: Worker, idle: int, name: str) -> tuple[Worker, dict[str, float]]:
+    successor = Worker("benchmarks.owner_worker", place=place, partition=0, idle=idle, name=name)
     await successor.answer()
     await owner.kill()
     successor.say("go")

@@ -16,7 +16,7 @@ from events.log.etcd_client import EtcdClient
 from events.log.etcd_store import EtcdStore
 from events.log.keys import Keys
 
-EVENTS = 1_000_000  # in each of two partitions
+EVENTS = 500_000  # in each of two partitions
 QUICK_EVENTS = 150_000
 PEER_EVENTS = 40_000
 QUICK_PEER_EVENTS = 10_000
