@@ -5,11 +5,11 @@ state, so that what is compared is the machinery around the fold.
 """
 
 import importlib
-import shutil
 import tempfile
 import time
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from benchmarks.harness import Case
@@ -29,44 +29,55 @@ def reload_case(events: int) -> Case:
     """Aggregates a second taken up again from its snapshots, on SQLite."""
     name = "eventsourcing on SQLite, aggregates from their snapshots"
     try:
-        application, ids, directory = _filled("sqlite", events, snapshots=True)
+        with filled("sqlite", events, snapshots=True) as (application, ids):
+            taken = _take_up(application, ids)
     except ImportError:
         return {"case": name, "absent": ABSENT}
-    begin, spent = time.perf_counter(), time.process_time()
-    for ident in ids:
-        application.repository.get(ident)
-    seconds, cpu = time.perf_counter() - begin, time.process_time() - spent
-    application.close()
-    shutil.rmtree(directory, ignore_errors=True)
-    return {"case": name, "unit": "aggregate", "count": len(ids), "seconds": round(seconds, 3),
-            "per_second": round(len(ids) / seconds, 1), "cpu_seconds": round(cpu, 3), "events_as": HOW}  # fmt: skip
+    return {"case": name, "unit": "aggregate", "count": len(ids), "per_second": round(len(ids) / taken.seconds, 1),
+            **taken.told()}  # fmt: skip
 
 
 def _fold(name: str, events: int) -> Case:
     try:
-        application, ids, directory = _filled("sqlite" if "SQLite" in name else "popo", events, snapshots=False)
+        with filled("sqlite" if "SQLite" in name else "popo", events, snapshots=False) as (application, ids):
+            taken = _take_up(application, ids)
     except ImportError:
         return {"case": name, "absent": ABSENT}
+    return {"case": name, "unit": "event", "count": taken.events, "streams": len(ids),
+            "per_second": round(taken.events / taken.seconds, 1), **taken.told()}  # fmt: skip
+
+
+class _Taken(NamedTuple):
+    """Aggregates taken up: of how many events in all, and how long it took."""
+
+    events: int
+    seconds: float
+    cpu: float
+
+    def told(self) -> Case:
+        return {"seconds": round(self.seconds, 3), "cpu_seconds": round(self.cpu, 3), "events_as": HOW}
+
+
+def _take_up(application: Any, ids: Sequence[UUID]) -> _Taken:
     begin, spent = time.perf_counter(), time.process_time()
-    count = sum(application.repository.get(ident).version for ident in ids)
-    seconds, cpu = time.perf_counter() - begin, time.process_time() - spent
-    application.close()
-    shutil.rmtree(directory, ignore_errors=True)
-    return {"case": name, "unit": "event", "count": count, "seconds": round(seconds, 3),
-            "per_second": round(count / seconds, 1), "cpu_seconds": round(cpu, 3), "streams": len(ids),
-            "events_as": HOW}  # fmt: skip
+    events = sum(application.repository.get(ident).version for ident in ids)
+    return _Taken(events, time.perf_counter() - begin, time.process_time() - spent)
 
 
-def _filled(store: str, events: int, *, snapshots: bool) -> tuple[Any, list[UUID], Path]:
-    """An application that holds the history of a partition of `events` events, its aggregates' ids, and its place."""
+@contextmanager
+def filled(store: str, events: int, *, snapshots: bool) -> Iterator[tuple[Any, list[UUID]]]:
+    """An application that holds the history of a partition of `events` events, and its aggregates' ids."""
     stream = importlib.import_module("benchmarks.peers.eventsourcing_stream")
-    directory = Path(tempfile.mkdtemp(prefix="rf-es-"))
-    env = {"PERSISTENCE_MODULE": f"eventsourcing.{store}", "SQLITE_DBNAME": str(directory / "events.db")}
-    application = stream.Streams(env | ({"IS_SNAPSHOTTING_ENABLED": "y"} if snapshots else {}))
     happened = [stream.happened(record) for command in partition(events=events) for record in command]
-    for first in range(0, len(happened), SAVED_AT_ONCE):
-        application.events.put(happened[first : first + SAVED_AT_ONCE])
     ids = list(dict.fromkeys(event.originator_id for event in happened))
-    for ident in ids if snapshots else ():
-        application.take_snapshot(ident)
-    return application, ids, directory
+    with tempfile.TemporaryDirectory(prefix="rf-es-") as directory:
+        env = {"PERSISTENCE_MODULE": f"eventsourcing.{store}", "SQLITE_DBNAME": f"{directory}/events.db"}
+        application = stream.Streams(env | ({"IS_SNAPSHOTTING_ENABLED": "y"} if snapshots else {}))
+        try:
+            for first in range(0, len(happened), SAVED_AT_ONCE):
+                application.events.put(happened[first : first + SAVED_AT_ONCE])
+            for ident in ids if snapshots else ():
+                application.take_snapshot(ident)
+            yield application, ids
+        finally:
+            application.close()

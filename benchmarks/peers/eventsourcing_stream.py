@@ -69,7 +69,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     @classmethod
     def take(cls, stream: Stream) -> "Snapshot":
         """The library calls it."""
-        return cls(stream.id, stream.version, stream.kind, _drafting[stream.kind].freeze(stream.draft))
+        return cls(stream.id, stream.version, stream.kind, frozen(stream))
 
     def mutate(self, stream: None) -> Stream:
         """The library calls it before the events that follow."""
@@ -103,6 +103,12 @@ class Streams(Application[UUID]):  # type: ignore[misc]
 
     snapshot_class = Snapshot
     env = {"MAPPER_TOPIC": get_topic(MsgspecMapper)}
+
+
+def frozen(stream: Stream) -> msgspec.Struct:
+    """The state of an aggregate that takes no more events."""
+    state: msgspec.Struct = _drafting[stream.kind].freeze(stream.draft)
+    return state
 
 
 def happened(record: EventRecord) -> Happened:
