@@ -60,6 +60,7 @@ class PlatformConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     bind: str = "127.0.0.1"
     api_port: int | None = None
     gateway_port: int | None = None
+    grpc_port: int | None = None
     supervisors: int = 1
     builders: int = 1
     eventlogs: int = 1

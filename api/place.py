@@ -113,6 +113,7 @@ def make_settings(
         bind=config.bind,
         api_port=api or free_port(config.bind),
         gateway_port=gateway or free_port(config.bind),
+        grpc_port=config.grpc_port or (last.grpc_port if last else 0) or free_port(config.bind),
         supervisors=config.supervisors,
         builders=config.builders,
         eventlogs=config.eventlogs,

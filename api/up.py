@@ -54,6 +54,8 @@ class _Told(msgspec.Struct, frozen=True, kw_only=True):
     gateway_url: str
     gateway_port: int
     pid: int
+    grpc: str = ""
+    """host:port of the task queue for programs."""
 
 
 def pools(settings: PlatformSettings) -> list[Pool]:
@@ -252,7 +254,9 @@ class _Keeper:
             if asked and asked != port:
                 raise NotStarted(f"expected {option} {port}, with which the platform runs, found {asked}; end it "
                                  "first: rayfold down --keep-apps")  # fmt: skip
-        return msgspec.structs.replace(settings, api_port=last.api_port, gateway_port=last.gateway_port)
+        return msgspec.structs.replace(
+            settings, api_port=last.api_port, gateway_port=last.gateway_port, grpc_port=last.grpc_port
+        )
 
     async def _boot(self) -> bool:
         process = await asyncio.create_subprocess_exec(
@@ -342,6 +346,7 @@ def _tell_where(settings: PlatformSettings) -> None:
         url=f"http://{settings.bind}:{settings.api_port}",
         gateway_url=f"http://{settings.bind}:{settings.gateway_port}",
         gateway_port=settings.gateway_port,
+        grpc=f"{settings.bind}:{settings.grpc_port}",
         pid=os.getpid(),
     )
     path = settings.data_dir / "api.json"

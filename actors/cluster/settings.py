@@ -32,6 +32,8 @@ class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
     bind: str = "127.0.0.1"
     api_port: int = DEFAULT_API_PORT
     gateway_port: int = DEFAULT_GATEWAY_PORT
+    grpc_port: int = 0
+    """Of the task queue for programs; 0 in settings that an older version wrote."""
     ray_address: str = ""
     supervisors: int = 1
     builders: int = 1

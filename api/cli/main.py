@@ -29,6 +29,7 @@ from api.cli import (
     parked,
     platform,
     pools,
+    queue,
     releases,
     replaying,
     secrets,
@@ -80,7 +81,8 @@ _GROUPS = (
     )),
     ("The platform", (
         ("teams", apps.teams), ("secrets", secrets.secrets), ("projections", cluster.projections),
-        ("pool", pools.pool), ("parked", parked.parked), ("log", log_commands.log), ("backup", backup.backup),
+        ("pool", pools.pool), ("parked", parked.parked), ("log", log_commands.log), ("queue", queue.queue),
+        ("backup", backup.backup),
     )),
 )  # fmt: skip
 

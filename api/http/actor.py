@@ -3,6 +3,9 @@
 import asyncio
 from collections.abc import Sequence
 
+import grpc.aio
+import structlog
+
 from actors.archiver import ARCHIVER, LogReport
 from actors.cluster.directory import ActorUnreachable, Directory
 from actors.cluster.event_log import make_event_log
@@ -13,7 +16,8 @@ from actors.cluster.shell import WORK, ActorShell, Health
 from actors.cluster.sizes import PoolReport
 from actors.logs.client import LogClient
 from api import VERSION
-from api.http.app import create_app, end_gently, requests_of, serve
+from api.grpc.server import STOP_SECONDS, serve_queue
+from api.http.app import CONTEXT, create_app, end_gently, requests_of, serve
 from api.http.schema_platform import CheckView
 from api.http.services import PlatformAway, Services
 from events.log.archive.manifest import SegmentManifest
@@ -21,10 +25,13 @@ from events.log.backup.source import EtcdLogSource
 from events.log.blobs import open_blobs
 from events.log.etcd_log import LogLayout
 from events.model.parked import ParkedState
+from events.queue.etcd_queue import EtcdTaskQueue
 from events.secrets.keyring import Keyring
 from events.secrets.table import EtcdKeyTable
 from projections.database import Database
 from projections.errors import UnknownProjection
+
+log = structlog.get_logger("api")
 
 REBUILD_SECONDS = 600.0
 ARCHIVE_SECONDS = 600.0
@@ -107,6 +114,8 @@ class ApiServer(ActorShell):
         blobs = open_blobs(settings.log_settings.archive)
         directory = Directory()
         log_token = settings.log_token_file.read_text().strip()
+        queue = EtcdTaskQueue(event_log.client, name=self.name)
+        await queue.open()
         services = Services(
             commands=Router(event_log=event_log, directory=directory),
             log=event_log,
@@ -116,14 +125,22 @@ class ApiServer(ActorShell):
             keyring=Keyring(table=EtcdKeyTable(event_log.client), master_file=settings.master_key_file),
             master_key_file=settings.master_key_file,
             platform=ClusterPlatform(directory),
+            queue=queue,
             uploads=settings.uploads,
             admin_token=settings.admin_token_file.read_text().strip(),
             gateway_port=lambda: settings.gateway_port,
             version=VERSION,
         )
         self._rate = Rate()
+        self._queue_server: grpc.aio.Server | None = None
         self._app = create_app(services)
         self._runner, _ = await serve(self._app, settings.bind, settings.api_port, shared=True)
+        try:
+            gate = self._app[CONTEXT].gatekeeper.principal
+            self._queue_server, _ = await serve_queue(queue, gate, settings.bind, settings.grpc_port)
+        except OSError as error:
+            # Whoever took the port between two starts must not keep the API from answering.
+            log.error("the task queue is not served over gRPC", error=str(error))
 
     async def detail(self) -> str:
         return f"http://{self.settings.bind}:{self.settings.api_port}"
@@ -136,4 +153,6 @@ class ApiServer(ActorShell):
 
     async def drained(self) -> bool:
         """Take no new connection; those that are there end with their request, streams are cut and begin anew."""
+        if self._queue_server is not None:
+            await self._queue_server.stop(STOP_SECONDS)  # what open subscriptions hold is given back
         return await end_gently(self._app, self._runner)

@@ -57,6 +57,11 @@ class Builds(PageOf):
     status: Literal["queued", "running", "succeeded", "failed", "cancelled", "timed_out"] | None = None
 
 
+class Queued(Query):
+    limit: int = Field(default=50, ge=1, le=1000)
+    team: Name | None = None
+
+
 class Preview(Read):
     to: int = Field(default=0, ge=0, le=2**31)
 

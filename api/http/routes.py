@@ -14,6 +14,7 @@ from api.http import schema as s
 from api.http import schema_debugger as d
 from api.http import schema_log as kept
 from api.http import schema_platform as p
+from api.http import schema_queue as queue
 from api.http import schema_secrets as secret
 from api.http import schema_story as story
 
@@ -199,6 +200,34 @@ DEBUGGER: tuple[Route, ...] = (
     ),
 )
 
+
+def _word(id: str, what: str, summary: str, body: type[BaseModel], answer: type[BaseModel]) -> Route:
+    path = f"/v1/queue/{{topic}}/{what}"
+    return Route(
+        id=id,
+        method="POST",
+        path=path,
+        summary=summary,
+        answer=answer,
+        body=body,
+        reach="admin",
+        codes=(404, 413, 429, 503),
+    )
+
+
+QUEUE: tuple[Route, ...] = (
+    _get("listTopics", "/v1/queue", "Topics of the task queue.", s.Page[queue.TopicView], q.Nothing, "admin"),
+    _get("getTopic", "/v1/queue/{topic}", "A topic's counts.", queue.TopicView, q.Nothing, "admin"),
+    _get("listTasks", "/v1/queue/{topic}/tasks", "What is queued.", s.Page[queue.TaskView], q.Queued, "admin"),
+    _get("listDeadTasks", "/v1/queue/{topic}/dead", "Dead letters.", s.Page[queue.DeadView], q.Queued, "admin"),
+    _word("publishTasks", "tasks", "Publish tasks.", queue.PublishTasks, queue.PublishedTasks),
+    _word("claimTasks", "claims", "Claim tasks.", queue.ClaimTasks, queue.Claims),
+    _word("ackTasks", "ack", "Claimed tasks are done.", queue.AckTasks, queue.Accepted),
+    _word("nackTasks", "nack", "Give claimed tasks back.", queue.NackTasks, queue.Nacked),
+    _word("extendTasks", "extend", "Keep claims for longer.", queue.ExtendTasks, queue.Accepted),
+    _word("retryTasks", "retry", "Publish dead letters again.", queue.TaskIds, queue.Retried),
+)
+
 ROUTES: tuple[Route, ...] = (
     # --- the platform -------------------------------------------------------------------------------------------------
     _get("health", "/healthz", "The process answers.", p.HealthView, q.Nothing, "public"),
@@ -250,6 +279,7 @@ ROUTES: tuple[Route, ...] = (
         status=200,
         seconds=REBUILD_SECONDS,
     ),
+    *QUEUE,
     _page("listOperations", "/v1/operations", "Operations, newest first.", s.OperationView, q.Operations),
     _get(
         "getOperation",

@@ -20,6 +20,7 @@ from events.log.archive.manifest import SegmentManifest
 from events.log.port import EventLog
 from events.log.verify import VerifiableLog
 from events.model.parked import ParkedState
+from events.queue.port import TaskQueue
 from events.secrets.keyring import Keyring
 from projections.database import Database
 
@@ -96,6 +97,7 @@ class Services:
     keyring: Keyring
     master_key_file: Path
     platform: Platform
+    queue: TaskQueue
     uploads: Path
     admin_token: str
     gateway_port: Callable[[], int]

@@ -39,6 +39,7 @@ from events.model.component_parts import InstanceStatus
 from events.model.parked import ParkedState
 from events.model.pool import PoolState
 from events.model.registry import encode_command
+from events.queue.memory import MemoryTaskQueue, MemoryTopics
 from events.secrets.keyring import Keyring
 from events.secrets.master import ensure_master_file
 from events.secrets.table import MemoryKeyTable
@@ -63,6 +64,7 @@ class World:
         self.wake = asyncio.Event()
         self.fails = ""
         self.tasks: set[asyncio.Task[None]] = set()
+        self.queue = MemoryTaskQueue(MemoryTopics())
         self.ordered: list[StartOrder] = []
         self.stopped: list[str] = []
 
@@ -335,6 +337,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     keyring = Keyring(table=MemoryKeyTable(), master_file=tmp_path / "master.key")
     supervisor.use(Effects(commands=supervisor, nodes=world, builders=world, gateways=world, keys=keyring))
     await supervisor.assign(range(PARTITIONS))
+    await world.queue.open()
     database = Database(f"sqlite:///{tmp_path / 'sql' / 'rayfold.db'}")
     await asyncio.to_thread(database.migrate)
     projector = Projector(database, log)
@@ -349,6 +352,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
         keyring=keyring,
         master_key_file=tmp_path / "master.key",
         platform=parts,
+        queue=world.queue,
         uploads=tmp_path / "uploads",
         admin_token=ADMIN,
         gateway_port=lambda: 8080,
