@@ -4,6 +4,7 @@ Both directions treat names, links and sizes as an attacker's; it must not know 
 All functions block: call them in a thread.
 """
 
+import errno
 import io
 import os
 import posixpath
@@ -223,6 +224,8 @@ def extract_tar(stream: Readable, root: Path, *, limits: ExtractLimits, ownershi
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise SourceError(f"Expected a tar archive, found something else or half of one: {error}.") from error
     except (OSError, UnicodeEncodeError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise  # the machine's fault, not the archive's
         raise SourceError(f"The archive cannot be unpacked: {error}.") from error
 
 

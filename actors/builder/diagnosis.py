@@ -26,8 +26,7 @@ CAUSES = (
     Cause(
         code="disk_full",
         pattern=r"no space left on device|ENOSPC|disk quota exceeded",
-        told="The builder's disk is full. Free space (`rayfold builds prune`, then look at `df -h` and `df -i`) and "
-        "deploy again.",
+        told="The builder's disk is full. Free space there (`df -h`, `df -i`) and deploy again.",
     ),
     Cause(
         code="out_of_memory",

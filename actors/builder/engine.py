@@ -4,6 +4,7 @@ Plain asyncio; it must not know of Ray, of the event log, or of who asked.
 """
 
 import asyncio
+import errno
 import fcntl
 import os
 import re
@@ -194,13 +195,13 @@ class BuildEngine:
         except BuilderError as error:
             reason, code, lines = str(error), error.code, error.lines
         except OSError as error:
-            reason, code = f"The builder's machine refused: {error}. Check space and permissions.", "builder_machine"
+            reason, code = _told_by_the_machine(error)
         except asyncio.CancelledError:
             await log.problem("Build cancelled")
             await log.close()
             raise
         if state is not BuildState.SUCCEEDED:
-            await log.problem(reason)
+            await log.problem(f"{reason}\n{code}: docs/build-errors.md#{code}")
         await log.close()
         return BuildOutcome(
             build_id=request.build_id,
@@ -225,6 +226,13 @@ class BuildEngine:
                 _remove_work(left, lock)
         if isinstance(self.store, DirectoryArtifactStore):
             self.store.sweep(time())
+
+
+def _told_by_the_machine(error: OSError) -> tuple[str, str]:
+    """What to say, and the code, when the builder itself could not write or read."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"The builder's disk is full: {error}. Free space there and deploy again.", "disk_full"
+    return f"The builder's machine refused: {error}. Check space and permissions.", "builder_machine"
 
 
 def _make_work(work: Path) -> int:

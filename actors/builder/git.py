@@ -25,6 +25,28 @@ _SHOWN_REFS = 8
 _PASSED_ON = ("PATH", "HOME", "SSH_AUTH_SOCK", "GIT_SSL_CAINFO", "SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 
+# In this order: a host that asks for a name has been reached, and one that says 403 knows who asks.
+_CAUSES = (
+    (
+        "git_auth_refused",
+        r"could not read Username|Authentication failed|Permission denied|Host key verification failed|error: 40[13]|"
+        r"terminal prompts disabled",
+        "The repository is not public to the platform's user. Give that user an ssh key which may read it (a deploy "
+        "key) and use the ssh URL; the host must be in its known_hosts.",
+    ),
+    (
+        "git_unreachable",
+        r"Could not resolve host|Could not resolve hostname|Connection refused|Failed to connect|Connection timed out|"
+        r"Network is unreachable|No route to host",
+        "The host does not answer from the builder. Check its name and port, and the builder's network or proxy.",
+    ),
+    (
+        "git_not_found",
+        r"not found|does not appear to be a git repository|does not exist",
+        "There is no such repository, or its host says so to those who may not see it. Check the URL.",
+    ),
+)
+
 # A file of our own instead of the system's and the user's: credential helpers, aliases and URL rewrites there are
 # not for other people's repositories. safe.directory must stand in a file: git does not pass -c to the far side of a
 # local fetch. Hooks, filters and external transports stay off whatever a repository says.
@@ -178,11 +200,12 @@ class GitSource:
     @staticmethod
     def _failure(url: str, lines: list[str]) -> SourceError:
         told = next((line for line in lines if line.startswith(("fatal:", "ssh:", "error:"))), " ".join(lines[:1]))
+        code, what_to_do = next(
+            ((code, text) for code, pattern, text in _CAUSES if any(re.search(pattern, line) for line in lines)),
+            ("git_failed", "Check the URL, and that the platform's user may read the repository without a password."),
+        )
         return SourceError(
-            f"git cannot fetch {url}: {told or 'no reason given'}. Check the URL, and that the platform's user may "
-            "read the repository without a password.",
-            code="git_failed",
-            lines=tuple(lines[-10:]),
+            f"git cannot fetch {url}: {told or 'no reason given'}. {what_to_do}", code=code, lines=tuple(lines[-10:])
         )
 
     async def _must(self, arguments: list[str], cwd: Path, what: str) -> list[str]:

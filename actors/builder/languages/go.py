@@ -20,7 +20,12 @@ _PACKAGE_MAIN = re.compile(r"^package main\b", re.MULTILINE)
 _GO_LINE = re.compile(r"^go\s+(\d+\.\d+(?:\.\d+)?)", re.MULTILINE)
 _MODULE_LINE = re.compile(r"^module\s+\"?(\S+?)\"?\s*$", re.MULTILINE)
 _WEB_NAMES = ("web", "server", "app", "api")
-_OUT_OF_STEP = ("missing go.sum entry", "updates to go.mod needed", "go mod tidy", "inconsistent vendoring")
+_OUT_OF_STEP = (
+    "missing go.sum entry",
+    "updates to go.mod needed",
+    "no required module provides",
+    "inconsistent vendoring",
+)
 
 
 def programs(root: Path) -> dict[str, str]:

@@ -111,7 +111,7 @@ class Workbench:
         if status not in accepted:
             why = "the program was not found" if status == _MISSING_PROGRAM else f"exit status {status}"
             known = diagnose(status, self.log.recent())
-            told = f"{failed} ({why}).{' ' + known[1] if known else ''}"
+            told = f"{failed} ({why}). {known[1] if known else 'Correct what these lines name, and deploy again.'}"
             raise StepFailedError(told, code=known[0] if known else code, lines=self.log.lines_that_matter())
 
     def make_directory(self, name: str) -> Path:

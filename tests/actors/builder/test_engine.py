@@ -173,25 +173,11 @@ FAILURES: dict[str, tuple[dict[str, str], str, str]] = {
         "dependencies_failed",
         "Invalid requirement",
     ),
-    "lock missing": ({"package.json": '{"dependencies": {"ms": "1"}}'}, "lock_missing", ""),
-    "lock out of step": (
-        {
-            "package.json": '{"name": "x", "version": "1.0.0", "dependencies": {"ms": "2.1.3"}}',
-            "server.js": "",
-            "package-lock.json": '{"name": "x", "version": "1.0.0", "lockfileVersion": 3, "packages": {"": {}}}',
-        },
-        "lock_out_of_step",
-        "package-lock.json",
-    ),
     "build script": (
         {"package.json": '{"scripts": {"build": "echo went wrong: fatal; exit 4"}}', "server.js": ""},
         "build_script_failed",
         "went wrong: fatal",
     ),
-    "package.json broken": ({"package.json": "{"}, "package_invalid", ""),
-    "nothing": ({"notes.md": ""}, "nothing_detected", ""),
-    "no start": ({"requirements.txt": ""}, "no_start_command", ""),
-    "procfile": ({"requirements.txt": "", "Procfile": "web"}, "procfile_invalid", ""),
 }
 
 
