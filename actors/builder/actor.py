@@ -18,8 +18,8 @@ from actors.builder.model import Artifact as BuiltArtifact
 from actors.builder.model import BuildOutcome, BuildRequest, BuildState, LogLine, SourceSpec
 from actors.cluster.shell import WORK, ActorShell
 from actors.logs.appender import LogAppender
-from actors.logs.client import LogClient
 from actors.logs.errors import LogError
+from actors.logs.intake.client import IntakeClient
 from actors.logs.line import LineRecord
 from actors.runtime.users import UserBook
 from actors.supervisor.orders import BuildOrder
@@ -57,7 +57,7 @@ class Builder(ActorShell):
         self._engine = BuildEngine(dirs, sink_for=self._sink_for)
         await self._engine.start()
         token = settings.log_token_file.read_text().strip()
-        client = LogClient(settings.eventlog_addresses, token, node=settings.node)
+        client = IntakeClient(settings.eventlog_addresses, token)
         self._lines = LogAppender(client, f"{settings.node}/{self.name}")
         self._lines.start()
         self._users = UserBook(settings.node_root_dir / "uids.json")

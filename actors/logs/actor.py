@@ -1,9 +1,12 @@
 """EventlogPartition: the Ray actor around the log store and its TCP server. Lines never pass through Ray."""
 
 import asyncio
+from functools import partial
 
 from actors.cluster.shell import ActorShell
+from actors.logs import relay
 from actors.logs.archive import SegmentArchive
+from actors.logs.intake.service import LogIntake
 from actors.logs.keeper import Keeper
 from actors.logs.policy import FixedPolicies
 from actors.logs.server import EventlogServer
@@ -43,6 +46,12 @@ class EventlogPartition(ActorShell):
         self._totals.start()
         self._server.totals = self._told
         await self._server.start()
+        intake = LogIntake(
+            settings.eventlog_addresses / f"{self.name}.grpc",
+            settings.log_token_file.read_text().strip(),
+            partial(relay.write, self._server),
+        )
+        await intake.start()
         self.keep(self._check(store), "check")
 
     async def _check(self, store: LogStore) -> None:

@@ -1,18 +1,20 @@
 """Platform and build lines: taken at once from whoever has something to say, sent in the background, losses counted.
 
-Knows the client; nothing of what the lines mean. An operation's outcome never depends on a line: it is an event.
+Knows a sink; nothing of what the lines mean. An operation's outcome never depends on a line: it is an event.
 """
 
 import asyncio
 import logging
 import uuid
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 from contextlib import suppress
+from typing import Protocol
 
 from actors.logs.background import Background
-from actors.logs.client import LogClient
 from actors.logs.errors import LogError, StreamClosed, Unreachable, WrongPosition
 from actors.logs.line import MAX_TEXT, LineRecord, Source, check_stream_name, gap_record
+from actors.logs.stream import Appended
 from events.clock import now_micros
 
 _log = logging.getLogger(__name__)
@@ -23,6 +25,20 @@ _LINE_COST = 100
 """What a line counts towards the queue's bound beside its characters."""
 _IDLE_STREAMS = 1_024
 """Silent streams whose position is remembered; a forgotten one goes on under a new source id."""
+
+
+class Sink(Protocol):
+    """Where lines are sent: `actors.logs.intake.client.IntakeClient`, or a LogClient."""
+
+    async def append(
+        self, stream: str, source_id: str, lines: Sequence[LineRecord], *, after: int, upto: int
+    ) -> Appended:
+        """Store lines once, however often they are sent; returns when they are durable. Raises LogError."""
+        ...
+
+    async def close_stream(self, stream: str, outcome: str, *, seconds: float | None = None) -> None:
+        """End a finite stream. Raises Unreachable."""
+        ...
 
 
 class _Queue:
@@ -37,12 +53,12 @@ class _Queue:
 
 
 class LogAppender:
-    """Bounded queue in front of a LogClient. `name` says who writes, e.g. the node and the actor.
+    """Bounded queue in front of a sink. `name` says who writes, e.g. the node and the actor.
 
     Lines waiting here are lost when the process dies; those taken by the server are stored once, whatever breaks.
     """
 
-    def __init__(self, client: LogClient, name: str, *, max_bytes: int = 8 * 1024 * 1024) -> None:
+    def __init__(self, client: Sink, name: str, *, max_bytes: int = 8 * 1024 * 1024) -> None:
         self.lost_lines = 0
         self._client = client
         self._name = name

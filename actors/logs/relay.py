@@ -14,12 +14,26 @@ from actors.logs.errors import LogError, ProtocolBroken, StreamMoved, Unreachabl
 from actors.logs.line import check_stream_name
 from actors.logs.mesh import Mesh
 from actors.logs.pool import PoolMember
-from actors.logs.protocol import Ask, AskStats, AskTotals, Done, More, Refused, Reply, Request, Tail, raised
+from actors.logs.protocol import (
+    Append,
+    Ask,
+    AskStats,
+    AskTotals,
+    Close,
+    Done,
+    More,
+    Refused,
+    Reply,
+    Request,
+    Tail,
+    raised,
+)
 from actors.logs.query import IDLE_SECONDS, QUERY_SECONDS, TailPiece, follow
 from actors.logs.search import Searcher
 from actors.logs.store import LogStore
 from actors.logs.totals import StoreTotals
 
+WRITE_SECONDS = 10.0
 _TRIES = 10
 TOTALS_SECONDS = 5.0
 _PAUSE_SECONDS = 1.0
@@ -70,6 +84,12 @@ async def totals(member: Member, request: AskTotals) -> Reply:
     return Done(id=request.id, totals=told)
 
 
+async def write(member: Member, request: Append | Close) -> Reply:
+    """Store lines of a finite stream, or end it, wherever it is. Raises LogError."""
+    other = await _elsewhere(member, request.stream)
+    return await _ask_other(member, other, request, WRITE_SECONDS) if other else await member.answer(request)
+
+
 async def follow_anywhere(member: Member, request: Tail) -> AsyncIterator[TailPiece]:
     """As `query.follow`, wherever the stream is and goes. Raises LogError."""
     tries = _TRIES
@@ -103,7 +123,7 @@ async def _elsewhere(member: Member, stream: str) -> str:
     return "" if member.pool is None else await member.pool.elsewhere(check_stream_name(stream))
 
 
-async def _ask_other(member: Member, other: str, request: Ask | AskStats | AskTotals | Tail, seconds: float) -> Reply:
+async def _ask_other(member: Member, other: str, request: Request, seconds: float) -> Reply:
     assert member.mesh is not None  # noqa: S101 (there is another)
     reply = await member.mesh.ask(other, request, seconds)
     if isinstance(reply, Refused):

@@ -10,7 +10,7 @@ from actors.cluster.links import BuilderLinks, GatewayLinks, NodeLinks, Registry
 from actors.cluster.router import Router
 from actors.cluster.shell import WORK, ActorShell, Serving
 from actors.logs.appender import LogAppender
-from actors.logs.client import LogClient
+from actors.logs.intake.client import IntakeClient
 from actors.supervisor.effects import Effects
 from actors.supervisor.narrate import narrate
 from actors.supervisor.parking import Hand
@@ -40,7 +40,7 @@ class LifecycleSupervisor(ActorShell):
         gateways = Registry(event_log.client, gateway_prefix(settings.etcd.namespace))
         node_links = NodeLinks(directory=directory, registry=nodes)
         log_token = settings.log_token_file.read_text().strip()
-        lines = LogAppender(LogClient(settings.eventlog_addresses, log_token, node=settings.node), self.name)
+        lines = LogAppender(IntakeClient(settings.eventlog_addresses, log_token), self.name)
         lines.start()
         self._supervisor = Supervisor(
             name=self.name,
