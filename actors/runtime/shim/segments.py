@@ -107,11 +107,11 @@ class Segments:
             os.ftruncate(self._descriptor, self._size)  # no torn record in the middle of a segment
             self._unwritten_lines += records.count(b"\n")
             self._unwritten_bytes += len(records)
-        if self._unwritten_lines:
-            self._count_unwritten()
+        self.count_losses()
 
     def close(self) -> None:
         """Make the newest segment durable and let go of it."""
+        self.count_losses()
         os.fsync(self._descriptor)
         os.close(self._descriptor)
 
@@ -157,18 +157,25 @@ class Segments:
         except FileNotFoundError:
             pass
 
-    def _count_unwritten(self) -> None:
-        try:
-            self._count(self._number, self._unwritten_lines, self._unwritten_bytes, "disk")
-        except OSError:
-            return  # the disk is still full: the count waits in memory for the next write
-        self._unwritten_lines = self._unwritten_bytes = 0
+    def count_losses(self) -> bool:
+        """Write down how many lines the disk refused; False while it refuses that too: the count waits in memory."""
+        if self._unwritten_lines:
+            try:
+                self._count(self._number, self._unwritten_lines, self._unwritten_bytes, "disk")
+            except OSError:
+                return False
+            self._unwritten_lines = self._unwritten_bytes = 0
+        return True
 
     def _count(self, number: int, lines: int, size: int, why: str) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         descriptor = os.open(os.path.join(self._directory, DROPPED), flags, 0o600)
         try:
-            os.write(descriptor, f"{time.time_ns() // 1000} {number} {lines} {size} {why}\n".encode())
+            before = os.fstat(descriptor).st_size
+            entry = f"{time.time_ns() // 1000} {number} {lines} {size} {why}\n".encode()
+            if os.write(descriptor, entry) < len(entry):
+                os.ftruncate(descriptor, before)
+                raise OSError(errno.ENOSPC, "the disk took a part of the count only")
         finally:
             os.close(descriptor)
 
