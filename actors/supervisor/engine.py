@@ -12,8 +12,10 @@ import msgspec
 import structlog
 
 from actors.cluster.tracing import span
+from actors.supervisor.answers import Answers
 from actors.supervisor.entity import Entity
 from actors.supervisor.parking import Hand, Parking, parked_refusal
+from actors.supervisor.recovery import recover_entities
 from actors.supervisor.slices import in_slices
 from actors.supervisor.snapshots import Cut, SnapshotPolicy, SnapshotTaker
 from events.clock import now_micros
@@ -23,10 +25,8 @@ from events.log.port import Committed, EventLog, PartitionWriter
 from events.log.records import EventRecord
 from events.model.base import Decision, Envelope, Event, Meta, Refusal, Reply
 from events.model.component_progress import Effect
-from events.model.folding import Poisoned
 from events.model.parked import FOLD, KIND
 from events.model.registry import apply_record, decode_command
-from events.replay.current import fold_partition
 
 log = structlog.get_logger("supervisor")
 
@@ -75,7 +75,8 @@ class PartitionEngine:
         self._clock = clock
         self._told = told
         self._inflight: dict[str, asyncio.Future[Reply]] = {}
-        self._appends: set[asyncio.Task[None]] = set()
+        self._answers = Answers(REPLY_SECONDS)
+        self._appends: set[asyncio.Future[Committed]] = set()
         self._closed = False
         self._sound = True  # memory is what the log holds or will hold: what a snapshot may be taken of
         self._upkeep: list[asyncio.Task[None]] = []
@@ -101,47 +102,16 @@ class PartitionEngine:
     async def recover(self) -> int:
         """Fold the partition from its newest snapshot, or from its start if none fits, then take up every effect that
         has no outcome. Returns how many events were folded."""
-        snapshot = self._writer.take_snapshot()
-        fold = await fold_partition(self._log, self.partition, snapshot)
-        if fold.next_offset != self._writer.next_offset:
-            raise LogBroken(
-                f"partition {self.partition}: expected the log to end at {self._writer.next_offset} as when it was "
-                f"claimed, found {fold.next_offset}; somebody else writes here: claim again"
-            )
-        self._next_offset = fold.next_offset
+        recovered = await recover_entities(self._log, self._writer, self.parking)
+        self.entities, self._sound, self._next_offset = recovered.entities, recovered.whole, recovered.next_offset
         loop = asyncio.get_running_loop()
         self._upkeep.append(loop.create_task(self._watch_ownership()))
-        async for stream in in_slices(list(fold.states)):
-            self.entities[stream] = Entity(stream, fold.states.pop(stream))
-            if stream.startswith(f"{KIND}/"):
-                self.parking.learn(self.entities[stream])
-        for stream, poisoned in fold.poisoned.items():
-            fault = await self._fold_without(stream, poisoned)
-            if fault is not None:
-                # Its state is not what the log says: nothing may be decided upon it, and no snapshot be made of it.
-                self.parking.poisoned(stream, fault)
-                self._sound = False
         async for entity in in_slices(list(self.entities.values())):
             self._settle(entity)
         if self.snapshots is not None:
-            self.snapshots.grew(fold.folded)
+            self.snapshots.grew(recovered.folded)
             self._upkeep.append(loop.create_task(self.snapshots.run()))
-        return fold.folded
-
-    async def _fold_without(self, stream: str, poisoned: Poisoned) -> Poisoned | None:
-        """Fold a stream that could not be folded whole without what is to be left out; what is wrong with it then."""
-        left_out, entity = self.parking.left_out(stream), self.entities[stream]
-        if poisoned.version not in left_out:
-            return poisoned
-        entity.state, fault = entity.aggregate.state(), None
-        async for page in self._log.read(self.partition, 0, stream=stream):
-            for record in (stored.record for stored in page if stored.record.version not in left_out):
-                try:
-                    if fault is None:
-                        entity.state = apply_record(entity.state, record)
-                except Exception as error:
-                    fault = Poisoned(record.version, f"{type(error).__name__}: {error}")
-        return fault
+        return recovered.folded
 
     def _cut(self) -> Cut | None:
         if not self._sound:
@@ -178,6 +148,7 @@ class PartitionEngine:
             if not future.done():
                 message = "the partition is being given up; repeat with the same id to learn the outcome"
                 future.set_result(Reply(command_id=command_id, error="not_owner", error_message=message))
+        self._answers.close()
         if self.snapshots is not None and serving:
             await self.snapshots.at_release()
         await self._writer.release()
@@ -191,9 +162,14 @@ class PartitionEngine:
 
     async def handle(self, envelope: Envelope) -> Reply:
         """Decide one command and wait until its events are durable. A known command id gets its first result."""
+        answer = self.begin(envelope)
+        return answer if isinstance(answer, Reply) else await answer
+
+    def begin(self, envelope: Envelope) -> "Reply | asyncio.Future[Reply]":
+        """Decide one command: the reply, or what will be it once the events are durable. In order of the calls."""
         known = self._known(envelope)
         if known is not None:
-            return await known if isinstance(known, asyncio.Future) else known
+            return known
         try:
             entity = self._entity(envelope.stream)
             command = decode_command(envelope.stream, envelope.command)
@@ -224,7 +200,7 @@ class PartitionEngine:
         if not decision:
             nothing = self._reply(envelope, entity.version, entity.last_offset)
             return msgspec.structs.replace(nothing, operation="")
-        return await self._append(entity, decision, envelope, at)
+        return self._append(entity, decision, envelope, at)
 
     def _known(self, envelope: Envelope) -> "Reply | asyncio.Future[Reply] | None":
         inflight = self._inflight.get(envelope.command_id)
@@ -238,7 +214,9 @@ class PartitionEngine:
         version = first.version or (entity.version if entity else 0)
         return self._reply(envelope, version, first.last.offset)
 
-    async def _append(self, entity: Entity, events: Sequence[Event], envelope: Envelope, at: int) -> Reply:
+    def _append(
+        self, entity: Entity, events: Sequence[Event], envelope: Envelope, at: int
+    ) -> "Reply | asyncio.Future[Reply]":
         if not envelope.correlation_id:
             operation = entity.operation_of(events) or envelope.command_id
             envelope = msgspec.structs.replace(envelope, correlation_id=operation)
@@ -260,13 +238,7 @@ class PartitionEngine:
         self._inflight[envelope.command_id] = future
         self._watch_append(entity, committed, envelope, records)
         self._settle(entity)
-        try:
-            # Not wait_for, which in Python 3.11 swallows a cancellation that comes together with the result.
-            async with asyncio.timeout(REPLY_SECONDS):
-                return await asyncio.shield(future)
-        except TimeoutError:
-            message = "the log did not confirm in time; repeat with the same id to learn the outcome"
-            return Reply(command_id=envelope.command_id, error="unavailable", error_message=message)
+        return self._answers.in_time(envelope.command_id, future)
 
     def _submit(self, entity: Entity, command_id: str, records: list[EventRecord]) -> "asyncio.Future[Committed]":
         """Queue the append, then fold: an append that is refused here leaves the state as it was."""
@@ -286,24 +258,27 @@ class PartitionEngine:
     def _watch_append(
         self, entity: Entity, committed: "asyncio.Future[Committed]", envelope: Envelope, records: list[EventRecord]
     ) -> None:
-        task = asyncio.get_running_loop().create_task(self._after_append(entity, committed, envelope, records))
-        self._appends.add(task)
-        task.add_done_callback(self._append_ended)
+        self._appends.add(committed)
 
-    def _append_ended(self, task: asyncio.Task[None]) -> None:
-        self._appends.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            # This stream would stand still for ever; whoever claims next folds it anew and goes on.
-            log.error("an append's outcome was lost on the way", partition=self.partition, exc_info=error)
-            self._closed, self._sound = True, False
+        # A callback and no task: one task more for each command is a tenth of what a command costs.
+        def ended(done: "asyncio.Future[Committed]") -> None:
+            self._appends.discard(done)
+            try:
+                self._after_append(entity, done, envelope, records)
+            except Exception as error:
+                # This stream would stand still for ever; whoever claims next folds it anew and goes on.
+                log.error("an append's outcome was lost on the way", partition=self.partition, exc_info=error)
+                self._closed, self._sound = True, False
 
-    async def _after_append(
+        committed.add_done_callback(ended)
+
+    def _after_append(
         self, entity: Entity, committed: "asyncio.Future[Committed]", envelope: Envelope, records: list[EventRecord]
     ) -> None:
         reply: Reply
         try:
-            result = await committed
-        except LogUnavailable as error:
+            result = committed.result()
+        except (LogUnavailable, asyncio.CancelledError) as error:
             reply = Reply(command_id=envelope.command_id, error="unavailable", error_message=str(error))
         except _DEAD as error:
             # The state in memory holds events that never became durable: this engine must not decide anything more.

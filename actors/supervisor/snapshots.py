@@ -12,7 +12,7 @@ import structlog
 
 from events.clock import now_micros
 from events.failpoints import failpoint
-from events.log.port import LedgerPoint, PartitionWriter
+from events.log.port import Committed, LedgerPoint, PartitionWriter
 from events.log.snapshots.contents import CommandEntry, SnapshotHead, encode_snapshot
 from events.log.snapshots.shelf import SnapshotShelf
 from events.model.fold_fingerprint import fold_fingerprint
@@ -43,7 +43,7 @@ class Cut(NamedTuple):
     offset: int
     ledger: LedgerPoint
     streams: list[tuple[str, msgspec.Struct, int, int]]
-    appends: Sequence["asyncio.Task[None]"]
+    appends: Sequence["asyncio.Future[Committed]"]
 
 
 class SnapshotTaker:

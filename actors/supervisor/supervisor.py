@@ -112,19 +112,26 @@ class Supervisor:
     async def submit(self, envelopes: Sequence[Envelope]) -> list[Reply]:
         """Decide commands, those of one stream in the order given; `not_owner` for a partition served elsewhere."""
         self._commands += len(envelopes)
-        return list(await asyncio.gather(*(self._submit(envelope) for envelope in envelopes)))
+        # All are decided before the first is waited for, and none needs a task of its own.
+        answers = [self._begin(envelope) for envelope in envelopes]
+        return [answer if isinstance(answer, Reply) else await answer for answer in answers]
 
-    async def _submit(self, envelope: Envelope) -> Reply:
-        size = len(envelope.command)
-        if not self._gate.enter(envelope.team, size):
-            message = f"{self.name} has {self._gate.things} commands in hand; those of {envelope.team} have their share"
+    def _begin(self, envelope: Envelope) -> "Reply | asyncio.Future[Reply]":
+        team, size = envelope.team, len(envelope.command)
+        if not self._gate.enter(team, size):
+            message = f"{self.name} has {self._gate.things} commands in hand; those of {team} have their share"
             return Reply(command_id=envelope.command_id, error="overloaded", error_message=message)
+        answer: Reply | asyncio.Future[Reply] | None = None
         try:
-            return await self._decide(envelope)
+            answer = self._decide(envelope)
         finally:
-            self._gate.leave(envelope.team, size)
+            if isinstance(answer, asyncio.Future):
+                answer.add_done_callback(lambda _: self._gate.leave(team, size))
+            else:
+                self._gate.leave(team, size)
+        return answer
 
-    async def _decide(self, envelope: Envelope) -> Reply:
+    def _decide(self, envelope: Envelope) -> "Reply | asyncio.Future[Reply]":
         partition = partition_of(partition_key(envelope.stream), self._log.partitions)
         engine = self.engines.get(partition)
         if partition in self.unreadable and partition in self._assigned:
@@ -136,7 +143,7 @@ class Supervisor:
         with span("decide", envelope.traceparent, stream=envelope.stream, command=envelope.command_id) as traceparent:
             if traceparent != envelope.traceparent:
                 envelope = msgspec.structs.replace(envelope, traceparent=traceparent)
-            return await engine.handle(envelope)
+            return engine.begin(envelope)
 
     async def tend(self) -> None:
         """Claim what is assigned and free, give back what is not, and look for instances that are gone. For ever."""
