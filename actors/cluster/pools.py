@@ -77,10 +77,10 @@ def present_actors() -> list[str]:
     return sorted(list_named_actors())
 
 
-def end_actor(name: str) -> None:
-    """End an actor for good; one that is gone is ended. Blocking."""
+def end_actor(name: str, *, for_good: bool = True) -> None:
+    """End an actor, else Ray starts it again; one that is gone is ended. Blocking."""
     try:
-        ray.kill(ray.get_actor(name, RAY_NAMESPACE), no_restart=True)
+        ray.kill(ray.get_actor(name, RAY_NAMESPACE), no_restart=for_good)
     except (ValueError, RayError):
         return
 

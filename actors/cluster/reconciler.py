@@ -28,6 +28,8 @@ log = structlog.get_logger("reconciler")
 
 ROUND_SECONDS = 1.0
 HEALTH_SECONDS = 15.0
+SILENT_SECONDS = 2.0  # for one that did not answer in time before
+REPLACE_SECONDS = 60.0  # of silence: paused, or stuck; longer than anything here takes to open
 HEARTBEAT_TTL_SECONDS = 5
 SCALING_SECONDS = 5.0  # between looks at whether pools should have another size
 STARTING_SECONDS = 60.0  # what a new actor may take to answer; until then it is starting, not away
@@ -50,6 +52,7 @@ class Reconciler(ActorShell):
         self._directory = Directory()
         self._seen: dict[str, Health] = {}
         self._wanted_since: dict[str, float] = {}
+        self._silent_since: dict[str, float] = {}
         self._draining: dict[str, float] = {}
         self._has_team = False
         self._sizes = Sizes(self._pools)
@@ -145,11 +148,19 @@ class Reconciler(ActorShell):
             await asyncio.sleep(ROUND_SECONDS / 10 if busy else ROUND_SECONDS)
 
     async def _see_to(self, pool: Pool, name: str) -> None:
+        # Who was silent before must not hold up the round of those who answer.
+        seconds = SILENT_SECONDS if name in self._silent_since else HEALTH_SECONDS
         try:
-            self._seen[name] = await self._directory.call(name, "health", seconds=HEALTH_SECONDS)
+            self._seen[name] = await self._directory.call(name, "health", seconds=seconds)
+            self._silent_since.pop(name, None)
         except ActorUnreachable as error:
             self._seen.pop(name, None)
             log.warning("actor is away", actor=name, error=str(error))
+            since = self._silent_since.setdefault(name, time.monotonic())
+            if time.monotonic() - since > REPLACE_SECONDS:
+                log.error("an actor that does not answer is ended, so that Ray starts another", actor=name)
+                del self._silent_since[name]
+                await asyncio.to_thread(end_actor, name, for_good=False)
             await asyncio.to_thread(ensure_actor, pool, name, self.settings)
         except Exception as error:
             self._seen.pop(name, None)

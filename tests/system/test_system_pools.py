@@ -87,3 +87,46 @@ def test_supervisors_scale_up_and_down_under_load_and_every_command_counts_once(
     assert {key for key in config if key.startswith("KEY_")} == set(client.acknowledged)
     scaled = [e for e in platform.events(stream="pool/supervisor") if e["type"] == "PoolScaled"]
     assert [(e["body"]["size"], e["reason"]) for e in scaled][-2:] == [(3, "3 for the test"), (1, "1 for the test")]
+
+
+@pytest.mark.timeout(300)
+def test_an_owner_that_is_paused_past_its_lease_is_replaced_and_changes_nothing_when_it_wakes(
+    platform: Platform, told: list[str]
+) -> None:
+    """Another supervisor takes over what it owned; woken, it finds itself fenced."""
+    assert platform.http("POST", "/v1/teams/default/apps", {"name": "paused"}).status in (201, 409)
+    for number in range(8):
+        made = platform.http("POST", "/v1/teams/default/apps/paused/components", {"name": f"c{number}"})
+        assert made.status in (201, 409), made.text
+    platform.cli("pool", "scale", "supervisor=2", "--wait", timeout=SETTLED_SECONDS)
+    owners = {a["name"]: a["partitions"] for a in _pool(platform, "supervisor")["actors"]}  # type: ignore[attr-defined]
+    assert all(owners.values()), owners
+    zombie = platform.find("ray::LifecycleSupervisor")
+    assert zombie is not None
+    acknowledged: list[str] = []
+    zombie.suspend()
+    began = time.monotonic()
+    try:
+        for number in range(8):
+            key = f"paused-{number}"
+            target = f"/v1/teams/default/apps/paused/components/c{number}/config"
+
+            def send(target: str = target, key: str = key) -> bool:
+                answer = platform.http("PATCH", target, {"set": {"A": key}}, headers={"Idempotency-Key": key})
+                return answer.status in (200, 202)
+
+            until(f"{key} to be taken", send, 120)
+            acknowledged.append(key)
+        told.append(f"a paused supervisor's partitions served by another: {time.monotonic() - began:.1f} s")
+    finally:
+        zombie.resume()
+    until("both supervisors to share the partitions again", lambda: _settled(platform, "supervisor", 2), 120)
+    platform.cli("pool", "scale", "supervisor=1", "--wait", timeout=SETTLED_SECONDS)
+    platform.cli("log", "verify", timeout=120)
+    values = [
+        platform.get(f"/v1/teams/default/apps/paused/components/c{number}/config")["config"].get("A")
+        for number in range(8)
+    ]
+    assert values == acknowledged
+    changed = [e["command_id"] for e in platform.events(type="SpecChanged")]
+    assert len(changed) == len(set(changed)), "a command took effect twice"
