@@ -1,12 +1,20 @@
 """Going through many things on an event loop without holding it up. Knows nothing of the things."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TypeVar
 
 SLICE_SECONDS = 0.005  # what a command for another partition may have to wait
 
 _T = TypeVar("_T")
+
+
+def batched(items: Iterable[_T], most: int) -> Iterator[list[_T]]:
+    """The items in lists of at most `most`."""
+    rest = iter(items)
+    while some := list(islice(rest, most)):
+        yield some
 
 
 async def in_slices(items: Sequence[_T]) -> AsyncIterator[_T]:

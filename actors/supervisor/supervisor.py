@@ -4,7 +4,7 @@ Knows who it is and which partitions it was given; it does not decide how many s
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import msgspec
@@ -17,6 +17,7 @@ from actors.supervisor.effects import running_on
 from actors.supervisor.engine import EffectRunner, PartitionEngine
 from actors.supervisor.orders import NodePort
 from actors.supervisor.parking import Hand
+from actors.supervisor.slices import batched, in_slices
 from events.failpoints import failpoint
 from events.log.errors import LogError, PartitionOwned
 from events.log.port import EventLog
@@ -32,6 +33,8 @@ log = structlog.get_logger("supervisor")
 
 TEND_SECONDS = 0.5
 SWEEP_SECONDS = 5.0
+SWEPT_PER_SECOND = 5_000  # streams: looking at so many takes some 5 ms, half a per cent of a core
+ASKED_AT_ONCE = 5_000  # instances in one question to a node
 IN_HAND_COMMANDS = 16_384  # of all callers: some 100 MB with everything that belongs to them
 IN_HAND_BYTES = 64 << 20
 
@@ -157,7 +160,8 @@ class Supervisor:
                 for engine in list(self.engines.values()):
                     await engine.nodes_changed()
             since_sweep += TEND_SECONDS
-            if since_sweep >= SWEEP_SECONDS:
+            entities = sum(len(engine.entities) for engine in self.engines.values())
+            if since_sweep >= max(SWEEP_SECONDS, entities / SWEPT_PER_SECOND):
                 since_sweep = 0.0
                 await self._sweep(known)
             await asyncio.sleep(TEND_SECONDS)
@@ -221,21 +225,28 @@ class Supervisor:
 
     async def _sweep(self, nodes: Sequence[str]) -> None:
         """What the log believes to run and the node knows nothing of has ended unseen: say so."""
+        believed: dict[str, dict[str, tuple[PartitionEngine, str]]] = {}
         for engine in list(self.engines.values()):
-            for stream, entity in list(engine.entities.items()):
-                if not stream.startswith("component/") or entity.pending:
+            async for stream, entity in in_slices(list(engine.entities.items())):
+                if entity.aggregate.kind != "component" or entity.pending:
                     continue
                 for node, instances in running_on(cast("ComponentState", entity.state)).items():
                     if node in nodes:
-                        await self._report_lost(engine, stream, node, instances)
+                        believed.setdefault(node, {}).update(dict.fromkeys(instances, (engine, stream)))
+        for node, there in believed.items():
+            for some in batched(there, ASKED_AT_ONCE):
+                await self._report_lost(node, some, there)
 
-    async def _report_lost(self, engine: PartitionEngine, stream: str, node: str, instances: list[str]) -> None:
+    async def _report_lost(
+        self, node: str, instances: Sequence[str], there: Mapping[str, tuple[PartitionEngine, str]]
+    ) -> None:
         try:
-            unknown = await self._nodes.unknown(node, instances)
+            unknown = await self._nodes.unknown(node, list(instances))
         except Exception as error:
             log.info("node did not answer the sweep", node=node, error=str(error))
             return
         for instance in unknown:
+            engine, stream = there[instance]
             report = ReportExited(instance=instance, exit_code=-1, reason=f"node {node} knows nothing of it")
             await engine.handle(
                 Envelope(stream=stream, command=encode_command(report), command_id=f"{instance}.lost")
