@@ -27,6 +27,8 @@ COMPONENTS = 64
 CONNECTIONS = 96
 PACED = 1000.0  # commands a second at which the time of each is looked at
 ANSWERED = (200, 202)
+POOLS = ((1, 1), (1, 2), (2, 2), (4, 2))  # supervisors, API servers
+QUICK_POOLS = POOLS[1:3]
 READ_MODEL_SECONDS = 20.0
 
 
@@ -104,13 +106,13 @@ async def ours(directory: Path, quick: bool) -> list[Case]:
     """One platform; its pools are scaled between the cases."""
     data = directory / "d"
     platform = PlatformRun(data)
-    seconds = 4.0 if quick else 12.0
+    seconds = 3.0 if quick else 12.0
     cases: list[Case] = []
     await asyncio.to_thread(platform.up)
     try:
         port, token, paths = await asyncio.to_thread(components, data, COMPONENTS)
         await load(port, requests(token, paths), connections=CONNECTIONS, seconds=2.0)
-        for supervisors, servers in ((1, 1), (1, 2), (2, 2), (4, 2)):
+        for supervisors, servers in QUICK_POOLS if quick else POOLS:
             sizes = (f"supervisor={supervisors}", f"api={servers}")
             await asyncio.to_thread(platform.rayfold, "pool", "scale", *sizes, "--wait")
             before = cpu_of(data)

@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import platform
+import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from importlib.metadata import version
@@ -31,7 +32,7 @@ def case(
         return round(ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1000, 2)
 
     total = sum(ordered) if seconds is None else seconds
-    return {
+    measured: Case = {
         "case": name,
         "unit": unit,
         "count": len(ordered),
@@ -43,6 +44,8 @@ def case(
         "max_ms": at(1.0),
         **more,
     }
+    print(json.dumps(measured), file=sys.stderr, flush=True)  # what is known, should the rest not be reached
+    return measured
 
 
 def machine(*packages: str) -> Result:
@@ -74,6 +77,8 @@ def main(run: Callable[[bool], Awaitable[Result]], about: str | None) -> None:
     parser.add_argument("--json", action="store_true", help="the default: one JSON line")
     parser.add_argument("--quick", action="store_true", help="end within 60 s")
     arguments = parser.parse_args()
+    # Told to end early, it takes down what it started.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
     async def measured() -> Result:
