@@ -9,6 +9,7 @@ import time
 
 import msgspec
 import structlog
+from ray.exceptions import RayError
 
 from actors.cluster.directory import ActorUnreachable, Directory
 from actors.cluster.event_log import make_event_log
@@ -129,7 +130,7 @@ class Reconciler(ActorShell):
 
     async def _rounds(self) -> None:
         while True:
-            self._present = await asyncio.to_thread(present_actors)
+            await self._look_around()
             names = [(pool, name) for pool in self._pools for name in self._names(pool)]
             for _, name in names:
                 self._wanted_since.setdefault(name, time.monotonic())
@@ -146,6 +147,12 @@ class Reconciler(ActorShell):
             )
             busy = not self._settled or self._draining or moving
             await asyncio.sleep(ROUND_SECONDS / 10 if busy else ROUND_SECONDS)
+
+    async def _look_around(self) -> None:
+        try:
+            self._present = await asyncio.to_thread(present_actors)
+        except RayError as error:
+            log.warning("Ray does not say which actors there are", error=type(error).__name__)
 
     async def _see_to(self, pool: Pool, name: str) -> None:
         # Who was silent before must not hold up the round of those who answer.
