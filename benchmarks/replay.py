@@ -78,14 +78,12 @@ async def run(quick: bool) -> Result:
     """All cases, then the peer."""
     events = QUICK_EVENTS if quick else EVENTS
     async with etcd_place() as place:
-        for number in (0, 1):
-            await fill(place, number, events)
+        await asyncio.gather(*(fill(place, number, events) for number in (0, 1)))
         cases = [
             await fold(place, "hot, one process", [0]),
             await fold(place, "hot, two processes", [0, 1]),
         ]
-        for number in (0, 1):
-            await archive(place, number)
+        await asyncio.gather(*(archive(place, number) for number in (0, 1)))
         cases += [
             await fold(place, "archive, one process", [0]),
             await fold(place, "archive, two processes", [0, 1]),

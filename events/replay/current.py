@@ -5,7 +5,9 @@ not know who owns a partition.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
@@ -18,6 +20,9 @@ from events.model.fold_fingerprint import fold_fingerprint
 from events.model.folding import PartitionFold, restored
 
 log = structlog.get_logger("snapshots")
+
+PAGES_AHEAD = 3
+"""One is folded (4,096 events: some 8 ms), one waits, one arrives: longer than opening a segment takes."""
 
 
 async def fold_partition(event_log: EventLog, partition: int, snapshot: Snapshot | None = None) -> PartitionFold:
@@ -33,18 +38,29 @@ async def fold_partition(event_log: EventLog, partition: int, snapshot: Snapshot
 
 
 async def fold_tail(event_log: EventLog, partition: int, fold: PartitionFold) -> PartitionFold:
-    """Go on with `fold` up to the tail. A page is folded while the next one is fetched; no more are in memory."""
-    folding: asyncio.Task[None] | None = None
+    """Go on with `fold` up to the tail, in a thread of its own, which finds its next page there: those are fetched
+    while it folds, and no more than PAGES_AHEAD are in memory."""
+    loop = asyncio.get_running_loop()
+    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fold")
+    folding: deque[asyncio.Future[None]] = deque()
     try:
         async for page in event_log.read_batches(partition, fold.next_offset):
-            if folding is not None:
-                await folding
-            folding = asyncio.create_task(asyncio.to_thread(add_batches, fold, partition, page))
+            if len(folding) == PAGES_AHEAD:
+                await _folded(folding)
+            folding.append(loop.run_in_executor(thread, add_batches, fold, partition, page))
+        while folding:
+            await _folded(folding)
     finally:
-        if folding is not None:
-            # Its thread cannot be stopped; it must not go on in a fold that somebody else takes for finished.
-            await folding
+        thread.shutdown(wait=False, cancel_futures=True)
+        # A page that is being folded cannot be stopped; it must not go on in a fold that somebody takes for finished.
+        await asyncio.gather(*folding, return_exceptions=True)
     return fold
+
+
+async def _folded(folding: "deque[asyncio.Future[None]]") -> None:
+    """The oldest page is. Waited for, not awaited, which on cancellation would forget it while its thread goes on."""
+    await asyncio.wait([folding[0]])
+    folding.popleft().result()
 
 
 def add_batches(fold: PartitionFold, partition: int, batches: Sequence[StoredBatch]) -> None:
