@@ -123,8 +123,9 @@ class _GradleBuild:
         return self._bench.root / "build" / "libs"
 
     def _tidy(self) -> None:
-        for path in [*self._bench.root.glob("build/*"), self._bench.root / ".gradle"]:
-            if path.is_dir() and path.name not in ("libs", "install", "quarkus-app"):
+        made = self._bench.root / "build"
+        for path in [*([] if made.is_symlink() else made.glob("*")), self._bench.root / ".gradle"]:
+            if path.is_dir() and not path.is_symlink() and path.name not in ("libs", "install", "quarkus-app"):
                 remove_tree(path)
 
     async def start(self) -> str:

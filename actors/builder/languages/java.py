@@ -30,7 +30,7 @@ async def plan(bench: Workbench, archive: str) -> LanguagePlan:
 
     async def finish(layer: Path | None) -> None:
         assert layer is not None  # noqa: S101 - `finish_needs_layer`
-        await asyncio.to_thread(put_runner, layer, bench.root)
+        await asyncio.to_thread(put_runner, layer, bench)
 
     if path.suffix != ".war" or await asyncio.to_thread(is_executable, path):
         return LanguagePlan(runtime=java.runtime, interpreter=java.path, start=start)

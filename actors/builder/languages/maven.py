@@ -7,13 +7,13 @@ import asyncio
 import hashlib
 import os
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from actors.builder.archive import remove_tree
 from actors.builder.errors import DetectionError, StepFailedError, ToolMissingError
 from actors.builder.interpreters import Interpreter, find_program
+from actors.builder.languages.beside import put_beside
 from actors.builder.languages.jvm import RUNNER_JAR, archives_in, find_java, java_environment, start_of
 from actors.builder.languages.plan import LanguagePlan, LayerPlan, Workbench
 from actors.builder.languages.texts import text_of
@@ -78,14 +78,16 @@ async def fetch_runner(bench: Workbench, java: Interpreter, layer: Path) -> None
     await run_maven(bench, java, argv, layer, "the servlet container could not be downloaded", network=True)
 
 
-def put_runner(layer: Path, root: Path) -> None:
+def put_runner(layer: Path, bench: Workbench) -> None:
     """Put the servlet container beside the application. Blocking."""
-    target = root / RUNNER_JAR
-    target.parent.mkdir(exist_ok=True)
-    shutil.copyfile(next((layer / "runner").glob("*.jar")), target)
-    status = root.stat()
-    for path in (target.parent, target):
-        os.chown(path, status.st_uid, status.st_gid)
+    runner = layer / "runner" / f"{_RUNNER.split(':')[1]}.jar"
+    if (
+        runner.is_symlink()
+        or runner.parent.is_symlink()
+        or runner.stat().st_uid != (bench.request.user or [os.getuid()])[0]
+    ):
+        raise StepFailedError("The servlet container that was downloaded is no file of the build.", code="foreign_file")
+    put_beside(bench.root, runner, Path(RUNNER_JAR).name, bench.request.user)
 
 
 async def run_maven(
@@ -141,7 +143,7 @@ class _MavenBuild:
         if not self._packaged:
             await self._package(layer)
         if await asyncio.to_thread(self._needs_runner):
-            await asyncio.to_thread(put_runner, layer, self._bench.root)
+            await asyncio.to_thread(put_runner, layer, self._bench)
         await asyncio.to_thread(self._tidy)
 
     async def _package(self, layer: Path) -> None:

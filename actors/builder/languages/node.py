@@ -16,6 +16,7 @@ import msgspec
 from actors.builder.archive import remove_tree
 from actors.builder.errors import DetectionError, StepFailedError, ToolMissingError
 from actors.builder.interpreters import Interpreter, find_fitting, find_interpreter, find_program
+from actors.builder.languages.beside import forget
 from actors.builder.languages.node_managers import NodeManager, choose_manager
 from actors.builder.languages.node_package import PackageJson, read_package, served_directory, static_output
 from actors.builder.languages.plan import LanguagePlan, LayerPlan, Workbench
@@ -90,7 +91,7 @@ async def _static_plan(bench: Workbench, work: "_NodeBuild", layer: LayerPlan | 
 
     async def finish(directory: Path | None) -> None:
         await work.finish(directory)
-        await asyncio.to_thread(remove_tree, bench.root / _MODULES)
+        await asyncio.to_thread(forget, bench.root / _MODULES)
         await asyncio.to_thread(put_server, bench.root, bench.request.user)
 
     async def start() -> str:
@@ -214,7 +215,7 @@ class _NodeBuild:
             )  # fmt: skip
         if layer is not None:
             # Also when the script made a directory of the link: where it runs, the layer goes there.
-            await asyncio.to_thread(remove_tree, bench.root / _MODULES)
+            await asyncio.to_thread(forget, bench.root / _MODULES)
 
     async def start(self) -> str:
         """See `default_start`."""
@@ -240,12 +241,14 @@ class _NodeBuild:
     def _keep_modules(target: Path) -> None:
         for path in target.iterdir():
             if path.name != _MODULES:
-                remove_tree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+                forget(path)
+        if (target / _MODULES).is_symlink():
+            (target / _MODULES).unlink()  # an install script's doing: what it leads to is not the build's
         (target / _MODULES).mkdir(exist_ok=True)  # npm makes none when all is optional
         # What the managers note for themselves differs from one installation to the next.
         for note in _NOTES:
             path = target / _MODULES / note
-            remove_tree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            forget(path)
 
     async def _npm(self) -> tuple[list[str], dict[str, str]]:
         """npm's command, and the environment of everything that is run with Node."""

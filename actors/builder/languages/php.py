@@ -7,14 +7,13 @@ this must not know how artifacts are stored.
 import asyncio
 import hashlib
 import re
-import shutil
 from pathlib import Path
 
 import msgspec
 
-from actors.builder.archive import chown_tree, remove_tree
 from actors.builder.errors import DetectionError, StepFailedError, ToolMissingError
 from actors.builder.interpreters import Interpreter, find_fitting, find_program
+from actors.builder.languages.beside import BESIDE, forget, put_beside
 from actors.builder.languages.plan import LanguagePlan, LayerPlan, Workbench
 from actors.builder.languages.texts import text_of
 from actors.builder.versions import fits
@@ -72,7 +71,7 @@ def document_root(root: Path, explicit: str | None) -> str:
 
 def default_start(root: Path, explicit: str | None) -> str:
     """The start command without a Procfile. Blocking. Raises `DetectionError`."""
-    return f"php -S 127.0.0.1:$PORT -t {document_root(root, explicit)} .rayfold/{_ROUTER.name}"
+    return f"php -S 127.0.0.1:$PORT -t {document_root(root, explicit)} {BESIDE}/{_ROUTER.name}"
 
 
 def wanted_version(root: Path) -> str:
@@ -145,7 +144,7 @@ class _PhpBuild:
             ["validate", "--no-check-publish", "--no-check-all"], "composer.json or composer.lock is not valid",
             code="composer_invalid",
         )  # fmt: skip
-        await asyncio.to_thread(remove_tree, bench.root / _VENDOR)
+        await asyncio.to_thread(forget, bench.root / _VENDOR)
         await self._composer(
             ["install", "--no-dev", "--no-autoloader", "--no-scripts", "--prefer-dist", "--no-progress"],
             "Composer could not install what composer.lock asks for",
@@ -160,25 +159,19 @@ class _PhpBuild:
     async def finish(self, layer: Path | None) -> None:
         """Put vendor/ and the router beside the source, and write the autoloader."""
         bench = self._bench
-        await asyncio.to_thread(self._put, layer)
+        await asyncio.to_thread(put_beside, bench.root, _ROUTER, _ROUTER.name, bench.request.user)
+        if layer is not None and not (layer / _VENDOR).is_symlink() and (layer / _VENDOR).is_dir():
+            await asyncio.to_thread(forget, bench.root / _VENDOR)
+            # As the build's user: what a package's plugin linked there may be readable to the platform only.
+            await bench.run(
+                ["cp", "-a", str(layer / _VENDOR), str(bench.root / _VENDOR)], cwd=bench.root, env=bench.environment(),
+                code="dependencies_failed", failed="vendor/ could not be copied",
+            )  # fmt: skip
         if self.uses_composer:
             await self._composer(
                 ["dump-autoload", "--no-dev", "--optimize", "--no-scripts"], "Composer could not write the autoloader",
                 code="compile_failed",
             )  # fmt: skip
-        await asyncio.to_thread(chown_tree, bench.root, bench.request.user)
-
-    def _put(self, layer: Path | None) -> None:
-        root = self._bench.root
-        if layer is not None and (layer / _VENDOR).is_dir():
-            remove_tree(root / _VENDOR)
-            shutil.copytree(layer / _VENDOR, root / _VENDOR, symlinks=True)
-        own = root / ".rayfold"
-        own.mkdir(exist_ok=True)
-        shutil.copyfile(_ROUTER, own / _ROUTER.name)
-        chown_tree(own, self._bench.request.user)
-        if (root / _VENDOR).is_dir():
-            chown_tree(root / _VENDOR, self._bench.request.user)
 
     async def _composer(self, arguments: list[str], failed: str, *, code: str, network: bool = False) -> None:
         bench = self._bench

@@ -11,6 +11,7 @@ import msgspec
 
 from actors.builder.errors import DetectionError, StepFailedError
 from actors.builder.interpreters import Interpreter
+from actors.builder.languages.beside import write_new
 from actors.builder.languages.plan import LayerPlan, Workbench
 from actors.builder.languages.python_pip import index_parts, pip_install
 from actors.builder.languages.texts import text_of
@@ -143,7 +144,8 @@ async def _export(bench: Workbench, index: IndexSettings, python: Interpreter, l
                     sink=answer,
                 )  # fmt: skip
         if manager.stdout:
-            await asyncio.to_thread(out.write_text, "\n".join(line for line in written if _REQUIREMENT.match(line)))
+            text = "\n".join(line for line in written if _REQUIREMENT.match(line))
+            await asyncio.to_thread(write_new, out, text.encode(), bench.request.user)
     except StepFailedError as error:
         out_of_step = error.code == "dependencies_failed" and any("lock" in line.lower() for line in error.lines)
         if not out_of_step:

@@ -7,12 +7,11 @@ know how artifacts are stored.
 import asyncio
 import hashlib
 import re
-import shutil
 from pathlib import Path
 
-from actors.builder.archive import chown_tree
 from actors.builder.errors import DetectionError, StepFailedError, ToolMissingError
 from actors.builder.interpreters import Interpreter, find_fitting, find_program
+from actors.builder.languages.beside import forget
 from actors.builder.languages.plan import LanguagePlan, LayerPlan, Workbench
 from actors.builder.languages.texts import first_version, text_of
 from actors.builder.versions import fits
@@ -149,11 +148,8 @@ class _RubyBuild:
                     lines=error.lines,
                 ) from error
             raise
-        await asyncio.to_thread(self._tidy, target)
+        if not (target / "gems").is_symlink():
+            for cache in await asyncio.to_thread(lambda: list(target.glob("gems/ruby/*/cache"))):
+                if cache.resolve().is_relative_to(target.resolve()):
+                    await asyncio.to_thread(forget, cache)
         return target
-
-    def _tidy(self, target: Path) -> None:
-        (target / "gems").mkdir(exist_ok=True)
-        for cache in target.glob("gems/ruby/*/cache"):
-            shutil.rmtree(cache, ignore_errors=True)
-        chown_tree(target, self._bench.request.user)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from actors.builder.errors import DetectionError
 from actors.builder.interpreters import find_interpreter
+from actors.builder.languages.beside import BESIDE, put_beside
 from actors.builder.languages.plan import LanguagePlan, LayerPlan, Workbench
 
 _SERVER = Path(__file__).with_name("static_server.py")
-_BESIDE = ".rayfold"
 _ROOTS = (".", "public", "dist")
 
 
@@ -46,16 +46,12 @@ def start_of_site(root: Path, explicit: str | None) -> str:
 
 def put_server(root: Path, user: tuple[int, int] | None) -> None:
     """Put the server beside a site that another language's build made. Blocking."""
-    own = root / _BESIDE
-    own.mkdir(exist_ok=True)
-    shutil.copyfile(_SERVER, own / _SERVER.name)
-    _own(own, user)
-    _own(own / _SERVER.name, user)
+    put_beside(root, _SERVER, _SERVER.name, user)
 
 
 def start_server(served: str, *, fall_back: bool) -> str:
     """The command that serves `served` with it; `fall_back`: unknown paths are index.html's, which routes them."""
-    return f"python {_BESIDE}/{_SERVER.name} {shlex.quote(served)}{' --fall-back' if fall_back else ''}"
+    return f"python {BESIDE}/{_SERVER.name} {shlex.quote(served)}{' --fall-back' if fall_back else ''}"
 
 
 def _own(path: Path, user: tuple[int, int] | None) -> None:

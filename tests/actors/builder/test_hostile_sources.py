@@ -210,3 +210,23 @@ async def test_a_build_that_fills_its_log_or_its_artifact_is_bounded(bench: Benc
     assert (bench.engine.dirs.logs / f"{loud.build_id}.log").stat().st_size < 4_000_000
     assert "left out" in bench.text(loud.build_id)
     assert big.code == "artifact_too_big"
+
+
+@pytest.mark.root
+async def test_links_in_the_way_of_the_platforms_own_files_are_not_followed(bench: Bench, tmp_path: Path) -> None:
+    if USER is None:
+        pytest.skip("without root the platform writes nothing that the build's user could not")
+    victim = bench.root / "victim"
+    victim.mkdir(mode=0o700)
+    (victim / ".cache").mkdir()
+    (victim / ".cache" / "kept").write_text("kept")
+    build = (
+        f"rm -rf .rayfold; ln -s {victim} .rayfold; mkdir out; echo page > out/index.html; ln -s {victim} node_modules"
+    )
+    files = script(build) | {"rayfold.toml": '[build]\nroot = "out"\n'}
+    found = await bench.build(write_tree(tmp_path, files), user=USER)
+
+    assert found.artifact is not None, found
+    assert sorted(path.name for path in victim.iterdir()) == [".cache"]
+    assert (victim / ".cache" / "kept").read_text() == "kept"
+    assert (victim.stat().st_uid, victim.stat().st_mode & 0o777) == (0, 0o700)
