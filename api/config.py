@@ -51,7 +51,8 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class PlatformConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`etcd` None: embedded. `database_url` empty: SQLite in the data directory. Ports: 0 picks a free one."""
+    """`etcd` None: embedded. `database_url` empty: SQLite in the data directory. Ports: 0 picks a free one.
+    `builds_at_once`: of one node; 0: one per core."""
 
     etcd: EtcdConfig | None = None
     log: LogConfig = LogConfig()
@@ -63,6 +64,7 @@ class PlatformConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     grpc_port: int | None = None
     supervisors: int = 1
     builders: int = 1
+    builds_at_once: Annotated[int, msgspec.Meta(ge=0)] = 0
     eventlogs: int = 1
 
 

@@ -116,6 +116,7 @@ def make_settings(
         grpc_port=config.grpc_port or (last.grpc_port if last else 0) or free_port(config.bind),
         supervisors=config.supervisors,
         builders=config.builders,
+        builds_at_once=config.builds_at_once,
         eventlogs=config.eventlogs,
         log=log,
     )

@@ -1,12 +1,11 @@
-"""Builder: the Ray actor around a `BuildEngine`. Translates orders to requests and outcomes to commands, nothing more.
+"""Builder: the Ray actor around a `BuildEngine` and the worker that gives it builds from the queue.
 
-Its word is only a report: the build's own stream decides which attempt counts.
+Translates orders to requests and outcomes to commands, nothing more.
 """
 
 import asyncio
 import os
 import time
-from collections import OrderedDict
 from functools import partial
 
 import msgspec
@@ -16,6 +15,12 @@ from actors.builder.engine import BuildDirs, BuildEngine
 from actors.builder.log import LogSink
 from actors.builder.model import Artifact as BuiltArtifact
 from actors.builder.model import BuildOutcome, BuildRequest, BuildState, LogLine, SourceSpec
+from actors.builder.orders import BUILDS
+from actors.builder.slots import NodeSlots
+from actors.builder.worker import BuildWorker
+from actors.cluster.directory import Directory
+from actors.cluster.event_log import make_event_log
+from actors.cluster.router import Router
 from actors.cluster.shell import WORK, ActorShell
 from actors.logs.appender import LogAppender
 from actors.logs.errors import LogError
@@ -23,12 +28,11 @@ from actors.logs.intake.client import IntakeClient
 from actors.logs.line import LineRecord
 from actors.runtime.users import UserBook
 from actors.supervisor.orders import BuildOrder
-from events.failpoints import failpoint
 from events.model.build import Artifact, BuildStatus, FinishBuild
+from events.queue.etcd_queue import EtcdTaskQueue
 
 log = structlog.get_logger("builder")
 
-REMEMBERED_OUTCOMES = 200
 HAND_BACK_SECONDS = 300.0  # a builder that is to go finishes what ends until then; the rest is built elsewhere, anew
 
 _STATUS = {
@@ -39,78 +43,60 @@ _STATUS = {
 
 
 class Builder(ActorShell):
-    """One of a pool; up to one build per core at once."""
+    """One of a pool; together they run up to one build per core at once, or what their node is set to."""
 
     _engine: BuildEngine
     _lines: LogAppender
     _users: UserBook
+    _worker: BuildWorker
 
     async def open(self) -> None:
-        """Make the working directories; end what an earlier builder of this name left half done."""
+        """Make the working directories; end what an earlier builder of this name left half done; ask for work."""
         settings = self.settings
         # What a build reads it reads as another user; who may reach it is said by the directories' own modes.
         os.umask(0o022)
-        self._running: dict[tuple[str, int], asyncio.Task[FinishBuild]] = {}
-        self._outcomes: OrderedDict[tuple[str, int], FinishBuild] = OrderedDict()
         self._leaving_since: float | None = None
+        at_once = settings.builds_at_once or os.cpu_count() or 1
         dirs = BuildDirs.under(settings.data_dir, settings.node_root_dir)
-        self._engine = BuildEngine(dirs, sink_for=self._sink_for)
+        self._engine = BuildEngine(dirs, sink_for=self._sink_for, at_once=at_once)
         await self._engine.start()
         token = settings.log_token_file.read_text().strip()
         client = IntakeClient(settings.eventlog_addresses, token)
         self._lines = LogAppender(client, f"{settings.node}/{self.name}")
         self._lines.start()
         self._users = UserBook(settings.node_root_dir / "uids.json")
+        event_log = make_event_log(settings)
+        await event_log.open()
+        # Alone: Ray starts the next process of a name when the last one is dead, so what that had claimed is free.
+        self._queue = EtcdTaskQueue(event_log.client, name=self.name, alone=True)
+        await self._queue.open()
+        commands = Router(event_log=event_log, directory=Directory())
+        slots = NodeSlots(settings.node_root_dir / "build-slots", at_once)
+        self._worker = BuildWorker(name=self.name, queue=self._queue, commands=commands, build=self._build, slots=slots)
+        self.keep(self._worker.run(), "work")
 
     async def detail(self) -> str:
-        return f"{len(self._running)} builds"
+        return f"{len(self._worker.running)} builds"
 
     async def gauges(self) -> dict[str, float]:
-        """Builds queued and running are what the pool is scaled by."""
-        return {WORK: float(len(self._running)), "builds": float(len(self._running))}
+        """Builds running here, and this builder's share of those that wait, are what the pool is scaled by."""
+        running, waiting = len(self._worker.running), await self._queue.stats(BUILDS)
+        share = (waiting.ready + waiting.delayed) / max(1, waiting.consumers)
+        return {WORK: running + share, "builds": float(running)}
 
     async def drained(self) -> bool:
-        """Builds are finished, or handed back: whoever waits for one finds nobody at it and has it built elsewhere."""
+        """Builds are finished, or handed back: another builder claims them and builds anew."""
         if self._leaving_since is None:
             self._leaving_since = time.monotonic()
-        if time.monotonic() - self._leaving_since > HAND_BACK_SECONDS:
-            for task in list(self._running.values()):
-                task.cancel()
-            await asyncio.gather(*self._running.values(), return_exceptions=True)
-        return not self._running
-
-    async def load(self) -> int | None:
-        """Builds queued or running here; None when it takes no more."""
-        await self.opened()
-        return len(self._running) if self._leaving_since is None else None
-
-    async def build(self, order: BuildOrder) -> FinishBuild:
-        """Run a build to its end. The same attempt asked for twice is run once."""
-        await self.opened()
-        key = (order.build_id, order.attempt)
-        if key in self._outcomes:
-            return self._outcomes[key]
-        task = self._running.get(key)
-        if task is None:
-            task = self._running[key] = asyncio.create_task(self._run(order))
-            task.add_done_callback(lambda _: self._running.pop(key, None))
-        return await asyncio.shield(task)
-
-    async def join(self, build_id: str, attempt: int) -> FinishBuild | None:
-        """The outcome of an attempt that runs here or is remembered; None when nothing is known of it."""
-        await self.opened()
-        key = (build_id, attempt)
-        if key in self._outcomes:
-            return self._outcomes[key]
-        task = self._running.get(key)
-        return await asyncio.shield(task) if task is not None else None
+        await self._worker.leave(hand_back=time.monotonic() - self._leaving_since > HAND_BACK_SECONDS)
+        return not self._worker.running
 
     async def cancel(self, build_id: str) -> bool:
         """Stop a build's whole process tree; False when it is not here."""
         await self.opened()
         return await self._engine.cancel(build_id)
 
-    async def _run(self, order: BuildOrder) -> FinishBuild:
+    async def _build(self, order: BuildOrder, attempt: int) -> FinishBuild:
         # An earlier attempt that still runs here would build the same thing beside this one.
         await self._engine.cancel(order.build_id)
         owner = await asyncio.to_thread(self._users.owner_of, order.team, order.app)
@@ -125,12 +111,8 @@ class Builder(ActorShell):
             timeout_seconds=float(order.timeout_seconds),
             user=(owner.uid, owner.gid) if root else None,
         )
-        finish = _finish(order, await self._engine.run(request))
-        failpoint("builder.finished")
+        finish = _finish(attempt, await self._engine.run(request))
         await self._end_lines(order.build_id, finish)
-        self._outcomes[order.build_id, order.attempt] = finish
-        while len(self._outcomes) > REMEMBERED_OUTCOMES:
-            self._outcomes.popitem(last=False)
         return finish
 
     def _sink_for(self, request: BuildRequest) -> LogSink:
@@ -148,9 +130,9 @@ class Builder(ActorShell):
             log.warning("build output is not closed", build=build_id, error=str(error))
 
 
-def _finish(order: BuildOrder, outcome: BuildOutcome) -> FinishBuild:
+def _finish(attempt: int, outcome: BuildOutcome) -> FinishBuild:
     return FinishBuild(
-        attempt=order.attempt,
+        attempt=attempt,
         status=_STATUS.get(outcome.state, BuildStatus.FAILED),
         artifact=_artifact(outcome.artifact) if outcome.artifact else None,
         code=outcome.code,

@@ -4,15 +4,15 @@ Knows where things are (names and registry keys), not what they do.
 """
 
 import asyncio
-import secrets
 from collections.abc import Sequence
 
 import structlog
 
+from actors.builder.orders import BUILDS, build_task
 from actors.cluster.directory import ActorUnreachable, Directory
 from actors.supervisor.orders import BuildOrder, Ended, Started, StartOrder
 from events.log.etcd_client import EtcdClient
-from events.model.build import FinishBuild
+from events.queue.port import TaskQueue
 
 log = structlog.get_logger("links")
 
@@ -78,36 +78,14 @@ class NodeLinks:
 
 
 class BuilderLinks:
-    """A BuilderPort over the Builder actors, however many there are."""
+    """A BuilderPort: orders go through the queue, and only a cancellation is a call."""
 
-    def __init__(self, *, directory: Directory) -> None:
+    def __init__(self, *, directory: Directory, queue: TaskQueue) -> None:
         self._directory = directory
+        self._queue = queue
 
-    async def choose(self) -> str:
-        loads: list[tuple[int, str]] = []
-        for builder in await self._directory.names("builder"):
-            try:
-                load: int | None = await self._directory.call(builder, "load")
-            except ActorUnreachable as error:
-                log.info("builder is away", builder=builder, error=str(error))
-                continue
-            if load is not None:
-                loads.append((load, builder))
-        if not loads:
-            raise ActorUnreachable("no builder answers")
-        least = min(load for load, _ in loads)
-        return secrets.choice([builder for load, builder in loads if load == least])
-
-    async def build(self, builder: str, order: BuildOrder) -> FinishBuild:
-        outcome: FinishBuild = await self._directory.call(builder, "build", order, seconds=None)
-        return outcome
-
-    async def join(self, builder: str, build_id: str, attempt: int) -> FinishBuild | None:
-        try:
-            outcome: FinishBuild | None = await self._directory.call(builder, "join", build_id, attempt, seconds=None)
-        except ActorUnreachable:
-            return None
-        return outcome
+    async def request(self, order: BuildOrder) -> None:
+        await self._queue.publish(BUILDS, [build_task(order)])
 
     async def cancel(self, builder: str, build_id: str) -> None:
         await self._directory.call(builder, "cancel", build_id)

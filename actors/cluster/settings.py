@@ -37,6 +37,8 @@ class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
     ray_address: str = ""
     supervisors: int = 1
     builders: int = 1
+    builds_at_once: int = 0
+    """Of one node; 0: one per core."""
     eventlogs: int = 1
     log: LogSettings | None = None
 

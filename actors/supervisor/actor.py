@@ -18,6 +18,7 @@ from actors.supervisor.supervisor import Supervisor
 from events.model.base import Envelope
 from events.model.parked import ParkedState
 from events.model.pool import PoolState
+from events.queue.etcd_queue import EtcdTaskQueue
 from events.secrets.keyring import Keyring
 from events.secrets.table import EtcdKeyTable
 
@@ -42,6 +43,8 @@ class LifecycleSupervisor(ActorShell):
         log_token = settings.log_token_file.read_text().strip()
         lines = LogAppender(IntakeClient(settings.eventlog_addresses, log_token), self.name)
         lines.start()
+        queue = EtcdTaskQueue(event_log.client, name=self.name)
+        await queue.open()
         self._supervisor = Supervisor(
             name=self.name,
             event_log=event_log,
@@ -52,7 +55,7 @@ class LifecycleSupervisor(ActorShell):
         effects = Effects(
             commands=Router(event_log=event_log, directory=directory),
             nodes=node_links,
-            builders=BuilderLinks(directory=directory),
+            builders=BuilderLinks(directory=directory, queue=queue),
             gateways=GatewayLinks(directory=directory, registry=gateways),
             keys=Keyring(table=EtcdKeyTable(event_log.client), master_file=settings.master_key_file),
         )

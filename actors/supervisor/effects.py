@@ -19,7 +19,7 @@ from actors.supervisor.orders import BuilderPort, BuildOrder, GatewayPort, KeyPo
 from events.failpoints import failpoint
 from events.model import app, build, component_commands, route, team
 from events.model.base import Command, Envelope, Reply, service_id_of
-from events.model.build import BuildState, BuildStatus
+from events.model.build import BuildState
 from events.model.component_parts import ComponentState, Instance, InstanceStatus, Operation, RouteSpec, Spec
 from events.model.component_progress import Effect, surplus_claims, unclaimed_routes
 from events.model.registry import encode_command
@@ -143,25 +143,10 @@ class Effects:
         await _tell(engine, f"build/{key}", build.CancelBuild(reason=reason), refusable=True)
 
     async def _run_build(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
-        state = cast("BuildState", entity.state)
-        operation = state.operation
-        if state.status is BuildStatus.RUNNING:
-            outcome = await self._builders.join(state.builder, key, state.attempt)
-            if outcome is None and state.cancel_requested:
-                outcome = build.FinishBuild(attempt=state.attempt, status=BuildStatus.CANCELLED, reason="cancelled")
-            if outcome is not None:
-                await _tell(engine, entity.stream, outcome, operation=operation)
-                return
-        # Nobody works on it: a new attempt, whose number keeps a late word of an earlier one from counting.
-        builder = await self._builders.choose()
-        await _tell(engine, entity.stream, build.StartBuild(builder=builder), operation=operation)
-        state = cast("BuildState", entity.state)
-        if state.ended:
-            return
-        failpoint("effects.before-build")
-        outcome = await self._builders.build(builder, build_order(state))
-        failpoint("effects.after-build")
-        await _tell(engine, entity.stream, outcome, operation=operation)
+        # Asked for again by every owner: the queue has it, or a builder at work on it, or it begins anew.
+        await self._builders.request(build_order(cast("BuildState", entity.state)))
+        failpoint("effects.build-queued")
+        await engine.until(entity.stream, lambda s: cast("BuildState", s).ended)
 
     async def _cancel_running_build(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
         state = cast("BuildState", entity.state)
@@ -340,11 +325,11 @@ def start_order(state: ComponentState, instance: Instance) -> StartOrder:
 
 
 def build_order(state: BuildState) -> BuildOrder:
-    """The order for the attempt that runs now."""
+    """What waits in the queue for a builder."""
     assert state.source is not None  # noqa: S101 -- a build is requested with its source
     return BuildOrder(
         build_id=state.build_id,
-        attempt=state.attempt,
+        attempts=state.attempt,
         service_id=state.service_id,
         team=state.team,
         app=state.app,

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 
-from events.model.build import FinishBuild, Source
+from events.model.build import Source
 
 
 class StartOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,10 +57,11 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BuildOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a builder must know of one build. `attempt` must come back with the outcome."""
+    """Everything a builder must know of one build, as it waits in the queue. `attempts`: how many were made when it was
+    queued; those that its claims count come on top."""
 
     build_id: str
-    attempt: int
+    attempts: int
     service_id: str
     team: str
     app: str
@@ -91,18 +92,10 @@ class NodePort(Protocol):
 
 
 class BuilderPort(Protocol):
-    """The builders' pool."""
+    """The builders' pool. A builder says itself, to the build's own stream, when it begins and how it ended."""
 
-    async def choose(self) -> str:
-        """The builder with the most room."""
-        ...
-
-    async def build(self, builder: str, order: BuildOrder) -> FinishBuild:
-        """Runs the build to its end. Raises when the builder died."""
-        ...
-
-    async def join(self, builder: str, build_id: str, attempt: int) -> FinishBuild | None:
-        """The outcome of an attempt that the builder runs or remembers; None when it knows nothing of it."""
+    async def request(self, order: BuildOrder) -> None:
+        """Let a builder build this when one has room, those of one component in the order asked for. Idempotent."""
         ...
 
     async def cancel(self, builder: str, build_id: str) -> None:

@@ -25,6 +25,8 @@ class BuildStatus(StrEnum):
 
 LIVE = (BuildStatus.QUEUED, BuildStatus.RUNNING)
 MAX_ATTEMPTS = 3
+ENDED = "ended"
+"""Of a refusal: there is nothing left to build."""
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -133,7 +135,10 @@ class RequestBuild(Command, frozen=True):
 
 
 class StartBuild(Command, frozen=True):
+    """A builder begins. `attempt` is its claim's (0: the next one); only one that is greater than any before counts."""
+
     builder: str
+    attempt: int = 0
 
 
 class FinishBuild(Command, frozen=True):
@@ -188,13 +193,8 @@ def decide(state: BuildState, command: BuildCommand, meta: Meta) -> Decision:
             return [BuildRequested(**msgspec.structs.asdict(command))]
         case _ if state.status is BuildStatus.ABSENT:
             return Refusal(code="not_found", message="no such build")
-        case StartBuild(builder=builder):
-            if state.status not in LIVE:
-                return []
-            if state.attempt >= MAX_ATTEMPTS:
-                reason = f"the builder died {MAX_ATTEMPTS} times during this build"
-                return [BuildFailed(code="builder_died", reason=reason)]
-            return [BuildStarted(builder=builder, attempt=state.attempt + 1)]
+        case StartBuild():
+            return _start(state, command)
         case FinishBuild():
             return _finish(state, command)
         case CancelBuild(reason=reason):
@@ -204,6 +204,21 @@ def decide(state: BuildState, command: BuildCommand, meta: Meta) -> Decision:
                 return [BuildCancelled(reason=reason)]
             return [] if state.cancel_requested else [BuildCancelRequested(reason=reason)]
     raise TypeError(f"not a build command: {type(command).__name__}")
+
+
+def _start(state: BuildState, command: StartBuild) -> Decision:
+    if state.ended:
+        return Refusal(code=ENDED, message=f"build {state.build_id} has ended already: {state.status}")
+    attempt = command.attempt or state.attempt + 1
+    if attempt <= state.attempt:
+        message = f"attempt {attempt} of build {state.build_id} comes after attempt {state.attempt}"
+        return Refusal(code="conflict", message=message)
+    if state.cancel_requested:
+        return [BuildCancelled(reason="cancelled")]
+    if attempt > MAX_ATTEMPTS:
+        reason = f"the builder died {MAX_ATTEMPTS} times during this build"
+        return [BuildFailed(code="builder_died", reason=reason)]
+    return [BuildStarted(builder=command.builder, attempt=attempt)]
 
 
 def _finish(state: BuildState, command: FinishBuild) -> Decision:

@@ -11,6 +11,9 @@ from typing import TypeVar, cast
 
 import psutil
 
+from actors.builder.orders import BUILDS, build_task
+from actors.builder.slots import NodeSlots
+from actors.builder.worker import BuildWorker
 from actors.node.agent import Agent, Prepared
 from actors.runtime.port import InstanceState
 from actors.runtime.processes import ProcessRuntime
@@ -26,6 +29,7 @@ from events.model.base import Command, Envelope, Reply, service_id_of
 from events.model.build import Artifact, BuildStatus, FinishBuild
 from events.model.component_parts import ComponentState, InstanceStatus
 from events.model.registry import encode_command
+from events.queue.memory import MemoryTaskQueue, MemoryTopics
 from events.secrets.keyring import Keyring
 from events.secrets.master import ensure_master_file
 from events.secrets.table import MemoryKeyTable
@@ -80,7 +84,10 @@ class World:
         self.store = MemoryStore(1)
         self.supervisors: dict[str, Supervisor] = {}
         self.keys = Keyring(table=MemoryKeyTable(), master_file=base / "master.key")
-        self.builds: dict[tuple[str, int], asyncio.Task[FinishBuild]] = {}
+        self.queue = MemoryTaskQueue(MemoryTopics())
+        self.worker = BuildWorker(
+            name="builder-0", queue=self.queue, commands=self, build=self._build, slots=NodeSlots(base / "slots", 2)
+        )
         self.cancelled = asyncio.Event()
         self.slow = False
         self._tasks: set[asyncio.Task[object]] = set()
@@ -97,12 +104,14 @@ class World:
         (app / "server.py").write_text(SERVER)
         (app / "worker.sh").write_text(WORKER)
         await self.agent.open()
-        self._watching = [asyncio.create_task(self.agent.run()), asyncio.create_task(self._clean_up())]
+        await self.queue.open()
+        lives = (self.agent.run(), self._clean_up(), self.worker.run())
+        self._watching = [asyncio.create_task(life) for life in lives]
 
     async def close(self) -> None:
         for supervisor in self.supervisors.values():
             await supervisor.close()
-        tasks = (*self._watching, *self._tasks, *self.builds.values())
+        tasks = (*self._watching, *self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -179,25 +188,15 @@ class World:
 
     # --- BuilderPort --------------------------------------------------------------------------------------------------
 
-    async def choose(self) -> str:
-        return "builder-0"
+    async def request(self, order: BuildOrder) -> None:
+        await self._deliver(lambda: self.queue.publish(BUILDS, [build_task(order)]))
 
-    async def build(self, builder: str, order: BuildOrder) -> FinishBuild:
-        key = (order.build_id, order.attempt)
-        if key not in self.builds:
-            self.builds[key] = asyncio.create_task(self._build(order))
-        return await self._deliver(lambda: asyncio.shield(self.builds[key]))
-
-    async def _build(self, order: BuildOrder) -> FinishBuild:
+    async def _build(self, order: BuildOrder, attempt: int) -> FinishBuild:
         if self.slow:
             await self.cancelled.wait()
-            return FinishBuild(attempt=order.attempt, status=BuildStatus.CANCELLED, reason="cancelled")
+            return FinishBuild(attempt=attempt, status=BuildStatus.CANCELLED, reason="cancelled")
         artifact = Artifact(digest=f"sha256:{order.source.digest}", size_bytes=1, processes=COMMANDS)
-        return FinishBuild(attempt=order.attempt, status=BuildStatus.SUCCEEDED, artifact=artifact)
-
-    async def join(self, builder: str, build_id: str, attempt: int) -> FinishBuild | None:
-        build = self.builds.get((build_id, attempt))
-        return await asyncio.shield(build) if build is not None else None
+        return FinishBuild(attempt=attempt, status=BuildStatus.SUCCEEDED, artifact=artifact)
 
     async def cancel(self, builder: str, build_id: str) -> None:
         await asyncio.sleep(0)

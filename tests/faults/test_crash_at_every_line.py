@@ -35,8 +35,11 @@ ENDINGS = {"OperationSucceeded", "OperationFailed", "OperationCancelled", "Opera
 APPENDING = ("supervisor.before-append", "log.append.before", "log.append.answered", "log.append.committed",
              "supervisor.after-commit")  # fmt: skip
 CLAIMING = ("log.claim.won", "supervisor.claimed", "supervisor.recovered")
-BUILDING = ("effects.build-requested", "effects.before-build", "builder-blob-written", "effects.build-ended")
-BUILT = ("builder-publish", "builder.finished", "effects.after-build")
+BUILDING = ("effects.build-requested", "effects.build-queued", "builder.claimed", "builder-blob-written",
+            "effects.build-ended")  # fmt: skip
+# A build is given up after three attempts, so that no more than two builders may die during one.
+BUILT = ("builder.begun", "builder-publish")
+SAID = ("builder.finished", "builder.told")
 STARTING = ("effects.before-start", "node.order-written", "runtime.directories", "runtime.port", "runtime.spec",
             "runtime.spawn", "node.started", "effects.after-start", "node.ready-seen")  # fmt: skip
 ROUTING = ("gateway.folded", "effects.applied", "effects.drained")
@@ -51,8 +54,8 @@ ASSIGNING = ("reconciler.before-assign", "reconciler.assigned")
 LOGGING = ("logs.before-fsync", "logs.after-fsync")
 ADDRESSES = ("effects.claimed", "effects.freed")
 LEAVING = ("effects.destroy-sent", "effects.deregistered")
-EVERY = (*APPENDING, *CLAIMING, *BUILDING, *BUILT, *STARTING, *ROUTING, *STOPPING, *STOPPED, *SIBLINGS, *PROJECTING,
-         *ASSIGNING, *LOGGING, *ADDRESSES, *LEAVING)  # fmt: skip
+EVERY = (*APPENDING, *CLAIMING, *BUILDING, *BUILT, *SAID, *STARTING, *ROUTING, *STOPPING, *STOPPED, *SIBLINGS,
+         *PROJECTING, *ASSIGNING, *LOGGING, *ADDRESSES, *LEAVING)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +220,8 @@ def test_a_build(story: Story) -> None:
         story.deploy("one")
     with story.dying_at(*BUILT):
         story.deploy("two")
+    with story.dying_at(*SAID):
+        story.deploy("three")
 
 
 def test_the_start_of_instances(story: Story) -> None:

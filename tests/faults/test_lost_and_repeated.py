@@ -41,7 +41,7 @@ ENDINGS = ("OperationSucceeded", "OperationFailed", "OperationCancelled", "Opera
 CUTS = 60  # more await points than any effect has
 LINES = (
     *("effects.before-start", "effects.after-start", "effects.before-stop", "effects.after-stop"),
-    *("effects.build-requested", "effects.build-ended", "effects.before-build", "effects.after-build"),
+    *("effects.build-requested", "effects.build-ended", "effects.build-queued"),
     *("effects.build-cancelled", "effects.claimed", "effects.freed", "effects.applied", "effects.drained"),
     *("effects.sibling-RegisterComponent", "effects.sibling-CreateComponent", "effects.sibling-DeployArtifact"),
     *("effects.parent-told", "effects.destroy-sent", "effects.deregistered"),

@@ -14,6 +14,9 @@ import pytest
 from yarl import URL
 
 from actors.archiver import LogReport
+from actors.builder.orders import BUILDS, build_task
+from actors.builder.slots import NodeSlots
+from actors.builder.worker import BuildWorker
 from actors.cluster.shell import Health
 from actors.cluster.sizes import PoolReport
 from actors.logs.client import LogClient
@@ -99,18 +102,18 @@ class World:
     async def unknown(self, node: str, instances: Sequence[str]) -> list[str]:
         return []
 
-    async def choose(self) -> str:
-        return "builder-0"
+    async def request(self, order: BuildOrder) -> None:
+        await self.queue.publish(BUILDS, [build_task(order)])
 
-    async def build(self, builder: str, order: BuildOrder) -> FinishBuild:
+    async def build(self, order: BuildOrder, attempt: int) -> FinishBuild:
         while not self.may_build.is_set() and order.build_id not in self.cancelled:
             self.wake.clear()
             await self.wake.wait()
         if order.build_id in self.cancelled:
-            return FinishBuild(attempt=order.attempt, status=BuildStatus.CANCELLED, reason="cancelled by user")
+            return FinishBuild(attempt=attempt, status=BuildStatus.CANCELLED, reason="cancelled by user")
         if self.fails:
             return FinishBuild(
-                attempt=order.attempt, status=BuildStatus.FAILED, code="step_failed", reason=self.fails, lines=("boom",)
+                attempt=attempt, status=BuildStatus.FAILED, code="step_failed", reason=self.fails, lines=("boom",)
             )
         artifact = Artifact(
             digest=f"sha256:{order.source.digest or order.source.ref}",
@@ -118,14 +121,11 @@ class World:
             processes={"web": "run", "worker": "work"} if order.source.ref == "two" else {"web": "run"},
             detected="Python because of requirements.txt",
         )
-        return FinishBuild(attempt=order.attempt, status=BuildStatus.SUCCEEDED, artifact=artifact, seconds=0.1)
+        return FinishBuild(attempt=attempt, status=BuildStatus.SUCCEEDED, artifact=artifact, seconds=0.1)
 
     def release_builds(self) -> None:
         self.may_build.set()
         self.wake.set()
-
-    async def join(self, builder: str, build_id: str, attempt: int) -> FinishBuild | None:
-        return None
 
     async def cancel(self, builder: str, build_id: str) -> None:
         self.cancelled.add(build_id)
@@ -338,6 +338,14 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     supervisor.use(Effects(commands=supervisor, nodes=world, builders=world, gateways=world, keys=keyring))
     await supervisor.assign(range(PARTITIONS))
     await world.queue.open()
+    worker = BuildWorker(
+        name="builder-0",
+        queue=world.queue,
+        commands=supervisor,
+        build=world.build,
+        slots=NodeSlots(tmp_path / "slots", 8),
+    )
+    building = asyncio.create_task(worker.run())
     database = Database(f"sqlite:///{tmp_path / 'sql' / 'rayfold.db'}")
     await asyncio.to_thread(database.migrate)
     projector = Projector(database, log)
@@ -369,7 +377,8 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     finally:
         await runner.cleanup()
         projecting.cancel()
-        await asyncio.gather(projecting, *world.tasks, return_exceptions=True)
+        building.cancel()
+        await asyncio.gather(projecting, building, *world.tasks, return_exceptions=True)
         await projector.close()
         await supervisor.close()
         await lines.aclose()
