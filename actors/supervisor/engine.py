@@ -23,14 +23,13 @@ from events.failpoints import failpoint
 from events.log.errors import Fenced, LogBroken, LogFull, LogUnavailable, Overloaded, WriterClosed
 from events.log.port import Committed, EventLog, PartitionWriter
 from events.log.records import EventRecord
-from events.model.base import Decision, Envelope, Event, Meta, Refusal, Reply
+from events.model.base import PROGRESS_ROUNDS, Decision, Envelope, Event, Meta, Refusal, Reply
 from events.model.component_progress import Effect
 from events.model.parked import FOLD, KIND
 from events.model.registry import apply_record, decode_command
 
 log = structlog.get_logger("supervisor")
 
-PROGRESS_ROUNDS = 100  # more rounds than any state machine here has steps; a loop without end is a bug and stops loudly
 RETRY_FIRST_SECONDS = 0.2
 RETRY_MAX_SECONDS = 5.0
 REPLY_SECONDS = 15.0  # how long a command waits for its events to be durable

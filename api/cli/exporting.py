@@ -18,6 +18,7 @@ from api.cli.fetched import offline
 from api.cli.output import clock, size
 from api.cli.session import Session, takes_session
 from api.cli.streams import AnyStream, path_of, stream_name
+from events.durable import sync_directory
 
 
 @takes_session
@@ -62,6 +63,7 @@ def _save(session: Session, path: str, query: Query, output: Path) -> None:
             target.flush()
             os.fsync(descriptor)
         draft.replace(output)
+        sync_directory(output.absolute().parent)
     except OSError as error:
         raise CliError(f"{output} cannot be written: {error.strerror}", exit_code=ExitCode.USAGE) from error
     finally:

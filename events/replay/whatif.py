@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from events.log.records import StoredEvent
-from events.model.base import Command, Event, Meta, Refusal
+from events.model.base import PROGRESS_ROUNDS, Command, Event, Meta, Refusal
 from events.model.registry import Aggregate, aggregate_of, decode_event, initial_state
 from events.replay.diffing import Change, diff
 from events.replay.errors import BadCommand, BadReducer
@@ -22,7 +22,6 @@ Reducer = Callable[[msgspec.Struct, Event, int], object]
 """state, event, microseconds UTC → the state after it."""
 
 MAX_COMMANDS = 100
-PROGRESS_ROUNDS = 100  # as the supervisor's own bound
 
 
 class Refolded(msgspec.Struct, frozen=True, kw_only=True):
