@@ -6,6 +6,8 @@ from typing import Annotated
 
 import msgspec
 
+from actors.logs.errors import BadQuery
+from actors.logs.rules import LinesSettings
 from events.log.archive.archiver import RETAIN_S
 from events.log.blobs import DEFAULT_REGION, ArchiveSettings
 from events.log.embedded import QUOTA_BYTES
@@ -56,6 +58,7 @@ class PlatformConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     etcd: EtcdConfig | None = None
     log: LogConfig = LogConfig()
+    lines: LinesSettings = LinesSettings()
     database_url: str = ""
     partitions: int | None = None
     bind: str = "127.0.0.1"
@@ -76,8 +79,10 @@ def load_config(data: Path) -> PlatformConfig:
     """The configuration of the platform at `data`; defaults where there is no file. Raises BadConfig."""
     path = data / "config.toml"
     try:
-        return msgspec.convert(tomllib.loads(path.read_text()), PlatformConfig)
+        config = msgspec.convert(tomllib.loads(path.read_text()), PlatformConfig)
+        config.lines.check()
+        return config
     except FileNotFoundError:
         return PlatformConfig()
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError, BadQuery) as error:
         raise BadConfig(f"{path}: {error}; see docs/configuration.md") from error

@@ -119,6 +119,7 @@ def make_settings(
         builds_at_once=config.builds_at_once,
         eventlogs=config.eventlogs,
         log=log,
+        lines=config.lines,
     )
 
 

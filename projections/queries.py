@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import msgspec
 from sqlalchemy import ColumnElement, Table, and_, func, select, true
+from sqlalchemy.exc import ProgrammingError
 
 from events.model.app import AppStatus
 from events.model.component_parts import ComponentStatus
@@ -16,6 +17,7 @@ from projections.apps import APPS
 from projections.builds import BUILDS
 from projections.components import COMPONENTS
 from projections.database import Database
+from projections.errors import DatabaseUnavailable
 from projections.instances import INSTANCES, ShownStatus
 from projections.nodes import NODES
 from projections.operations import OPERATIONS
@@ -23,7 +25,7 @@ from projections.paging import LIMIT_DEFAULT, Order, page, to_view
 from projections.releases import RELEASES
 from projections.rollouts import ROLLOUTS
 from projections.routes import CLAIMS, ROUTES
-from projections.schema import SqlValue
+from projections.schema import COMPONENT_NAMES, SqlValue
 from projections.teams import TEAMS, TOKENS
 from projections.views import (
     AppView,
@@ -57,6 +59,18 @@ def resolve_token(database: Database, sha256: str) -> str | None:
     )
     team = database.read(lambda connection: connection.execute(query).scalars().first())
     return None if team is None else str(team)
+
+
+def component_names(database: Database) -> dict[str, tuple[str, str, str]]:
+    """Team, app and component by service_id, of every component there ever was.
+
+    May be asked before the tables are made; that too raises DatabaseUnavailable.
+    """
+    try:
+        rows = database.read(lambda connection: connection.execute(COMPONENT_NAMES.select()).mappings().all())
+    except ProgrammingError as error:
+        raise DatabaseUnavailable("the read models' tables are not there yet") from error
+    return {str(row["service_id"]): (str(row["team"]), str(row["app"]), str(row["component"])) for row in rows}
 
 
 def get_team(database: Database, name: str) -> TeamView | None:

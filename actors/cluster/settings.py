@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from actors.logs.rules import LinesSettings
 from events.log.blobs import ArchiveSettings
 from events.log.etcd_connection import EtcdSettings
 from events.log.settings import LogSettings
@@ -41,6 +42,7 @@ class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Of one node; 0: one per core."""
     eventlogs: int = 1
     log: LogSettings | None = None
+    lines: LinesSettings = LinesSettings()
 
     @property
     def log_settings(self) -> LogSettings:

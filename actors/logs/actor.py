@@ -3,18 +3,26 @@
 import asyncio
 from functools import partial
 
+import structlog
+
 from actors.cluster.shell import ActorShell
 from actors.logs import relay
 from actors.logs.archive import SegmentArchive
 from actors.logs.intake.service import LogIntake
-from actors.logs.keeper import Keeper
-from actors.logs.policy import FixedPolicies
+from actors.logs.keeper import Keeper, KeepSettings
+from actors.logs.rules import NamedPolicies
 from actors.logs.server import EventlogServer
 from actors.logs.store import LogStore
 from actors.logs.totals import StoreTotals, Totals
 from events.log.blobs import open_blobs
+from projections.database import Database
+from projections.errors import ProjectionsError
+from projections.queries import component_names
+
+log = structlog.get_logger("eventlog")
 
 CHECK_SECONDS = 1.0
+LEARN_SECONDS = 10.0
 
 
 class EventlogPartition(ActorShell):
@@ -30,10 +38,15 @@ class EventlogPartition(ActorShell):
         settings = self.settings
         root = settings.data_dir / "logs"
         archive = SegmentArchive(open_blobs(settings.log_settings.archive), root)
-        policies = FixedPolicies()
+        policies = NamedPolicies(settings.lines)
+        database = Database(settings.database_url)
+        await self._learn(policies, database)
+        keep = KeepSettings(
+            archive_seconds=settings.lines.archive_hours * 3600, local_bytes=settings.lines.local_mib << 20
+        )
         store = self._store = LogStore(root, policies=policies, archive=archive, member=self.name)
         await store.start()
-        self._keeper = Keeper(store, policies, archive)
+        self._keeper = Keeper(store, policies, archive, keep)
         self._keeper.start()
         self._server = EventlogServer(
             store,
@@ -53,6 +66,20 @@ class EventlogPartition(ActorShell):
         )
         await intake.start()
         self.keep(self._check(store), "check")
+        self.keep(self._go_on_learning(policies, database), "names")
+
+    @staticmethod
+    async def _learn(policies: NamedPolicies, database: Database) -> None:
+        """Whose streams they are; while the read models cannot be asked, what was known before stands."""
+        try:
+            policies.names = await asyncio.to_thread(component_names, database)
+        except ProjectionsError as error:
+            log.warning("whose log streams they are is not known anew", error=str(error))
+
+    async def _go_on_learning(self, policies: NamedPolicies, database: Database) -> None:
+        while True:
+            await asyncio.sleep(LEARN_SECONDS)
+            await self._learn(policies, database)
 
     async def _check(self, store: LogStore) -> None:
         """A store that can commit no more must not go on taking lines."""

@@ -68,7 +68,8 @@ def matcher(grep: str, words: Sequence[str], fields: Sequence[tuple[str, str]], 
         known |= _field_words(path, value)
     if not finds:
         return None
-    probes += [_holds(word) for word in known if word.isascii()]
+    if plain := [word for word in known if word.isascii()]:
+        probes.append(_holds_all(plain))
     return Matcher(finds[0], checks=[*map(_found, finds[1:]), *checks], probes=probes, words=known)
 
 
@@ -120,8 +121,12 @@ def _found(find: Find) -> Check:
     return lambda text: find(text, 0) >= 0
 
 
-def _holds(word: bytes) -> Check:
-    return lambda data: word in data.lower()
+def _holds_all(words: Sequence[bytes]) -> Check:
+    def holds(data: bytes) -> bool:
+        lowered = data.lower()
+        return all(word in lowered for word in words)
+
+    return holds
 
 
 def _find_field(path: str) -> Find:

@@ -22,7 +22,7 @@ QUERY_SECONDS = 20.0
 IDLE_SECONDS = 10.0
 """A tail with nothing to say says so this often, which shows both ends that the other lives."""
 _TAIL_LINES = 1_000
-_RANGE_BYTES = 8 * 1024 * 1024
+_RANGE_BYTES = 4 * 1024 * 1024
 """Stored bytes of one range of numbers that a worker is given; a segment is about that large."""
 _RANGE_BYTES_WORDS = 128 * 1024 * 1024
 """The same where the index passes over almost everything."""

@@ -215,14 +215,13 @@ class _Walk:
         for frame, data in _frames(part):
             if frame.first + frame.taken <= self.expected:
                 continue
-            blob, origin = frame_blob(data, frame), frame_meta(data, frame).origin
-            gaps = origin is None and _has_gap(blob, frame)
-            if self._matcher is not None and not gaps and not self._matcher.may_be_in(blob):
+            blob, meta = frame_blob(data, frame), frame_meta(data, frame)
+            if self._matcher is not None and not meta.gaps and not self._matcher.may_be_in(blob):
                 # Texts stand in a frame as they are: what is not in its bytes is in none of them.
                 self.hole(frame.first, frame.t_min)
                 self.expected = frame.first + frame.taken
                 continue
-            records = records_of(origin, blob)
+            records = records_of(meta.origin, blob)
             number = frame.first
             self.hole(number, records[0].at)
             wanted = self._wanted(records)
@@ -302,13 +301,6 @@ def matching(matcher: Matcher, text: bytes, ends_of: "Callable[[], array[int]]")
             places.append(place)
         at = ends[place] + 1
     return places
-
-
-def _has_gap(blob: bytes, frame: Frame) -> bool:
-    """Whether one of the lines may be a gap: they take more numbers than they are, or the last field of one is 1."""
-    wide = {0xDC: 2, 0xDD: 4}.get(blob[0], 0)
-    held = int.from_bytes(blob[1 : 1 + wide], "big") if wide else blob[0] & 0x0F
-    return held != frame.taken or b"\xc2\x01\x98" in blob or blob.endswith(b"\xc2\x01")
 
 
 def forward(

@@ -54,6 +54,8 @@ class FrameMeta(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     checkpoint: bool = False
     origin: Origin | None = None
     """Given: the lines are a shim's records (`actors.logs.shimlog`), else a MessagePack array of `LineRecord`."""
+    gaps: bool = True
+    """Whether one of the lines may be a gap; what was written before this was told may have one."""
 
 
 class Frame(NamedTuple):

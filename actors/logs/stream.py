@@ -48,7 +48,7 @@ class StoreLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes on disk. A stream keeps at most `stream_bytes` plus one segment; a segment is closed at `segment_bytes`."""
 
     stream_bytes: int = 256 * 1024 * 1024
-    segment_bytes: int = 8 * 1024 * 1024
+    segment_bytes: int = 4 * 1024 * 1024
 
 
 class Extent(NamedTuple):
@@ -455,7 +455,8 @@ class _Plan:
 
     def _add(self, batch: Batch) -> Appended:
         batch.check()
-        span = shimlog.check(batch.blob) if batch.origin else check_records(decode_records(batch.blob))
+        records = [] if batch.origin else decode_records(batch.blob)
+        span = shimlog.check(batch.blob) if batch.origin else check_records(records)
         known = self._new.get(batch.source_id) or self._stored.get(batch.source_id)
         if known is not None and batch.upto <= known.upto and (known.finished or not batch.finished):
             return Appended(first=self._next, next_number=self._next, duplicate=True)
@@ -466,7 +467,8 @@ class _Plan:
         if batch.upto == batch.after and span.taken:
             raise BadBatch(f"expected lines to take up room in their source, found {span.taken} at {batch.after}")
         mark = SourceMark(source_id=batch.source_id, upto=batch.upto, finished=batch.finished)
-        meta = FrameMeta(sources=(mark,), origin=batch.origin)
+        gaps = any(record.gap for record in records)
+        meta = FrameMeta(sources=(mark,), origin=batch.origin, gaps=gaps)
         self.frames.append(encode_frame(self._next, span.taken, (span.t_min, span.t_max), meta, batch.blob))
         self.metas.append(meta)
         self._new[batch.source_id] = mark

@@ -1,4 +1,7 @@
-"""What the HTTP interface measures of itself, for Prometheus. Knows no team: no label carries a user's name."""
+"""What the HTTP interface measures of itself, for Prometheus.
+
+No label carries a user's name but those of `line_measures`, which are by component.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -6,6 +9,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from actors.archiver import LogReport
 from actors.cluster.sizes import PoolReport
+from actors.logs.rules import Names
+from actors.logs.totals import StoreTotals
+from api.http.line_measures import LineMeasures
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)  # seconds
 
@@ -35,6 +41,8 @@ class Metrics:
 
     def __init__(self, clients: Callable[[], int]) -> None:
         self.registry = CollectorRegistry()
+        self._lines = LineMeasures()
+        self.registry.register(self._lines)
         self.requests = Counter(
             "rayfold_api_requests", "Requests answered.", ["operation", "status"], registry=self.registry
         )
@@ -63,6 +71,10 @@ class Metrics:
             name: Gauge(f"rayfold_log_{name}", words, labels, registry=self.registry)
             for name, (words, labels) in _LOG_GAUGES.items()
         }
+
+    def show_lines(self, totals: StoreTotals, names: Names) -> None:
+        """What log lines say, as the log servers last counted."""
+        self._lines.show(totals, names)
 
     def show_log(self, report: LogReport) -> None:
         """How the log is kept, as its archiver last said."""

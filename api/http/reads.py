@@ -62,6 +62,10 @@ class Reads:
         )
         return None if row is None else (str(row["team"]), str(row["app"]), str(row["component"]))
 
+    async def all_names(self) -> dict[str, tuple[str, str, str]]:
+        """team, app, component by service_id, of every component there ever was."""
+        return await asyncio.to_thread(queries.component_names, self._database)
+
     # --- waiting ------------------------------------------------------------------------------------------------------
 
     async def wait_for(self, call: Call) -> None:

@@ -5,6 +5,7 @@ import json
 
 from aiohttp import web
 
+from actors.logs.errors import LogError as LinesError
 from api.http import openapi, shown
 from api.http import schema as s
 from api.http import schema_platform as p
@@ -71,6 +72,12 @@ async def metrics(call: Call) -> web.Response:
         async with asyncio.timeout(CHECK_SECONDS):
             call.context.metrics.show_pools(await call.context.services.platform.pools())
     except (TimeoutError, PlatformAway):
+        pass
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            totals = await call.context.services.logs.totals()
+            call.context.metrics.show_lines(totals, await call.context.reads.all_names())
+    except (TimeoutError, LinesError):
         pass
     text = await asyncio.to_thread(call.context.metrics.text)
     return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})

@@ -14,6 +14,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from actors.logs.measure import Counts
+from actors.logs.totals import StoreTotals
 from api.http.openapi import document
 from api.http.routes import ROUTES
 from events.model.base import Envelope
@@ -192,3 +194,30 @@ async def test_metrics_tell_of_pools_and_their_actors(house: House) -> None:
     text = (await house.get("/metrics")).text
     assert 'rayfold_pool_size{pool="builder"} 1.0' in text
     assert 'rayfold_actor_ready{actor="builder-0",pool="builder"} 1.0' in text
+
+
+async def test_metrics_tell_what_lines_say_by_component(house: House) -> None:
+    web = "/v1/teams/default/apps/shop/components/web"
+    made = await house.deploy(web)
+    await house.ended(made.json["operation"])
+    counts = Counts(lines=3, bytes=30, lost=2, sources={"app": 1, "router": 2}, latency_ms=120.0)
+    counts.levels[5], counts.statuses[4], counts.latencies[1], counts.latencies[11] = 1, 1, 1, 1
+    totals = StoreTotals(streams={made.json["service_id"]: counts, "others": Counts(lines=1, sources={"build": 1})})
+
+    async def told() -> StoreTotals:
+        return totals
+
+    house.logs.totals = told  # type: ignore[method-assign]
+    text = (await house.get("/metrics")).text
+    owner = 'app="shop",component="web"'
+    for line in (
+        f'rayfold_lines_total{{{owner},source="router",team="default"}} 2.0',
+        f'rayfold_lines_lost_total{{{owner},team="default"}} 2.0',
+        f'rayfold_line_levels_total{{{owner},level="error",team="default"}} 1.0',
+        f'rayfold_gateway_requests_total{{{owner},status="5xx",team="default"}} 1.0',
+        f'rayfold_gateway_request_seconds_bucket{{{owner},le="0.01",team="default"}} 1.0',
+        f'rayfold_gateway_request_seconds_count{{{owner},team="default"}} 2.0',
+        f'rayfold_gateway_request_seconds_sum{{{owner},team="default"}} 0.12',
+        'rayfold_lines_total{app="",component="",source="build",team=""} 1.0',
+    ):
+        assert line in text, text
