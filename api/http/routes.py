@@ -68,6 +68,7 @@ def _get(
     query: type[q.Query] = q.Read,
     reach: Reach = "team",
     streams: bool = False,
+    codes: tuple[int, ...] = (),
 ) -> Route:
     return Route(
         id=id,
@@ -78,7 +79,7 @@ def _get(
         query=query,
         reach=reach,
         streams=streams,
-        codes=(404, 503) if path.startswith("/v1") else (503,),
+        codes=(*codes, 404, 503) if path.startswith("/v1") else (503,),
     )
 
 
@@ -382,6 +383,7 @@ ROUTES: tuple[Route, ...] = (
         story.LogPage,
         q.Output,
         streams=True,
+        codes=(429,),
     ),
     _command("cancelBuild", "POST", COMPONENT + "/builds/{build}/cancel", "Stop a build.", s.Because),
     _page("listReleases", COMPONENT + "/releases", "Releases, newest first.", story.ReleaseView),
@@ -400,8 +402,8 @@ ROUTES: tuple[Route, ...] = (
     _command("addRoute", "POST", COMPONENT + "/routes", "Answer at one more address.", s.AddRoute),
     _command("removeRoute", "DELETE", COMPONENT + "/routes", "Answer no more at an address.", None, q.RemoveRoute),
     _command("runTask", "POST", COMPONENT + "/tasks", "Run a command once in the current release.", s.RunTask),
-    _get("getLogs", COMPONENT + "/logs", "Log lines, past and live.", story.LogPage, q.Logs, streams=True),
-    _get("getLogStats", COMPONENT + "/logs/stats", "Its lines, counted.", story.LogStatsView, q.LogTimes),
+    _get("getLogs", COMPONENT + "/logs", "Log lines.", story.LogPage, q.Logs, streams=True, codes=(429,)),
+    _get("getLogStats", COMPONENT + "/logs/stats", "Lines, counted.", story.LogStatsView, q.LogTimes, codes=(429,)),
     _page("listComponentOperations", COMPONENT + "/operations", "Its operations.", s.OperationView),
     _get("listComponentEvents", COMPONENT + "/events", "Its events.", story.EventPage, q.ComponentEvents, streams=True),
 )
