@@ -167,6 +167,17 @@ class GitSource:
             raise SourceError(f"git log says nothing about {commit}: {' '.join(lines)}.", code="git_failed")
         return GitCommit(commit=lines[0], author=lines[1], subject="\n".join(lines[2:3]))
 
+    async def gitlink(self, root: Path, path: str) -> str | None:
+        """The commit that the checkout `root` names for the submodule at `path`; None when it is no submodule there."""
+        status, lines = await self._git(["ls-tree", "HEAD", "--", f":(literal){path}"], cwd=root)
+        parts = lines[0].split() if status == 0 and lines else []
+        return parts[2] if len(parts) > 2 and parts[:2] == ["160000", "commit"] else None
+
+    async def config_of(self, root: Path, file: str, pattern: str) -> list[str]:
+        """Lines `key value` of a file in git's own format; empty when it holds none or does not parse."""
+        status, lines = await self._git(["config", "--no-includes", "-f", file, "--get-regexp", pattern], cwd=root)
+        return lines if status == 0 else []
+
     async def _get(self, url: str, ref: str, into: Path) -> str:
         """Fetch as little as the remote allows; the commit to check out."""
         shallow = ["fetch", "--quiet", "--no-tags", "--depth=1", "--", url, ref or "HEAD"]

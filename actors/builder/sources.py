@@ -20,6 +20,7 @@ from actors.builder.errors import SourceError
 from actors.builder.git import GitSource
 from actors.builder.model import BuildLimits, SourceSpec
 from actors.builder.pack import pack_directory
+from actors.builder.submodules import fetch_submodules, lfs_note
 
 _SHA256 = re.compile(r"^[0-9a-f]{64}\Z")
 _GZIP = b"\x1f\x8b"
@@ -46,7 +47,8 @@ async def fetch(source: SourceSpec, *, uploads: Path, into: Path, git: GitSource
     """Bring `source` into the new directory `into`. Raises `SourceError`, and then `into` may be half full."""
     if source.kind == "git":
         found = await git.fetch(source.url, source.ref, into)
-        notes = await asyncio.to_thread(_tidy_checkout, into, limits)
+        submodules = await fetch_submodules(git, source.url, into)
+        notes = await asyncio.to_thread(_tidy_checkout, into, limits, submodules)
         got = FetchedSource(root=into, commit=found.commit, author=found.author, notes=notes)
     elif source.kind == "upload":
         await asyncio.to_thread(extract_upload, upload_path(uploads, source.digest), source.digest, into, limits)
@@ -97,11 +99,8 @@ def _copy_directory(path: Path, into: Path, limits: BuildLimits) -> None:
         extract_upload(packed.path, packed.digest, into, limits)
 
 
-def _tidy_checkout(root: Path, limits: BuildLimits) -> tuple[str, ...]:
+def _tidy_checkout(root: Path, limits: BuildLimits, submodules: int) -> tuple[str, ...]:
     """Drop the repository, check links and size; notes about what git left out."""
-    notes: tuple[str, ...] = ()
-    if (root / ".gitmodules").exists():
-        notes = ("submodules (.gitmodules) are not fetched: their directories are empty",)
     remove_tree(root / ".git")
     total = entries = 0
     for directory, names, files in os.walk(root):
@@ -113,7 +112,10 @@ def _tidy_checkout(root: Path, limits: BuildLimits) -> tuple[str, ...]:
                 code="source_too_big",
             )
     check_links(root)
-    return notes
+    pointers = lfs_note(root)
+    if (root / ".gitmodules").is_file() and not submodules:
+        return ("no submodule of .gitmodules is in this commit", *filter(None, [pointers]))
+    return tuple(filter(None, [pointers]))
 
 
 def subdirectory(root: Path, subdir: str) -> Path:

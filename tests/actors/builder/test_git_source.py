@@ -162,7 +162,7 @@ async def test_an_unknown_ref_names_those_there_are(repository: Path, tmp_path: 
 async def test_a_repository_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="git cannot fetch") as caught:
         await get(tmp_path, SourceSpec(kind="git", url=f"file://{tmp_path}/nothing"))
-    assert caught.value.code == "git_failed"
+    assert caught.value.code == "git_not_found"
 
 
 async def test_hooks_and_filters_of_the_platforms_user_do_not_run(
