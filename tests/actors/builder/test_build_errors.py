@@ -37,7 +37,8 @@ NPM_PACKAGE = (EXAMPLES / "hello-node/package.json").read_text()
 BROKEN_LOCK = NPM_LOCK.replace("sha512-6", "sha512-7")
 POM = "<project><modelVersion>4.0.0</modelVersion>"
 
-# Code → files, and what the request says besides. Each is a whole build with the real tools.
+# Code → files, and what the request says besides. Each is a whole build with the real tools. Time-outs and limits on
+# files and artifacts have theirs in test_engine.py and test_hostile_sources.py.
 FAILURES: dict[str, list[tuple[dict[str, str], dict[str, Any]]]] = {
     "nothing_detected": [({"notes.md": ""}, {}), ({"backend/go.mod": ""}, {})],
     "language_not_built": [({"Cargo.toml": ""}, {}), ({"Dockerfile": "FROM scratch"}, {})],
@@ -92,7 +93,7 @@ FAILURES: dict[str, list[tuple[dict[str, str], dict[str, Any]]]] = {
     ],
     "dependencies_failed": [({"requirements.txt": "bottle=!1\n", "app.py": ""}, {})],
     "compile_failed": [
-        ({"go.mod": "module x\n\ngo 1.20\n", "main.go": "package main\n\nfunc main() { no }\n"}, {}),
+        ({"go.mod": "module x\n\ngo 1.20\n", "main.go": "package main\n\nfunc main( {}\n"}, {}),
     ],
     "build_script_failed": [(script("echo went wrong; exit 4"), {})],
     "native_library_missing": [
@@ -108,17 +109,13 @@ FAILURES: dict[str, list[tuple[dict[str, str], dict[str, Any]]]] = {
             {"limits": BuildLimits(processes=60)},
         ),
     ],
-    "file_too_big": [
-        (script("head -c 9000000 /dev/zero > big"), {"limits": BuildLimits(file_bytes=8 * MIB)}),
-    ],
-    "artifact_too_big": [
-        (script("head -c 3000000 /dev/urandom > big"), {"limits": BuildLimits(artifact_bytes=MIB)}),
-    ],
     "source_too_big": [({"index.html": "x" * 100}, {"limits": BuildLimits(source_bytes=50)})],
-    "timed_out": [(script("sleep 60"), {"timeout_seconds": 5.0})],
 }  # fmt: skip
+# One case of each code in `make test`; the further ones of a code in `make test-all`.
 CASES = [
-    pytest.param(code, *case, id=f"{code}-{n}") for code, cases in FAILURES.items() for n, case in enumerate(cases)
+    pytest.param(code, *case, id=f"{code}-{n}", marks=[pytest.mark.long] if n else [])
+    for code, cases in FAILURES.items()
+    for n, case in enumerate(cases)
 ]
 _PROGRAMS = {"go.mod": "go", "Gemfile": "ruby", "composer.json": "php", "pom.yaml": "java", "main.go": "go"}
 
