@@ -3,8 +3,10 @@
 Written for CockroachDB; SQLite and PostgreSQL run it as well. Must not know what the tables mean.
 """
 
+import itertools
 import os
 import random
+import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,7 @@ import sqlalchemy
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -160,10 +162,25 @@ def _configure_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> No
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {SQLITE_BUSY_MS}")
-    cursor.execute("PRAGMA journal_mode = WAL")
+    _write_ahead(cursor)
     # After a power cut the last commits may be missing, checkpoint included: they are folded again from the log.
     cursor.execute("PRAGMA synchronous = NORMAL")
     cursor.close()
+
+
+def _write_ahead(cursor: DBAPICursor) -> None:
+    """Switch to a write-ahead log. Of several that open a new file at once one switches it; SQLite refuses the others
+    at once, whatever its busy_timeout says."""
+    until = time.monotonic() + SQLITE_BUSY_MS / 1000
+    for attempt in itertools.count(1):
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+        else:
+            return
+        _pause(attempt)
 
 
 def _begin_sqlite(connection: Connection) -> None:

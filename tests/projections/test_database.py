@@ -1,5 +1,6 @@
 """The database is migrated once, keeps its rows to itself, and runs a transaction again when it is asked to."""
 
+import sqlite3
 import stat
 import threading
 from pathlib import Path
@@ -11,6 +12,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, select, text, update
 
 from projections import catalogue
+from projections import database as database_module
 from projections.database import Database
 from projections.errors import DatabaseUnavailable
 from projections.schema import CHECKPOINTS, METADATA
@@ -43,6 +45,25 @@ def test_several_starters_migrate_once(empty_url: str) -> None:
         assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["0001"]
     for database in starters:
         database.close()
+
+
+def test_a_starter_that_finds_the_file_locked_tries_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # An open write in a file without a write-ahead log, as another starter has it for a moment.
+    other = sqlite3.connect(tmp_path / "rayfold.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    refused: list[int] = []
+
+    def pause(attempt: int) -> None:
+        refused.append(attempt)
+        if len(refused) == 3:
+            other.execute("COMMIT")
+
+    monkeypatch.setattr(database_module, "_pause", pause)
+    database = Database(f"sqlite:///{tmp_path / 'rayfold.db'}")
+    database.migrate()
+    assert refused == [1, 2, 3]
+    database.close()
+    other.close()
 
 
 def test_a_sqlite_file_is_its_owners_alone(tmp_path: Path) -> None:
