@@ -26,10 +26,10 @@ test: $(STAMP) ## everything that shows the project works
 	$(PYTEST) tests -m "not long" $(ARGS)
 
 test-fast: $(STAMP) ## the tests that start no server
-	$(PYTEST) tests -m "not servers and not system and not long" $(ARGS)
+	$(PYTEST) tests -m "not servers and not system and not long" --numprocesses 2 --dist loadfile $(ARGS)
 
 test-all: $(STAMP) ## the long ones as well
-	$(PYTEST) tests $(ARGS)
+	$(PYTEST) tests --hypothesis-profile whole $(ARGS)
 
 faults: $(STAMP) ## kill, pause and cut what can be killed, paused and cut; NEMESIS="--seconds 60 --seed 7"
 	$(PYTEST) tests -m "system or servers" $(ARGS)

@@ -14,7 +14,8 @@ from events.log.etcd_connection import EtcdSettings
 from tests.s3 import S3Server, find_weed
 
 # How long one example takes says more about what else the machine does than about the code.
-hypothesis.settings.register_profile("rayfold", deadline=None)
+hypothesis.settings.register_profile("rayfold", deadline=None, max_examples=40)
+hypothesis.settings.register_profile("whole", deadline=None, max_examples=200)  # make test-all
 hypothesis.settings.load_profile("rayfold")
 
 

@@ -1,6 +1,7 @@
 """The simulation can fail: each defect that is put in on purpose is noticed within so many seeds.
 
-How many it took when it was measured stands beside each; the bound leaves room for worlds to be drawn differently.
+A seed that noticed when it was measured stands beside each and is tried first; the bound leaves room for worlds to be
+drawn differently.
 """
 
 import pytest
@@ -9,38 +10,35 @@ from tests.simulation import mutants
 from tests.simulation.scenario import run_seed
 
 CAUGHT = [
-    (mutants.append_without_the_fence, 4),
-    (mutants.append_over_what_is_there, 9),
-    (mutants.append_without_the_predecessor, 20),
-    (mutants.acknowledge_on_timeout, 18),
-    (mutants.acknowledge_before_it_is_written, 3),
-    (mutants.resend_under_another_id, 13),
-    (mutants.claim_without_comparing, 12),
-    (mutants.forget_the_commands_at_claim, 1),
-    (mutants.forget_the_tail_at_claim, 1),
-    (mutants.do_not_say_that_a_watch_is_new, 16),
-    (mutants.believe_the_watch, 1),
-    (mutants.hand_out_again_what_comes_again, 1),
-    (mutants.delete_before_it_is_recorded, 3),
-    (mutants.move_the_mark_without_comparing, 13),
-    (mutants.read_hot_batches_only, 1),
-    (mutants.do_not_look_at_the_mark_after_the_page, 1),
+    (mutants.append_without_the_fence, 11),
+    (mutants.append_over_what_is_there, 17),
+    (mutants.append_without_the_predecessor, 19),
+    (mutants.acknowledge_on_timeout, 10),
+    (mutants.acknowledge_before_it_is_written, 0),
+    (mutants.resend_under_another_id, 23),
+    (mutants.claim_without_comparing, 0),
+    (mutants.forget_the_commands_at_claim, 2),
+    (mutants.forget_the_tail_at_claim, 0),
+    (mutants.do_not_say_that_a_watch_is_new, 14),
+    (mutants.believe_the_watch, 0),
+    (mutants.hand_out_again_what_comes_again, 0),
+    (mutants.delete_before_it_is_recorded, 2),
+    (mutants.move_the_mark_without_comparing, 14),
+    (mutants.read_hot_batches_only, 3),
+    (mutants.do_not_look_at_the_mark_after_the_page, 0),
 ]
 CAUGHT_LATE = [
-    (mutants.refuse_what_may_be_written, 52),
-    (mutants.see_the_fence_before_my_batch, 116),
-    (mutants.archive_the_last_batch_too, 120),
+    (mutants.refuse_what_may_be_written, 51),
+    (mutants.see_the_fence_before_my_batch, 115),
+    (mutants.archive_the_last_batch_too, 119),
 ]
 """These need several troubles at once."""
 
 
-def seeds_until_caught(mutant: mutants.Mutant, most: int) -> int | None:
-    """How many seeds it took; None if none of them noticed."""
+def is_caught(mutant: mutants.Mutant, first: int, most: int) -> bool:
+    """Whether one of so many seeds notices it; `first` is looked at before the others."""
     with mutant():
-        for seed in range(most):
-            if run_seed(seed).violations:
-                return seed + 1
-    return None
+        return any(run_seed(seed).violations for seed in (first, *range(most)))
 
 
 def _name(value: object) -> str:
@@ -49,10 +47,10 @@ def _name(value: object) -> str:
 
 @pytest.mark.parametrize(("mutant", "measured"), CAUGHT, ids=_name)
 def test_a_defect_is_noticed(mutant: mutants.Mutant, measured: int) -> None:
-    assert seeds_until_caught(mutant, 20 * measured + 40) is not None
+    assert is_caught(mutant, measured, 20 * measured + 60)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(("mutant", "measured"), CAUGHT_LATE, ids=_name)
 def test_a_rare_defect_is_noticed_too(mutant: mutants.Mutant, measured: int) -> None:
-    assert seeds_until_caught(mutant, 10 * measured) is not None
+    assert is_caught(mutant, measured, 10 * measured)

@@ -4,6 +4,7 @@ A seed that fails names the command that shows what happened in it.
 """
 
 import ast
+import functools
 import os
 import subprocess
 import sys
@@ -12,15 +13,20 @@ from pathlib import Path
 import pytest
 
 from tests.simulation.__main__ import reproduce
-from tests.simulation.scenario import run_seed
+from tests.simulation.scenario import Result, run_seed
 
 PROJECT = Path(__file__).resolve().parents[2]
 SEEDS = 200
 BLOCK = 25
 
 
+@functools.cache
+def _world(seed: int) -> Result:
+    return run_seed(seed)
+
+
 def _run(seed: int) -> None:
-    result = run_seed(seed)
+    result = _world(seed)
     shown = "\n".join(result.violations[:5])
     assert not result.violations, f"seed {seed}:\n{shown}\nsee what happened: {reproduce(seed)}"
 
@@ -60,7 +66,7 @@ def test_two_seeds_are_two_histories() -> None:
 
 def test_worlds_are_worth_running() -> None:
     """Events are written, owners change, replies are lost: a world where nothing happens proves nothing."""
-    results = [run_seed(seed) for seed in range(40)]
+    results = [_world(seed) for seed in range(40)]
     assert sum(result.events for result in results) > 1000
     assert sum(result.claims for result in results) > 150
     assert sum(result.claims > 5 for result in results) > 10

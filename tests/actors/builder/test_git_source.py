@@ -1,6 +1,7 @@
 """Sources from git: which URLs and refs are let through, and what a checkout brings."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -84,9 +85,9 @@ def test_odd_refs_are_refused(ref: str) -> None:
         check_ref(ref)
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    root = tmp_path / "repo"
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("committed") / "repo"
     write_tree(root, {"index.html": "one", "sites/two/index.html": "two"})
     (root / "sites/out").symlink_to("/etc")
     git("init", "-q", "-b", "main", cwd=root)
@@ -100,6 +101,12 @@ def repository(tmp_path: Path) -> Path:
     write_tree(root, {"index.html": "three"})
     git("commit", "-q", "-am", "Third", cwd=root)
     return root
+
+
+@pytest.fixture
+def repository(committed: Path, tmp_path: Path) -> Path:
+    """A repository of each test's own, without each making its commits anew."""
+    return shutil.copytree(committed, tmp_path / "repo", symlinks=True)
 
 
 async def get(tmp_path: Path, spec: SourceSpec, said: list[str] | None = None) -> FetchedSource:
