@@ -23,7 +23,7 @@ demo: $(STAMP) ## start the platform, deploy an example, change it, roll it back
 	$(BIN)/python -m api.cli.demo $(ARGS)
 
 test: $(STAMP) ## everything that shows the project works
-	$(PYTEST) tests -m "not long" $(ARGS)
+	$(PYTEST) tests -m "not long" --durations 40 $(ARGS)
 
 test-fast: $(STAMP) ## the tests that start no server
 	$(PYTEST) tests -m "not servers and not system and not long" --numprocesses 2 --dist loadfile $(ARGS)

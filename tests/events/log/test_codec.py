@@ -144,25 +144,24 @@ def test_the_hash_of_the_batch_before_is_in_the_header() -> None:
 
 
 @pytest.mark.parametrize(
-    "damage",
+    ("field", "value"),
     [
-        {"body": msgspec.Raw(b"")},
-        {"body": msgspec.Raw(b"\xc1")},
-        {"body": msgspec.Raw(b"\x01\x02")},
-        {"reason": "\ud800"},
-        {"actor": None},
-        {"type": 7},
-        {"at": -1},
-        {"at": 2**64},
-        {"at": 1.5},
-        {"schema_version": "1"},
-        {"version": True},
+        ("body", msgspec.Raw(b"")),
+        ("body", msgspec.Raw(b"\xc1")),
+        ("body", msgspec.Raw(b"\x01\x02")),
+        ("reason", "\ud800"),
+        ("actor", None),
+        ("type", 7),
+        ("at", -1),
+        ("at", 2**64),
+        ("at", 1.5),
+        ("schema_version", "1"),
+        ("version", True),
     ],
-    ids=str,
 )
-def test_an_event_that_could_not_be_read_back_is_refused(damage: dict[str, object]) -> None:
+def test_an_event_that_could_not_be_read_back_is_refused(field: str, value: object) -> None:
     with pytest.raises(InvalidAppend, match="c-1"):
-        check_command("c-1", [msgspec.structs.replace(event("s/1", 1), **damage)])
+        check_command("c-1", [msgspec.structs.replace(event("s/1", 1), **{field: value})])
 
 
 @given(commands(), st.data())
