@@ -19,7 +19,7 @@ CAUGHT = [
     (mutants.claim_without_comparing, 0),
     (mutants.forget_the_commands_at_claim, 2),
     (mutants.forget_the_tail_at_claim, 0),
-    (mutants.do_not_say_that_a_watch_is_new, 14),
+    (mutants.do_not_say_that_a_watch_is_new, 30),
     (mutants.believe_the_watch, 0),
     (mutants.hand_out_again_what_comes_again, 0),
     (mutants.delete_before_it_is_recorded, 2),

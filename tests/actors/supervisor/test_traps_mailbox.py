@@ -18,7 +18,7 @@ from tests.actors.supervisor.test_partition_engine import Recorder
 
 NODES = 7
 GATEWAYS = 20
-FLOOD = 400
+FLOOD = 150
 QUEUED = 300
 RSS_GROWTH_MAX = 256 << 20
 
