@@ -92,7 +92,8 @@ def _freeze(draft: ComponentDraft) -> ComponentState:
 
 
 # The version is counted before a step is taken. A step changes the draft and its mappings, never what they hold: an
-# instance or an operation is a value, which the state that the draft was made of has as well.
+# instance or an operation is a value, which the state that the draft was made of has as well. What can fail comes
+# before the first change, so that a draft is never left half changed.
 
 
 def _on_created(draft: ComponentDraft, event: ComponentCreated, at: int) -> None:
@@ -145,15 +146,14 @@ def _on_operation_ended(
     operation = draft.operation
     if operation is None:
         return
-    if operation.parent_stream:
-        succeeded = isinstance(event, OperationSucceeded)
-        reason = "" if isinstance(event, OperationSucceeded) else event.reason
-        report = ParentReport(stream=operation.parent_stream, succeeded=succeeded, reason=reason)
-        draft.reports[operation.id] = report
     if operation.release and isinstance(event, OperationCancelled | OperationTimedOut):
         # Its claims may be on their way still.
         wanted = {*draft.releases[operation.release].spec.routes} - {*draft.claims}
         draft.doubtful = tuple(sorted({*draft.doubtful, *wanted}))
+    if operation.parent_stream:
+        succeeded = isinstance(event, OperationSucceeded)
+        reason = "" if isinstance(event, OperationSucceeded) else event.reason
+        draft.reports[operation.id] = ParentReport(stream=operation.parent_stream, succeeded=succeeded, reason=reason)
     draft.operation = None
     # An ended one-off whose result nobody will ask for again: the state stays bounded.
     draft.ended_tasks.pop(operation.release_step, None)
@@ -196,7 +196,7 @@ def _on_rollout_started(draft: ComponentDraft, event: RolloutStarted, at: int) -
 
 
 def _on_instance_starting(draft: ComponentDraft, event: InstanceStarting, at: int) -> None:
-    draft.instances[event.instance] = Instance(
+    instance = Instance(
         id=event.instance,
         release=event.release,
         fingerprint=fingerprint(draft.releases[event.release]),
@@ -207,11 +207,12 @@ def _on_instance_starting(draft: ComponentDraft, event: InstanceStarting, at: in
         status=InstanceStatus.STARTING,
         starting_at=at,
     )
-    draft.started_instances += 1
     if event.kind is InstanceKind.RELEASE_STEP:
         draft.operation = draft.operation and _replace(draft.operation, release_step=event.instance)
     elif event.kind is InstanceKind.TASK:
         draft.tasks[event.task] = _replace(draft.tasks[event.task], instance=event.instance)
+    draft.instances[event.instance] = instance
+    draft.started_instances += 1
 
 
 def _on_instance_started(draft: ComponentDraft, event: InstanceStarted, at: int) -> None:

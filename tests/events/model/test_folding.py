@@ -11,8 +11,12 @@ from benchmarks.histories import World, component_life, partition, platform_life
 from events.log.codec import check_command, decode_facts, encode_batch
 from events.log.errors import LogBroken
 from events.log.records import EventRecord, Position
-from events.model.component_parts import ComponentState
+from events.model.base import Event
+from events.model.component_events import InstanceStarting, RolloutStarted, RolloutSucceeded
+from events.model.component_fold import DRAFTING
+from events.model.component_parts import ComponentState, InstanceKind, Operation, Phase, Slot
 from events.model.folding import PartitionFold
+from events.model.operation import OperationCancelled
 from events.model.registry import AGGREGATES, EVENT_TYPES, apply_record, fold, initial_state
 
 
@@ -83,6 +87,28 @@ def test_an_event_of_another_kind_is_refused_by_name() -> None:
         folded(batches([component, stray], [2]))
     with pytest.raises(TypeError, match="not an event of a component: NodeJoined"):
         fold(component.stream, [component, stray])
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        InstanceStarting(instance="i", release=1, node="n", slot=1, kind=InstanceKind.TASK, task="unknown"),
+        InstanceStarting(instance="i", release=99, node="n", slot=1),
+        OperationCancelled(operation="o", reason="late"),
+        RolloutStarted(operation="o", release=99, deadline_at=1),
+        RolloutSucceeded(operation="o", release=99),
+    ],
+    ids=lambda event: type(event).__name__,
+)
+def test_a_step_that_fails_leaves_its_draft_as_it_was(event: Event) -> None:
+    lost = Operation(id="o", kind="deploy", phase=Phase.STARTING, started_at=1, release=99, parent_stream="component/p")
+    component = next(record.stream for record in component_life(1) if record.stream.startswith("component/"))
+    state = fold(component, by_stream(component_life(1))[component])
+    state = msgspec.structs.replace(state, operation=lost, slots={"f:1": Slot(failures=1)})
+    draft = DRAFTING.thaw(state)
+    with pytest.raises(KeyError):
+        DRAFTING.steps[type(event)](draft, event, 2)
+    assert DRAFTING.freeze(draft) == state
 
 
 def test_the_histories_hold_every_kind_of_stream_and_most_events() -> None:
