@@ -18,10 +18,11 @@ from actors.logs.client import LogClient
 from actors.logs.errors import BadBatch, LogError, StreamClosed, WrongPosition
 from actors.logs.file_follower import FileFollower
 from actors.logs.inotify import DirectoryWatcher
-from actors.logs.instance_log import InstanceLog, Piece
+from actors.logs.instance_log import HELD_MICROS, InstanceLog, Piece
 from actors.logs.line import Batch, Origin, Source, gap_record
 from actors.logs.shimlog import decode_damaged
 from actors.logs.stream import Appended
+from actors.logs.traces import join, unfinished
 from actors.runtime.shim.files import HOME
 from events.clock import now_micros
 
@@ -215,7 +216,7 @@ class _Follower:
                 break
             else:
                 await self._tell_disk_losses()
-                await self._wait()
+                await self._wait(HELD_MICROS / 1e6 if piece.held else _LOOK_SECONDS)
         await self._finish(stream, source_id)
 
     def close(self) -> None:
@@ -262,12 +263,14 @@ class _Follower:
         begin, after = 0, self._stored
         while begin < len(piece.records):
             end = piece.records.rfind(b"\n", begin, begin + _BATCH_BYTES) + 1 or len(piece.records)
+            held = unfinished(piece.records[begin:end]) if end < len(piece.records) else 0
+            end -= held if held < end - begin else 0
             upto = piece.upto - (len(piece.records) - end)
             yield Batch(
                 source_id=self.instance_id,
                 after=after,
                 upto=upto,
-                blob=piece.records[begin:end],
+                blob=join(piece.records[begin:end]),
                 origin=self._origin,
             )
             begin, after = end, upto
@@ -313,8 +316,8 @@ class _Follower:
             if self._handles[position] is None:
                 self._handles[position] = self._watcher.watch(path, self._wake)
 
-    async def _wait(self) -> None:
-        seconds = _LOOK_SECONDS_UNWATCHED if None in self._handles else _LOOK_SECONDS
+    async def _wait(self, most: float) -> None:
+        seconds = min(most, _LOOK_SECONDS_UNWATCHED) if None in self._handles else most
         try:
             async with asyncio.timeout(seconds):
                 await self._wake.wait()

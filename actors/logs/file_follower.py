@@ -27,6 +27,7 @@ from actors.logs.rotation import (
     same_bytes,
     siblings,
 )
+from actors.logs.traces import join
 from actors.runtime.shim.segments import encode
 from events.clock import now_micros
 from events.durable import sync_directory
@@ -241,7 +242,7 @@ class FileFollower:
             source_id=self._source(number),
             after=reading.offset,
             upto=reading.offset + taken,
-            blob=records,
+            blob=join(records),
             origin=self._origin,
         )
         try:

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from actors.logs.line import LineRecord, Origin, gap_record
-from actors.logs.shimlog import disk_losses, segment_losses
+from actors.logs.shimlog import disk_losses, newest, segment_losses
+from actors.logs.traces import unfinished
 from actors.runtime.output import STORED
 from events.clock import now_micros
 
 READ_BYTES = 1024 * 1024
+HELD_MICROS = 300_000
+"""For so long after its last line a stack trace waits for more of it."""
 _OFFSET_BITS = 40
 _OFFSET_MASK = (1 << _OFFSET_BITS) - 1
 
@@ -39,6 +42,8 @@ class Piece(NamedTuple):
     records: bytes = b""
     lines: Sequence[LineRecord] = ()
     taken: int = 0
+    held: bool = False
+    """A stack trace may go on: read again when something is written, or after HELD_MICROS."""
 
 
 class InstanceLog:
@@ -92,13 +97,19 @@ class InstanceLog:
             # A record is never that long; should one be, it is kept as it is rather than waited for.
             whole = data.rfind(b"\n") + 1 or len(data) // READ_BYTES * READ_BYTES
             if whole:
-                return self._take(data[:whole])
+                return self._take(data[:whole], last=exited or bool(newer) or len(data) == READ_BYTES)
             if not newer:
                 return Piece(self._position(), exited)
             self._torn += bool(data)
             self._skip(newer[0], gap)
 
-    def _take(self, records: bytes) -> Piece:
+    def _take(self, records: bytes, *, last: bool) -> Piece:
+        """`last`: what is read now need not wait for what follows it."""
+        held = 0 if last else unfinished(records)
+        if held and now_micros() - newest(records) < HELD_MICROS:
+            records = records[: len(records) - held]
+            if not records:
+                return Piece(self._position(), held=True)
         self._offset += len(records)
         taken = records.count(b"\n")
         self._taken += taken

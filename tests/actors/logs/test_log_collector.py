@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -86,6 +87,26 @@ async def test_output_is_collected_and_what_is_stored_is_deleted(client: LogClie
     )
     assert instance.left() == ["stored"] and list((tmp_path / "state").glob("*.json")) == []
     assert last_lines(instance.directory / "log", 2) == ["line 498", "line 499"], "why it ended can still be told"
+
+
+async def test_a_stack_trace_is_one_line_however_it_is_written(client: LogClient, tmp_path: Path, until: Until) -> None:
+    instance = Instance(tmp_path)
+    collector = Collector(client, tmp_path / "state")
+    await collector.start()
+    await collector.follow(instance.followed())
+    trace = "Traceback (most recent call last):\n  File \"app.py\", line 3\n    main()\nKeyError: 'x'"
+    for line in ["before", *trace.split("\n"), "after"]:
+        instance.print(f"{line}\n".encode(), b"e", at=time.time_ns() // 1000)
+        await asyncio.sleep(0.01)
+
+    async def all_there() -> bool:
+        return len(await stored(client)) == 3
+
+    await until(all_there)
+    assert [line.text for line in await stored(client)] == ["before", trace, "after"]
+    instance.exit()
+    assert await collector.drained("i-1", 20)
+    await collector.aclose()
 
 
 async def test_files_of_an_application_are_collected_to_their_end(client: LogClient, tmp_path: Path) -> None:
