@@ -15,6 +15,10 @@ import msgspec
 
 from actors.logs.background import Background
 from actors.logs.client import LogClient
+from actors.logs.drain import Drain
+from actors.logs.drivers.named import driver_for
+from actors.logs.drivers.port import BadDriver
+from actors.logs.drivers.port import Origin as Whose
 from actors.logs.errors import BadBatch, LogError, StreamClosed, WrongPosition
 from actors.logs.file_follower import FileFollower
 from actors.logs.inotify import DirectoryWatcher
@@ -49,6 +53,9 @@ class Followed(msgspec.Struct, frozen=True, kw_only=True):
     source: Source = "app"
     files: tuple[str, ...] = ()
     """Files the application writes, relative to its `home`, which are followed through their rotation as well."""
+    drains: tuple[str, ...] = ()
+    """URLs of other places for its lines (`actors.logs.drivers`); as secret as its environment, which is beside it."""
+    whose: Whose = Whose()
 
     @property
     def origin(self) -> Origin:
@@ -134,7 +141,7 @@ class Collector:
         assert self._watcher is not None  # noqa: S101 (started)
         follower = _Follower(self._client, self._state_dir, state, self.stats, self._watcher)
         instance_id = state.followed.instance_id
-        files = self._files(state.followed)
+        files, drains = self._files(state.followed), self._drains(state.followed)
         try:
             while not await self._attempt(follower):
                 self.stats.failures += 1
@@ -143,11 +150,16 @@ class Collector:
             for file, _ in files:
                 file.finish()
             await asyncio.gather(*(task for _, task in files))
+            for drain, task in drains:
+                await _cancel(task)
+                await drain.finish()
         finally:
             follower.close()
             for file, task in files:
                 task.cancel()
                 file.close()
+            for _, task in drains:
+                task.cancel()
             self.stats.instances -= 1
             self._ended.pop(instance_id).set()
 
@@ -167,6 +179,25 @@ class Collector:
             )
             files.append((file, self._tasks.start(file.run())))
         return files
+
+    def _drains(self, followed: Followed) -> list[tuple[Drain, asyncio.Task[None]]]:
+        drains = []
+        for url in followed.drains:
+            try:
+                driver = driver_for(url, followed.whose)
+            except BadDriver as error:
+                _log.warning("log collector: %s: %s", followed.instance_id, error)
+                continue
+            place = hashlib.blake2b(url.encode(), digest_size=8).hexdigest()
+            drain = Drain(
+                self._client,
+                driver,
+                stream=followed.stream,
+                instance=followed.instance_id,
+                state=self._state_dir / "drains" / f"{followed.instance_id}.{place}",
+            )
+            drains.append((drain, self._tasks.start(drain.run())))
+        return drains
 
     async def _attempt(self, follower: "_Follower") -> bool:
         try:
@@ -323,6 +354,11 @@ class _Follower:
                 await self._wake.wait()
         except TimeoutError:
             pass
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _state_path(state_dir: Path, instance_id: str) -> Path:

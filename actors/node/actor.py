@@ -19,6 +19,7 @@ from actors.cluster.shell import ActorShell
 from actors.logs.access import AccessTail
 from actors.logs.client import LogClient
 from actors.logs.collector import Collector, Followed
+from actors.logs.drivers.port import Origin as Whose
 from actors.node.agent import Agent, Prepared
 from actors.runtime.processes import ProcessRuntime
 from actors.runtime.users import UserBook
@@ -35,6 +36,8 @@ LEASE_SECONDS = 10
 RETRY_SECONDS = 1.0
 LOG_FILES = "LOG_FILES"
 MAX_LOG_FILES = 16
+LOG_DRAINS = "LOG_DRAINS"
+MAX_LOG_DRAINS = 4
 COLLECT_SECONDS = 60.0  # how long an ended instance's directory waits for its output to be collected
 
 
@@ -127,6 +130,8 @@ class NodeAgent(ActorShell):
             release=order.release,
             directory=str(self._runtime.log_directory(order.instance).parent),
             files=log_files(order.config),
+            drains=tuple(order.config.get(LOG_DRAINS, "").split())[:MAX_LOG_DRAINS],
+            whose=Whose(team=order.team, app=order.app, component=order.component, node=self.settings.node),
         )
         await self._collector.follow(followed)
 
