@@ -180,7 +180,10 @@ class LogClient:
         if link is None:
             link = self._links[address] = Link(address, self._token, self._node)
         try:
-            return await link.request(make)
+            done = await link.request(make)
+            # Known from now on, so that what is sent side by side is on its way in the order it was given.
+            self._point_to(stream, address)
+            return done
         except (Unreachable, ConnectionError):
             self._suspects[address] = asyncio.get_running_loop().time()
             raise
