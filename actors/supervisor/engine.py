@@ -184,14 +184,16 @@ class PartitionEngine:
             return _refused(envelope, Refusal(code="version_mismatch", message=message))
         at = self._clock()
         meta = Meta(command_id=envelope.command_id, at=at, actor=envelope.actor, reason=envelope.reason)
+        self.parking.hand.take(envelope.stream)
         try:
-            with self.parking.hand.holding(envelope.stream):
-                decision: Decision = entity.aggregate.decide(entity.state, command, meta)
+            decision: Decision = entity.aggregate.decide(entity.state, command, meta)
         except Exception as error:
             # The command's fault, or the code's: nothing has changed, and the others of its call must not suffer.
             log.error("a command could not be decided", stream=envelope.stream, exc_info=error)
             message = f"deciding it failed with {type(error).__name__}; the platform's log has the cause"
             return Reply(command_id=envelope.command_id, error="failed", error_message=message)
+        finally:
+            self.parking.hand.put_down()
         if isinstance(decision, Refusal):
             if not entity.version and not entity.pending:
                 del self.entities[envelope.stream]  # there is no such thing, and asking for it must not fill memory
@@ -329,13 +331,15 @@ class PartitionEngine:
         """
         if self._closed or not self.parking.may_go_on(entity):
             return
+        self.parking.hand.take(entity.stream)
         try:
-            with self.parking.hand.holding(entity.stream):
-                self._progress(entity)
+            self._progress(entity)
         except Exception as error:
             self.parking.failed(entity, "progress", error)
         else:
             self.parking.succeeded(entity)
+        finally:
+            self.parking.hand.put_down()
 
     def _on_parked(self, about: Entity) -> None:
         """What is known about a stream that cannot be handled is another."""

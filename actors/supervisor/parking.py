@@ -7,8 +7,7 @@ process had in hand when it died stands in a file that outlives it. Knows nothin
 import asyncio
 import mmap
 import os
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import structlog
@@ -73,15 +72,6 @@ class Hand:
         """It was survived."""
         if self._memory is not None:
             self._memory[:2] = b"\0\0"
-
-    @contextmanager
-    def holding(self, stream: str) -> Iterator[None]:
-        """Have it in hand for as long as this lasts."""
-        self.take(stream)
-        try:
-            yield
-        finally:
-            self.put_down()
 
 
 class Parking:
