@@ -33,7 +33,7 @@ log = structlog.get_logger("supervisor")
 
 TEND_SECONDS = 0.5
 SWEEP_SECONDS = 5.0
-SWEPT_PER_SECOND = 5_000  # streams: looking at so many takes some 5 ms, half a per cent of a core
+SWEPT_PER_SECOND = 2_000  # streams: looking at so many takes some 10 ms, one per cent of a core
 ASKED_AT_ONCE = 5_000  # instances in one question to a node
 IN_HAND_COMMANDS = 16_384  # of all callers: some 100 MB with everything that belongs to them
 IN_HAND_BYTES = 64 << 20
