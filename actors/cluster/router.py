@@ -72,6 +72,13 @@ class _Lane:
                 batch.append(command)
         return batch
 
+    def take_all(self) -> list[_Command]:
+        """Everything that waits."""
+        found: list[_Command] = []
+        while batch := self.take():
+            found += batch
+        return found
+
 
 class Router:
     """A CommandPort: finds the supervisor that owns a stream's partition, and asks again while ownership moves."""
@@ -149,6 +156,10 @@ class Router:
         except Exception as error:
             # Unreachable, or whatever it raised: the ids make it safe to ask whoever serves the partition then.
             replies = [_error(command, "unavailable", str(error)) for command in batch]
+            # Its other partitions must not each wait as long to find out.
+            self._owners = {partition: name for partition, name in self._owners.items() if name != owner}
+            for waiting in self._lanes.pop(owner, _Lane()).take_all():
+                self._route(waiting)
         again: list[_Command] = []
         now = asyncio.get_running_loop().time()
         for command, reply in zip(batch, replies, strict=True):

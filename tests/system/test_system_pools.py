@@ -2,8 +2,10 @@
 
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+import psutil
 import pytest
 
 from tests.system.platform import Platform, until
@@ -119,7 +121,8 @@ def test_an_owner_that_is_paused_past_its_lease_is_replaced_and_changes_nothing_
             acknowledged.append(key)
         told.append(f"a paused supervisor's partitions served by another: {time.monotonic() - began:.1f} s")
     finally:
-        zombie.resume()
+        with suppress(psutil.NoSuchProcess):  # who is silent for a minute is ended
+            zombie.resume()
     until("both supervisors to share the partitions again", lambda: _settled(platform, "supervisor", 2), 120)
     platform.cli("pool", "scale", "supervisor=1", "--wait", timeout=SETTLED_SECONDS)
     platform.cli("log", "verify", timeout=120)

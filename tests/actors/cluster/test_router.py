@@ -125,6 +125,18 @@ async def test_an_owner_that_died_is_asked_no_more_once_another_serves(
     assert reply.error == ""
 
 
+async def test_an_owner_that_does_not_answer_is_found_out_once_for_all_its_partitions(
+    router: Router, owners: Owners, log: Log
+) -> None:
+    await router.submit([command(n) for n in range(20)])
+    owners.away.add("a")
+    for partition in range(PARTITIONS):
+        log.owners[partition] = owners.serving[partition] = "b"
+    [reply] = await router.submit([command(20)])
+    assert reply.error == ""
+    assert set(router._owners.values()) == {"b"}
+
+
 async def test_one_whose_time_is_up_is_told_so_and_nothing_is_kept_of_it(
     router: Router, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
