@@ -69,7 +69,9 @@ def start_of(archive: Path, shown: str) -> str:
     if is_executable(archive):
         return f"{JAVA} $JAVA_OPTS -jar {shlex.quote(shown)}"
     if archive.suffix == ".war":
-        return f"{JAVA} $JAVA_OPTS -jar {RUNNER_JAR} --port $PORT {shlex.quote(shown)}"
+        # It unpacks the archive, and only the instance's own directory may be written to.
+        scratch = '"${RAYFOLD_HOME:-/tmp}/webapp.$PORT"'
+        return f"{JAVA} $JAVA_OPTS -jar {RUNNER_JAR} --port $PORT --temp-directory {scratch} {shlex.quote(shown)}"
     raise DetectionError(
         f"Expected an archive that can be started, found {archive.name} without a Main-Class in its manifest. Let the "
         "build make an executable jar (Maven: maven-jar-plugin's mainClass or spring-boot-maven-plugin; Gradle: the "
