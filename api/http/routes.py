@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from api.http import queries as q
 from api.http import schema as s
 from api.http import schema_debugger as d
+from api.http import schema_hooks as hooks
 from api.http import schema_log as kept
 from api.http import schema_platform as p
 from api.http import schema_queue as queue
@@ -373,6 +374,18 @@ ROUTES: tuple[Route, ...] = (
     _get("getComponent", COMPONENT, "A component.", s.ComponentView),
     _command("changeComponent", "PATCH", COMPONENT, "Scale, stop, start, or change settings.", s.ChangeComponent),
     _command("destroyComponent", "DELETE", COMPONENT, "Stop and remove a component.", None, q.Destroy),
+    _get("getHook", COMPONENT + "/hook", "Where its webhooks are sent, and their secret.", hooks.HookView, q.Nothing),
+    Route(
+        id="receiveHook",
+        method="POST",
+        path="/v1/hooks/{team}/{app}/{component}",
+        summary="A push, told by GitHub, GitLab or Gitea; signed with the component's secret.",
+        answer=hooks.HookAnswer,
+        reach="public",
+        status=202,
+        also=(200,),
+        codes=(404, 409, 413, 429, 503),
+    ),
     _command("deploy", "POST", COMPONENT + "/deploys", "Build a source and roll it out.", s.Deploy),
     _page("listBuilds", COMPONENT + "/builds", "Builds, newest first.", story.BuildView),
     _get("getBuild", COMPONENT + "/builds/{build}", "A build.", story.BuildView),
