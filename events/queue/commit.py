@@ -114,8 +114,12 @@ class GroupCommit:
         while self._waiting:
             step = self._waiting[0][0]
             keys, size = keys_written(step), size_of(step)
-            lists = (len(when.union(step.when)), len(written) + len(keys), len(reads.union(step.reads)))
-            if batch and (max(lists) > MAX_OPERATIONS or size > bytes_left or not written.isdisjoint(keys)):
+            full = (
+                len(when) + sum(condition not in when for condition in step.when) > MAX_OPERATIONS
+                or len(reads) + sum(key not in reads for key in step.reads) > MAX_OPERATIONS
+                or len(written) + len(keys) > MAX_OPERATIONS
+            )
+            if batch and (full or size > bytes_left or not written.isdisjoint(keys)):
                 break
             batch.append(self._waiting.popleft())
             when.update(step.when)
@@ -167,20 +171,25 @@ class GroupCommit:
                 item[1].fail(error)
 
     async def _transact(self, steps: Sequence[Step]) -> tuple[TxnResult, Mapping[str, KeyValue | None]]:
+        """The result, and, when nothing was applied, what stands now where the steps would have written."""
         when = list(dict.fromkeys(condition for step in steps for condition in step.when))
         then = [operation for step in steps for operation in step.then]
+        # Sent again as it was: if it was applied before, the conditions fail and `judge` finds our own writing.
+        result = await self._send_until_answered(when, then)
+        if result.succeeded:
+            return result, {}
+        # Read only now, for almost none fails. What has changed meanwhile does no harm: a verdict is about what stands.
         reads = list(dict.fromkeys(key for step in steps for key in step.reads))
+        found = (await self._send_until_answered([], [Get(key) for key in reads])).found
+        return result, dict(zip(reads, found, strict=True))
+
+    async def _send_until_answered(self, when: Sequence[Condition], then: Sequence[Operation]) -> TxnResult:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + GIVE_UP_SECONDS
         while True:
             try:
-                # Sent again as it was: if it was applied before, the conditions fail and `judge` finds our own writing.
-                result = await self._store.txn(when=when, then=then, otherwise=[Get(key) for key in reads])
-            except EtcdRefused:
-                raise
+                return await self._store.txn(when=when, then=then)
             except LogUnavailable:
                 if loop.time() >= deadline:
                     raise
                 await asyncio.sleep(RETRY_SECONDS)
-                continue
-            return result, dict(zip(reads, result.found, strict=False))
