@@ -35,6 +35,8 @@ RETRY_S = 10.0
 DEFRAGMENT_FILE_SHARE = 0.85
 DEFRAGMENT_FREE_SHARE = 0.40
 DEFRAGMENT_EVERY_S = 3600.0
+DEFRAGMENT_REFUSING_S = 60.0
+"""As long as nothing is appended because of the file's size, though it is mostly of free pages."""
 
 
 class KeeperStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -278,7 +280,8 @@ class LogKeeper:
 
         A steady hot set never needs it: freed pages are used again before the file grows.
         """
-        if space.file_share < DEFRAGMENT_FILE_SHARE or not self._is_due(self._marks.defragmented, DEFRAGMENT_EVERY_S):
+        every_s = DEFRAGMENT_EVERY_S if space.file_share < self._budget.file else DEFRAGMENT_REFUSING_S
+        if space.file_share < DEFRAGMENT_FILE_SHARE or not self._is_due(self._marks.defragmented, every_s):
             return
         members = await self._members.statuses()
         if len(members) < len(self._client.settings.endpoints):

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from events.failpoints import FailpointError, arm, disarm
-from events.log.archive import space
+from events.log.archive import keeper, space
 from events.log.archive.compactor import Compactor
 from events.log.archive.keeper import policy_for
 from events.log.archive.space import Budget, SpaceWatch, measure
@@ -194,6 +194,30 @@ async def test_an_etcd_that_ran_full_loses_nothing_acknowledged_and_is_let_go_on
         assert [e.record.event_id for e in stored].count(noted.event_id) == 1
         assert set(house.acked) <= set(offsets(stored))
         assert in_flight[0].result().first.offset == len(stored) - 1
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize(("file", "again"), [(900, False), (960, True)])
+async def test_a_file_too_large_for_appends_is_given_back_again_within_the_hour(
+    etcd_settings: EtcdSettings, blobs: BlobStore, monkeypatch: pytest.MonkeyPatch, file: int, again: bool
+) -> None:
+    """A burst after a defragmentation: mostly free pages, and nothing is appended until they are given back."""
+    rewritten = 0
+
+    class Members(FixedMembers):
+        async def defragment(self, endpoint: str) -> None:
+            nonlocal rewritten
+            rewritten += 1
+
+    monkeypatch.setattr(keeper, "DEFRAGMENT_REFUSING_S", 0.0)
+    members = Members(member(db_size=file, db_in_use=200))
+    async with EtcdClient(etcd_settings) as client:
+        kept = keeper.LogKeeper(
+            client=client, members=members, blobs=blobs, partitions=1, budget=Budget(quota_bytes=1000)
+        )
+        await kept.round()
+        await kept.round()
+    assert rewritten == (2 if again else 1)
 
 
 # -- compaction
