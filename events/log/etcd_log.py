@@ -43,7 +43,8 @@ class LogLayout(msgspec.Struct, frozen=True, kw_only=True):
 class EtcdEventLog:
     """An `EventLog` on etcd. Use one per process and event loop; its client is shared by everything it does.
 
-    `client` is for another way to reach etcd than the settings' endpoints (a simulated one); the log closes it.
+    `client` and `members` are for another way to reach etcd than the settings' endpoints (a simulated one); the log
+    closes them.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class EtcdEventLog:
         ledger_window: int = WINDOW,
         recheck_s: float = RECHECK_S,
         client: EtcdClient | None = None,
+        members: EtcdMembers | None = None,
     ) -> None:
         self._partitions = partitions
         self._limits = limits
@@ -68,7 +70,7 @@ class EtcdEventLog:
         self._tiers = TieredStore(self._store, ColdSegments(self._store.manifests, blobs))
         self._reader = LogReader(self._tiers, recheck_s=recheck_s)
         self._keepers: dict[BatchingWriter, asyncio.Task[None]] = {}
-        self._members = EtcdMembers(settings)
+        self._members = members or EtcdMembers(settings)
         self._space = None if budget is None else SpaceWatch(self._members, budget)
         self._space_lock = asyncio.Lock()
         self._watching: asyncio.Task[None] | None = None

@@ -76,6 +76,7 @@ class EtcdModel:
         self.compacted = 0
         self.quota_bytes = quota_bytes
         self.alarmed = False
+        self.alarms_raised = 0
         self.bytes_in_use = 0
         self.file_bytes = 0
         self.changes: list[tuple[Change, ...]] = []
@@ -113,6 +114,11 @@ class EtcdModel:
             return self._keep_alive(request.ID, now)
         if name == "CompactionRequest":
             return self._compact(request.revision)
+        if name == "AlarmRequest":
+            return self._alarm(request)
+        if name == "DefragmentRequest":
+            self.file_bytes = self.bytes_in_use
+            return rpc_pb2.DefragmentResponse(header=self.header())
         if name == "StatusRequest":
             alarms = ["memberID:1 alarm:NOSPACE "] if self.alarmed else []
             return rpc_pb2.StatusResponse(
@@ -170,6 +176,7 @@ class EtcdModel:
         answer = work()
         if exceeded:
             self.alarmed = True
+            self.alarms_raised += 1
             raise EtcdError(grpc.StatusCode.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded")
         return answer
 
@@ -315,6 +322,12 @@ class EtcdModel:
         # Freed pages stay in the file and are used again.
         self.bytes_in_use = min(self.bytes_in_use, live + younger)
         return rpc_pb2.CompactionResponse(header=self.header())
+
+    def _alarm(self, request: Any) -> Any:
+        if request.action == rpc_pb2.AlarmRequest.DEACTIVATE:
+            self.alarmed = False
+        raised = [rpc_pb2.AlarmMember(memberID=1, alarm=rpc_pb2.NOSPACE)] if self.alarmed else []
+        return rpc_pb2.AlarmResponse(header=self.header(), alarms=raised)
 
     def disarm(self) -> None:
         """What an operator does: defragment, then clear the alarm."""

@@ -11,22 +11,23 @@ import msgspec
 
 from events.log.archive.archiver import ArchivePolicy, Archiver, Reach
 from events.log.archive.compactor import Compactor
-from events.log.blobs import MemoryBlobs
-from events.log.errors import ArchiveUnavailable, EtcdRefused, LogError, LogUnavailable, VersionConflict
+from events.log.archive.keeper import LogKeeper
+from events.log.archive.space import Budget
+from events.log.errors import ArchiveUnavailable, EtcdRefused, LogError, LogUnavailable
 from events.log.etcd_claim import EpochRecord
 from events.log.etcd_log import EtcdEventLog
 from events.log.etcd_store import EtcdStore
 from events.log.keys import Keys
-from events.log.port import PartitionWriter
-from events.log.records import EventRecord, StoredEvent
+from events.log.records import StoredEvent
 from events.log.writer import WriterLimits
 from tests.checker.history import Recorder
+from tests.simulation.owner import Owner
 from tests.simulation.server import SETTINGS, SimulatedServer
-from tests.simulation.simulated_blobs import SimulatedBlobs
+from tests.simulation.simulated_blobs import EveryBlob, SimulatedBlobs
+from tests.simulation.truth import Truth
 from tests.simulation.world import Process, World
 
 KEYS = Keys(SETTINGS.namespace)
-BODY = msgspec.Raw(msgspec.msgpack.encode({"note": "simulated"}))
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +55,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     archive_every_s: float
     retain_s: float
     segment_bytes: int
+    snapshot_events: int
+    """Events after which an owner takes a snapshot; 0: nobody takes any."""
+    snapshot_s: float
+    folds: int
+    """How many versions of the fold are running, as amid an upgrade; 1: all the same."""
+    quota_bytes: int
+    """Of etcd, and of the budget of gates and keepers; 0: as good as none, and archivers without a budget."""
+    padding: int
+    """Bytes by which each event is larger than it need be."""
 
 
 class Command(NamedTuple):
@@ -79,8 +89,8 @@ class Work:
                 Command(
                     f"c{partition}.{n}",
                     partition,
-                    f"s/{partition}.{int(world.chance.random() * plan.streams)}",
-                    1 + int(world.chance.random() ** 3 * 4),
+                    f"team/{partition}.{int(world.chance.random() * plan.streams)}",
+                    1 if plan.padding else 1 + int(world.chance.random() ** 3 * 4),
                 )
                 for n in range(plan.commands)
             )
@@ -122,7 +132,11 @@ class Household:
         self.plan = plan
         self.work = Work(world, plan)
         self.recorder = Recorder(clock=world.clock_ns)
-        self.kept = MemoryBlobs()
+        self.kept = EveryBlob()
+        self.truth = Truth(server.model)
+        self.budget = Budget(quota_bytes=plan.quota_bytes) if plan.quota_bytes else None
+        self.refused = 0
+        """Appends that a gate did not take."""
         self.checkpoints: dict[tuple[str, int], int] = {}
         """What each follower has durably handled: (name, partition) to the next offset."""
         self.closing = False
@@ -136,8 +150,15 @@ class Household:
             limits=limits,
             recheck_s=self.plan.recheck_s,
             client=self.server.client(process),
+            members=self.server.members(process),
+            budget=self.budget,
             blobs=self._blobs(process),
         )
+
+    def padding(self) -> str:
+        """Of an event's body, so that it cannot be compressed much."""
+        size = self.plan.padding
+        return f"{self.world.chance.getrandbits(4 * size):0{size}x}" if size else ""
 
     async def opened(self, process: Process) -> EtcdEventLog:
         while True:
@@ -174,7 +195,7 @@ class Household:
                     await asyncio.sleep(1.0 * chance.random())
                     continue
                 self.world.note(f"{process.name} owns {partition} under epoch {writer.epoch}")
-                group.create_task(_Owner(self, process, log, writer).serve())
+                group.create_task(Owner(self, process, log, writer).serve())
                 await asyncio.sleep(self.plan.tenure_s * chance.random())
 
     # -- consumers
@@ -227,6 +248,8 @@ class Household:
         """Small segments, soon: what is a day and a MiB elsewhere is a second and a batch here."""
         chance, plan = self.world.chance, self.plan
         policy = ArchivePolicy(retain_s=plan.retain_s, segment_bytes=plan.segment_bytes, least_bytes=1)
+        if self.budget is not None:
+            await self._keep_within(process, self.budget, policy)
         archiver = Archiver(hot=EtcdStore(self.server.client(process), KEYS), blobs=self._blobs(process), policy=policy)
         while True:
             await asyncio.sleep(plan.archive_every_s * 2 * chance.random())
@@ -236,100 +259,24 @@ class Household:
             except (LogUnavailable, ArchiveUnavailable, EtcdRefused):
                 continue
 
-    def _blobs(self, process: Process) -> SimulatedBlobs:
-        return SimulatedBlobs(process, self.kept, self.server.weather)
-
-
-class _Owner:
-    """One tenure: the fold that gives versions, and clients that send commands to its writer."""
-
-    def __init__(self, house: Household, process: Process, log: EtcdEventLog, writer: PartitionWriter) -> None:
-        self._house = house
-        self._process = process
-        self._log = log
-        self._writer = writer
-        self._versions: dict[str, int] = {}
-        self._sent: set[str] = set()
-        self._ended = False
-
-    async def serve(self) -> None:
-        try:
-            async for events in self._log.read(self._writer.partition, 0):
-                for event in events:
-                    self._versions[event.record.stream] = event.record.version
-        except (LogUnavailable, ArchiveUnavailable):
-            await self._writer.release()
-            return
-        async with asyncio.TaskGroup() as group:
-            clients = [group.create_task(self._serve_client()) for _ in range(self._house.plan.clients)]
-            try:
-                async with asyncio.timeout(self._house.plan.tenure_s * 2 * self._house.world.chance.random()):
-                    await self._writer.wait_closed()
-            except TimeoutError:
-                self._house.world.note(f"{self._process.name} releases {self._writer.partition}")
-                await self._writer.release()
-            except LogError as error:
-                self._house.world.note(f"{self._process.name} lost {self._writer.partition}: {type(error).__name__}")
-            self._ended = True
-            await asyncio.wait(clients)
-
-    async def _serve_client(self) -> None:
-        work, client, chance = self._house.work, self._process.pid, self._house.world.chance
-        while not self._ended:
-            command = work.take(client, self._writer.partition)
-            if command is None:
-                await asyncio.sleep(0.3 * (0.5 + chance.random()))
-            elif await self._send(command):
-                work.done(client, command)
-                await asyncio.sleep(self._house.plan.think_s * 2 * chance.random())
-            else:
-                work.give_back(client, command)
-                await asyncio.sleep(0.05 * (0.5 + chance.random()))
-
-    async def _send(self, command: Command) -> bool:
-        """Whether it is done. An unknown outcome is repeated here or, by whoever takes it next, elsewhere."""
+    async def _keep_within(self, process: Process, budget: Budget, policy: ArchivePolicy) -> None:
+        """The platform's archiver: rounds for ever."""
+        keeper = LogKeeper(
+            client=self.server.client(process),
+            members=self.server.members(process),
+            blobs=self._blobs(process),
+            partitions=self.plan.partitions,
+            budget=budget,
+            policy=policy,
+            compact_every_s=self.plan.compact_every_s,
+            on_warning=lambda words: self.world.note(f"{process.name} {words}"),
+        )
         while True:
             try:
-                await self._house.recorder.append(
-                    self._process.name, self._writer, command.command_id, self._decide(command)
-                )
-            except LogUnavailable:
-                if self._ended or self._house.world.chance.random() < 0.5:
-                    return False
-                continue
-            except VersionConflict as error:
-                # One that is fenced and does not know it yet may have folded its successor's events. Of the newest
-                # owner, which folded all there is and alone writes, fold and writer agree.
-                if self._house.newest_epoch(self._writer.partition) == self._writer.epoch:
-                    self._house.world.errors.append(f"{self._process.name}: its fold and its writer disagree: {error}")
-                return False
-            except LogError:
-                return False
-            return True
+                await keeper.round()
+            except (LogUnavailable, EtcdRefused) as error:
+                self.world.note(f"{process.name} {error}")
+            await asyncio.sleep(self.plan.archive_every_s)
 
-    def _decide(self, command: Command) -> list[EventRecord]:
-        """New versions, unless the command's events are in the log or on their way there."""
-        work = self._house.work
-        work.attempts += 1
-        version = self._versions.get(command.stream, 0)
-        if command.command_id not in self._sent and self._writer.committed(command.command_id) is None:
-            self._sent.add(command.command_id)
-            self._versions[command.stream] = version + command.events
-        return [
-            EventRecord(
-                stream=command.stream,
-                version=version + 1 + n,
-                type="Noted",
-                schema_version=1,
-                event_id=f"{command.command_id}/{work.attempts}#{n}",
-                at=int(self._house.world.now * 1e6),
-                command_id=command.command_id,
-                correlation_id="",
-                causation_id="",
-                actor=self._process.name,
-                reason="",
-                traceparent="",
-                body=BODY,
-            )
-            for n in range(command.events)
-        ]
+    def _blobs(self, process: Process) -> SimulatedBlobs:
+        return SimulatedBlobs(process, self.kept, self.server.weather)

@@ -11,19 +11,24 @@ from unittest.mock import patch
 
 import msgspec
 
+from actors.supervisor.snapshots import SnapshotTaker
 from events.log import etcd_claim, etcd_log, recovery
 from events.log.archive.archiver import Archiver
+from events.log.archive.compactor import Compactor
+from events.log.archive.space import SpaceWatch
 from events.log.archive.tiers import TieredStore
 from events.log.errors import LogUnavailable
 from events.log.etcd_claim import EtcdClaim
 from events.log.etcd_client import EtcdClient
 from events.log.etcd_hub import WatchHub
+from events.log.etcd_members import EtcdMembers
 from events.log.etcd_store import EtcdStore
 from events.log.etcd_wire import Put, TxnResult, VersionIs
 from events.log.ledger import CommandLedger, StreamVersions
 from events.log.reader import _Cursor
 from events.log.store import StoredBatch
 from events.log.writer import BatchingWriter
+from events.replay import current
 
 Mutant = Callable[[], AbstractContextManager[None]]
 
@@ -293,4 +298,104 @@ def do_not_look_at_the_mark_after_the_page() -> Iterator[None]:
         return await self._hot.page(partition, base)
 
     with patch.object(TieredStore, "page", page):
+        yield
+
+
+@contextmanager
+def point_at_a_snapshot_without_the_fence() -> Iterator[None]:
+    """Whoever has a snapshot points at it, also one that does not own the partition any more."""
+    original = EtcdClient.txn
+
+    async def txn(self: EtcdClient, *, when: Any = (), then: Any = (), **rest: Any) -> TxnResult:
+        if any(isinstance(operation, Put) and operation.key.endswith("/snap") for operation in then):
+            when = ()
+        return await original(self, when=when, then=then, **rest)
+
+    with patch.object(EtcdClient, "txn", txn):
+        yield
+
+
+@contextmanager
+def take_a_snapshot_of_what_is_not_written_yet() -> Iterator[None]:
+    """A cut is kept at once, whatever of it is still on its way."""
+    original = SnapshotTaker.__init__
+
+    class Ahead:
+        next_offset = 1 << 60
+
+        def __init__(self, writer: Any) -> None:
+            self.partition = writer.partition
+
+    def init(self: SnapshotTaker, *, writer: Any, cut: Any, **rest: Any) -> None:
+        def hurried() -> Any:
+            taken = cut()
+            return None if taken is None else taken._replace(appends=())
+
+        original(self, writer=Ahead(writer), cut=hurried, **rest)  # type: ignore[arg-type]
+
+    with patch.object(SnapshotTaker, "__init__", init):
+        yield
+
+
+@contextmanager
+def take_the_states_of_another_fold() -> Iterator[None]:
+    """Whichever version of the fold made a snapshot, its states are taken."""
+    with patch.object(current, "_restore", current.restored):
+        yield
+
+
+@contextmanager
+def forget_the_commands_of_a_snapshot() -> Iterator[None]:
+    """The new owner knows the commands after the snapshot only."""
+
+    def restored(snapshot: Any, partition: int, window: int) -> tuple[CommandLedger, StreamVersions]:
+        return CommandLedger(partition, window), StreamVersions(window)
+
+    with patch.object(recovery, "_restored", restored):
+        yield
+
+
+@contextmanager
+def never_refuse() -> Iterator[None]:
+    """The gate is open, however full etcd is."""
+    with patch.object(SpaceWatch, "refuse", lambda self: None):
+        yield
+
+
+@contextmanager
+def refuse_for_ever() -> Iterator[None]:
+    """A gate that closed stays closed."""
+    original = SpaceWatch._judge
+
+    def judge(self: SpaceWatch) -> None:
+        was = self._full
+        original(self)
+        self._full = self._full or was
+
+    with patch.object(SpaceWatch, "_judge", judge):
+        yield
+
+
+@contextmanager
+def archive_without_compacting() -> Iterator[None]:
+    """What was archived is deleted, and etcd never told to forget it."""
+
+    async def now(self: Compactor, now_us: int) -> None:
+        pass
+
+    async def tick(self: Compactor, now_us: int) -> bool:
+        return False
+
+    with patch.object(Compactor, "now", now), patch.object(Compactor, "tick", tick):
+        yield
+
+
+@contextmanager
+def leave_the_alarm_on() -> Iterator[None]:
+    """Room is made in an etcd that ran full, and it is not told to take writes again."""
+
+    async def disarm(self: EtcdMembers) -> None:
+        pass
+
+    with patch.object(EtcdMembers, "disarm_no_space", disarm):
         yield

@@ -5,24 +5,36 @@ Knows faults and the judge; what owners and followers do is the household's.
 
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
 
 import msgspec
+import structlog
 
+from actors.supervisor import snapshots as taking
 from events.log.codec import decode_header
 from events.log.keys import Keys
 from events.log.records import Position
+from events.replay import current
 from tests.checker.rules import check
 from tests.checker.stored import Batch, batch_of
 from tests.simulation.etcd_model import EtcdModel
 from tests.simulation.household import Household, Plan
 from tests.simulation.server import SETTINGS, SimulatedServer, Weather
+from tests.simulation.truth import judge_snapshots
 from tests.simulation.world import Process, Stuck, World
 
 TROUBLE_S = 20.0
 """How long the world is bad at most; then it heals, and what is left to do must come to an end."""
 AFTERMATH_S = 6.0
 HEALED_WITHIN_S = 600.0
+NO_QUOTA = 1 << 40
+SMALL_QUOTA_BYTES = 40_000
+"""One world in eight: what it writes is about as much, and a batch of it is small beside what a gate leaves free."""
+SMALL_PADDING = 1_500
+SMALL_SEGMENT_BYTES = 8_000
 KEYS = Keys(SETTINGS.namespace)
 
 
@@ -34,6 +46,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     events: int
     claims: int
     segments: int
+    snapshots: int
+    """How many were pointed at."""
+    refused: int
+    """Appends that a full log did not take."""
     calls: int
     virtual_s: float
     digest: str
@@ -42,7 +58,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 def run_seed(seed: int, *, tracing: bool = False) -> Result:
     """The whole life of one world."""
-    with World(seed, tracing=tracing) as world:
+    with World(seed, tracing=tracing) as world, _surroundings(world):
         scenario = _Scenario(world)
         violations: list[str] = []
         try:
@@ -52,6 +68,8 @@ def run_seed(seed: int, *, tracing: bool = False) -> Result:
         batches = scenario.batches()
         history = scenario.house.recorder.history()
         violations += [str(violation) for violation in check(history, batches)]
+        violations += judge_snapshots(scenario.server.model, scenario.house.kept.ever, scenario.plan.partitions)
+        violations += scenario.overfull()
         violations += [f"ERROR: {error}" for error in world.errors]
         trace = tuple(world.trace or ())
         told = "\n".join(trace).encode() if tracing else b"".join(scenario.values())
@@ -61,6 +79,8 @@ def run_seed(seed: int, *, tracing: bool = False) -> Result:
             events=sum(len(batch.events) for batch in batches),
             claims=len(history.claims),
             segments=scenario.segments(),
+            snapshots=scenario.count(b"/snap"),
+            refused=scenario.house.refused,
             calls=scenario.server.calls,
             virtual_s=round(world.now - 1000.0, 3),
             digest=hashlib.sha256(told).hexdigest(),
@@ -68,14 +88,35 @@ def run_seed(seed: int, *, tracing: bool = False) -> Result:
         )
 
 
+@contextmanager
+def _surroundings(world: World) -> Iterator[None]:
+    """Whose fold is asked for is the running process's; what production logs is a line of the trace."""
+
+    def tell(logger: object, method: str, line: MutableMapping[str, Any]) -> Mapping[str, Any]:
+        world.note(f"{method}: {line.pop('event')} {line}")
+        raise structlog.DropEvent
+
+    before = structlog.get_config()
+    structlog.configure(processors=[tell], cache_logger_on_first_use=False)
+    try:
+        with (
+            patch.object(current, "fold_fingerprint", world.fold),
+            patch.object(taking, "fold_fingerprint", world.fold),
+        ):
+            yield
+    finally:
+        structlog.configure(**before)
+
+
 def draw_plan(chance: random.Random) -> Plan:
+    small = chance.random() < 0.12
     return Plan(
         partitions=chance.choice((1, 1, 2)),
         owners=chance.choice((1, 2, 2, 3)),
         followers=chance.choice((1, 1, 2)),
-        commands=chance.randint(8, 30),
+        commands=chance.randint(30, 45) if small else chance.randint(8, 30),
         streams=chance.randint(1, 5),
-        clients=chance.randint(1, 5),
+        clients=chance.randint(1, 2 if small else 5),
         think_s=chance.choice((0.0, 0.2, 0.6)),
         force=chance.choice((0.0, 0.3, 0.6)),
         tenure_s=chance.choice((0.5, 3.0, 30.0)),
@@ -83,10 +124,15 @@ def draw_plan(chance: random.Random) -> Plan:
         # Some followers have nothing but their watch to hear by.
         recheck_s=chance.choice((2.0, 10.0, 100_000.0)),
         compact_every_s=chance.choice((0.8, 2.0, 10.0)),
-        archivers=chance.choice((0, 1, 2, 2)),
-        archive_every_s=chance.choice((0.1, 0.3, 2.0)),
+        archivers=chance.choice((1, 2)) if small else chance.choice((0, 1, 2, 2)),
+        archive_every_s=chance.choice((0.3, 1.0)) if small else chance.choice((0.1, 0.3, 2.0)),
         retain_s=chance.choice((0.0, 0.0, 1.0)),
-        segment_bytes=chance.choice((1, 1000, 4000)),
+        segment_bytes=SMALL_SEGMENT_BYTES if small else chance.choice((1, 1000, 4000)),
+        snapshot_events=chance.choice((0, 2, 5, 12)),
+        snapshot_s=chance.choice((0.3, 3.0)),
+        folds=chance.choice((1, 1, 2)),
+        quota_bytes=SMALL_QUOTA_BYTES if small else 0,
+        padding=SMALL_PADDING if small else 0,
     )
 
 
@@ -114,12 +160,14 @@ class _Scenario:
         self.world = world
         self.plan = draw_plan(chance)
         self.weather = draw_weather(chance, self.plan)
-        self.server = SimulatedServer(world, EtcdModel(), msgspec.structs.replace(self.weather))
+        model = EtcdModel(quota_bytes=self.plan.quota_bytes or NO_QUOTA)
+        self.server = SimulatedServer(world, model, msgspec.structs.replace(self.weather))
         self.house = Household(world, self.server, self.plan)
         self.owners: dict[str, Process] = {}
         self.followers: dict[str, Process] = {}
         self.archivers: dict[str, Process] = {}
         self._troubled = True
+        self._filled_up = False
         self._truth: list[tuple[int, int, int, bytes]] = []
         self._tails = dict.fromkeys(range(self.plan.partitions), 0)
         self._told = 0
@@ -171,7 +219,18 @@ class _Scenario:
 
     def segments(self) -> int:
         """How many were recorded."""
-        return sum(b"/seg/" in change.item.key for changes in self.server.model.changes for change in changes)
+        return self.count(b"/seg/")
+
+    def count(self, part: bytes) -> int:
+        """Puts of keys that have `part` in them."""
+        every = (change for changes in self.server.model.changes for change in changes)
+        return sum(part in change.item.key for change in every if not change.deleted)
+
+    def overfull(self) -> list[str]:
+        """A gate refuses before etcd has to, unless somebody else filled it."""
+        if self.plan.quota_bytes and self.server.model.alarms_raised and not self._filled_up:
+            return [f"FULL: etcd raised its alarm {self.server.model.alarms_raised} times"]
+        return []
 
     def _stored(self) -> list[tuple[int, int, int, bytes]]:
         """(partition, base, revision, value) of every batch ever put."""
@@ -195,6 +254,7 @@ class _Scenario:
 
     def _start_owner(self, name: str) -> None:
         self.owners[name] = process = Process(self.world, name)
+        process.fold = f"fold-{1 + int(self.world.chance.random() * self.plan.folds)}"
         process.spawn(self.house.own(process), "own")
 
     def _start_follower(self, name: str) -> None:
@@ -278,10 +338,12 @@ class _Scenario:
         """The quota is full from the next write on, until somebody makes room."""
         model = self.server.model
         model.quota_bytes = model.file_bytes
+        self._filled_up = True
 
         def make_room() -> None:
-            model.quota_bytes = 1 << 40
-            model.disarm()
+            model.quota_bytes = self.plan.quota_bytes or NO_QUOTA
+            if not self.plan.quota_bytes:
+                model.disarm()  # else it is the archiver's work
 
         self.world.after(1.5 * self.world.chance.random() ** 2, make_room)
 

@@ -14,6 +14,7 @@ from aetcd.rpc import rpc_pb2
 
 from events.log.etcd_client import EtcdClient
 from events.log.etcd_connection import EtcdConnection, EtcdSettings, Purpose
+from events.log.etcd_members import EtcdMembers
 from tests.simulation.etcd_model import Change, EtcdError, EtcdModel
 from tests.simulation.world import Process, World
 
@@ -53,6 +54,12 @@ class SimulatedServer:
         client = EtcdClient(SETTINGS)
         client._connection = _Connection(SETTINGS, _Channel(self, process))
         return client
+
+    def members(self, process: Process) -> EtcdMembers:
+        """The one member, for this process."""
+        members = EtcdMembers(SETTINGS)
+        members._members = dict.fromkeys(SETTINGS.endpoints, _Connection(SETTINGS, _Channel(self, process)))
+        return members
 
     def latency(self) -> float:
         chance = self.world.chance.random()

@@ -7,12 +7,24 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from events.log.blobs import BlobStore
+from events.log.blobs import BlobStore, MemoryBlobs
 from events.log.errors import ArchiveUnavailable
 from tests.simulation.server import Weather
 from tests.simulation.world import Process
 
 _T = TypeVar("_T")
+
+
+class EveryBlob(MemoryBlobs):
+    """What is kept, and beside it all that ever was, for the judge."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ever: dict[str, bytes] = {}
+
+    async def put(self, name: str, data: bytes) -> None:
+        self.ever[name] = data
+        await super().put(name, data)
 
 
 class SimulatedBlobs:

@@ -65,11 +65,14 @@ def test_two_seeds_are_two_histories() -> None:
 
 
 def test_worlds_are_worth_running() -> None:
-    """Events are written, owners change, replies are lost: a world where nothing happens proves nothing."""
+    """Events, claims, snapshots, segments, refusals: a world where nothing happens proves nothing."""
     results = [_world(seed) for seed in range(40)]
     assert sum(result.events for result in results) > 1000
     assert sum(result.claims for result in results) > 150
     assert sum(result.claims > 5 for result in results) > 10
+    assert sum(result.snapshots for result in results) > 50
+    assert sum(result.segments for result in results) > 50
+    assert any(result.refused for result in results), "and nothing was left undone: a world that does not end fails"
 
 
 UNDER_CONTROL = {"random.uniform", "uuid.uuid4", "time.time_ns", "os.getpid", "socket.gethostname"}

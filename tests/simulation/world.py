@@ -35,6 +35,8 @@ class Process(asyncio.AbstractEventLoop):
         self.pid = 100 + len(world.processes)
         self.paused = False
         self.dead = False
+        self.fold = "fold-1"
+        """The version of the fold that it runs."""
         self.tasks: list[asyncio.Task[Any]] = []
         self.ready: deque[asyncio.Handle] = deque()
         world.processes.append(self)
@@ -252,6 +254,10 @@ class World:
 
     def pid(self) -> int:
         return 1 if self._current is None else self._current.pid
+
+    def fold(self) -> str:
+        """The fold's fingerprint in the process that runs now."""
+        return "" if self._current is None else self._current.fold
 
     def finalize(self, generator: AsyncGenerator[Any, Any]) -> None:
         if self._current is not None:
