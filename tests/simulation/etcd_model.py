@@ -76,7 +76,8 @@ class EtcdModel:
         self.compacted = 0
         self.quota_bytes = quota_bytes
         self.alarmed = False
-        self.alarms_raised = 0
+        self.exceeded_by: list[Any] = []
+        """The requests that found no space, each applied and refused: after it there is the alarm."""
         self.bytes_in_use = 0
         self.file_bytes = 0
         self.changes: list[tuple[Change, ...]] = []
@@ -176,7 +177,7 @@ class EtcdModel:
         answer = work()
         if exceeded:
             self.alarmed = True
-            self.alarms_raised += 1
+            self.exceeded_by.append(request)
             raise EtcdError(grpc.StatusCode.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded")
         return answer
 

@@ -227,9 +227,13 @@ class _Scenario:
         return sum(part in change.item.key for change in every if not change.deleted)
 
     def overfull(self) -> list[str]:
-        """A gate refuses before etcd has to, unless somebody else filled it."""
-        if self.plan.quota_bytes and self.server.model.alarms_raised and not self._filled_up:
-            return [f"FULL: etcd raised its alarm {self.server.model.alarms_raised} times"]
+        """A gate refuses an append before etcd has to, unless somebody else filled it.
+
+        Claims and marks go past the gate: so small an etcd they can fill, a real one they cannot.
+        """
+        appends = sum(b"/b/" in request.SerializeToString() for request in self.server.model.exceeded_by)
+        if self.plan.quota_bytes and appends and not self._filled_up:
+            return [f"FULL: etcd itself had to refuse an append, {appends} times"]
         return []
 
     def _stored(self) -> list[tuple[int, int, int, bytes]]:
