@@ -6,6 +6,7 @@ from typing import Annotated
 
 import msgspec
 
+from actors.cluster.settings import NODE_LOST_SECONDS
 from actors.logs.errors import BadQuery
 from actors.logs.rules import LinesSettings
 from events.log.archive.archiver import RETAIN_S
@@ -54,11 +55,16 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 class PlatformConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`etcd` None: embedded. `database_url` empty: SQLite in the data directory. Ports: 0 picks a free one.
-    `builds_at_once`: of one node; 0: one per core."""
+    `builds_at_once`: of one node; 0: one per core.
+
+    `ray_address`: the head of a Ray cluster to join, `host:port`; empty: RAY_ADDRESS, which Ray sets for its jobs, and
+    without it a Ray of our own.
+    """
 
     etcd: EtcdConfig | None = None
     log: LogConfig = LogConfig()
     lines: LinesSettings = LinesSettings()
+    ray_address: str = ""
     database_url: str = ""
     partitions: int | None = None
     bind: str = "127.0.0.1"
@@ -69,6 +75,7 @@ class PlatformConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     builders: int = 1
     builds_at_once: Annotated[int, msgspec.Meta(ge=0)] = 0
     eventlogs: int = 1
+    node_lost_seconds: Annotated[float, msgspec.Meta(ge=1)] = NODE_LOST_SECONDS
 
 
 class BadConfig(Exception):

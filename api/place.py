@@ -118,6 +118,7 @@ def make_settings(
         builders=config.builders,
         builds_at_once=config.builds_at_once,
         eventlogs=config.eventlogs,
+        node_lost_seconds=config.node_lost_seconds,
         log=log,
         lines=config.lines,
     )

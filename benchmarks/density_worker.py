@@ -15,13 +15,14 @@ import msgspec
 import psutil
 import structlog
 
-from actors.supervisor.orders import Ended, Started, StartOrder
+from actors.supervisor.orders import Ended, Known, Started, StartOrder
 from actors.supervisor.supervisor import Supervisor
-from benchmarks.histories import NODES
+from benchmarks.histories import ROOMS
 from benchmarks.owner_worker import NoEffects
 from benchmarks.partition_log import PARTITIONS, Place
 from events.log.blobs import DirectoryBlobs
 from events.log.etcd_log import EtcdEventLog
+from events.model.placement import Room
 
 
 class Todo(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,8 +35,11 @@ class Todo(msgspec.Struct, frozen=True, kw_only=True):
 class Nodes:
     """Live, and knowing every instance."""
 
-    def nodes(self) -> Sequence[str]:
-        return NODES
+    def nodes(self) -> Sequence[Room]:
+        return ROOMS
+
+    def gone(self) -> Sequence[str]:
+        return ()
 
     async def start(self, node: str, order: StartOrder) -> Started:
         raise NotImplementedError
@@ -45,6 +49,15 @@ class Nodes:
 
     async def unknown(self, node: str, instances: Sequence[str]) -> list[str]:
         return []
+
+    async def settle(self, node: str, known: Sequence[Known]) -> list[str]:
+        return []
+
+    async def tell(self, node: str, *, leaving: bool) -> None:
+        raise NotImplementedError
+
+    async def strike(self, node: str, *, gone: bool) -> None:
+        raise NotImplementedError
 
 
 def _tell(**what: float) -> None:

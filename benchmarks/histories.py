@@ -18,10 +18,12 @@ from events.model.base import Command, Envelope, Event, Meta, Refusal, service_i
 from events.model.build import Artifact, BuildState, BuildStatus, Source
 from events.model.component_parts import ComponentState, InstanceKind, InstanceStatus, RouteSpec, Spec
 from events.model.component_progress import Effect, surplus_claims, unclaimed_routes
+from events.model.placement import Room
 
 SECOND = 1_000_000
 STARTED_AT = 1_790_000_000 * SECOND
 NODES = ("node-a", "node-b", "node-c")
+ROOMS = tuple(Room(name=name) for name in NODES)
 WHY = "roll out what was merged this morning"
 _ROUNDS = 10_000  # more than any life takes; a life that never comes to rest is a defect and must not hang
 
@@ -80,7 +82,7 @@ class World:
         entity = self._entity(stream)
         for _ in range(_ROUNDS):
             self.now += 1_000
-            events = entity.aggregate.progress(entity.state, self.now, NODES)
+            events = entity.aggregate.progress(entity.state, self.now, ROOMS)
             if events:
                 self._record(entity, events, f"{stream}@{entity.version + 1}", "platform", "")
             elif not any(self._answer(entity, effect) for effect in entity.effects()):
@@ -95,6 +97,8 @@ class World:
             outcome = self._outcome(entity.stream, entity.state, effect)
             if outcome is not None:
                 self._decide(entity.stream, outcome)
+        elif effect.kind == "tell-node":
+            self._decide(entity.stream, node.ReportNodeTold(wish=effect.key))
         elif isinstance(entity.state, app.AppState) and effect.key in entity.state.components:
             self.send(f"component/{entity.state.components[effect.key]}", component_commands.DestroyComponent())
         return entity.version != before
@@ -337,6 +341,8 @@ def platform_life(seed: int) -> list[EventRecord]:
         join = node.JoinNode(name=name, address="10.1.2.3", cpus=8, memory_bytes=1 << 34, runtime="process")
         world.send(f"node/{name}", join)
     world.send(f"node/{NODES[1]}", node.ReportNodeLost(reason="no heartbeat for 15 s"))
+    world.send(f"node/{NODES[0]}", node.DrainNode(reason="a new disk"))
+    world.send(f"node/{NODES[0]}", node.UndrainNode())
     world.send(f"node/{NODES[2]}", node.LeaveNode(reason="drained"))
     world.send(
         "parked/node/node-a", parked.Park(stream="node/node-a", handler="progress", version=1, tries=3, error="x")

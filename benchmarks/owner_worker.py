@@ -15,7 +15,7 @@ import msgspec
 from actors.supervisor.engine import PartitionEngine
 from actors.supervisor.entity import Entity
 from actors.supervisor.snapshots import SnapshotPolicy
-from benchmarks.histories import NODES, idle_stream
+from benchmarks.histories import ROOMS, idle_stream
 from benchmarks.partition_log import PARTITIONS, Place
 from events.log.blobs import DirectoryBlobs
 from events.log.etcd_log import EtcdEventLog
@@ -97,7 +97,7 @@ async def main() -> None:
     claimed = time.perf_counter()
     policy = SnapshotPolicy(events=1 << 40, seconds=1e9)
     engine = PartitionEngine(
-        event_log=log, writer=writer, runner=NoEffects(), nodes=lambda: NODES, snapshots=policy
+        event_log=log, writer=writer, runner=NoEffects(), nodes=lambda: ROOMS, snapshots=policy
     )  # fmt: skip
     folded = await engine.recover()
     recovered = time.perf_counter()

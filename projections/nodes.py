@@ -2,10 +2,12 @@
 
 from events.log.records import StoredEvent
 from events.model.base import Event
-from events.model.node import NodeJoined, NodeLeft, NodeLost, NodeStatus
+from events.model.node import NodeDrained, NodeJoined, NodeLeft, NodeLost, NodeStatus, NodeUndrained
 from projections.model import Projection, ident_of
 from projections.rows import Rows
 from projections.schema import model_table, number, text
+
+DRAINING = "draining"
 
 NODES = model_table(
     "nodes",
@@ -25,11 +27,13 @@ def fold(rows: Rows, stored: StoredEvent, event: Event) -> None:
     name = ident_of(stored.record.stream)
     match event:
         case NodeJoined():
+            before = rows.get(NODES, name)
+            draining = before is not None and before["status"] == DRAINING
             rows.new(
                 NODES,
                 stored,
                 name=name,
-                status=NodeStatus.READY.value,
+                status=DRAINING if draining else NodeStatus.READY.value,
                 address=event.address,
                 cpus=event.cpus,
                 memory_bytes=event.memory_bytes,
@@ -38,6 +42,10 @@ def fold(rows: Rows, stored: StoredEvent, event: Event) -> None:
             )
         case NodeLost(reason=reason):
             rows.change(NODES, (name,), stored, status=NodeStatus.LOST.value, reason=reason)
+        case NodeDrained(reason=reason):
+            rows.change(NODES, (name,), stored, status=DRAINING, reason=reason)
+        case NodeUndrained(reason=reason):
+            rows.change(NODES, (name,), stored, status=NodeStatus.READY.value, reason=reason)
         case NodeLeft(reason=reason):
             rows.change(NODES, (name,), stored, status=NodeStatus.LEFT.value, reason=reason)
 

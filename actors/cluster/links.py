@@ -4,14 +4,16 @@ Knows where things are (names and registry keys), not what they do.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
+import msgspec
 import structlog
 
 from actors.builder.orders import BUILDS, build_task
 from actors.cluster.directory import ActorUnreachable, Directory
-from actors.supervisor.orders import BuildOrder, Ended, Started, StartOrder
+from actors.supervisor.orders import BuildOrder, Ended, Known, Started, StartOrder
 from events.log.etcd_client import EtcdClient
+from events.model.placement import Room
 from events.queue.port import TaskQueue
 
 log = structlog.get_logger("links")
@@ -28,6 +30,11 @@ def node_prefix(namespace: str) -> str:
     return f"/{namespace}/nodes/"
 
 
+def gone_prefix(namespace: str) -> str:
+    """Where it stands which nodes were removed for good."""
+    return f"/{namespace}/gone/"
+
+
 def gateway_prefix(namespace: str) -> str:
     """Where gateways register. Not on a lease: while a gateway's agent is away its proxy goes on serving what it has,
     so a rollout must wait for it until it is back or was taken away on purpose."""
@@ -40,12 +47,17 @@ class Registry:
     def __init__(self, client: EtcdClient, prefix: str) -> None:
         self._client = client
         self._prefix = prefix
-        self.names: tuple[str, ...] = ()
+        self.values: dict[str, bytes] = {}
 
     async def run(self) -> None:
-        """Keep `names` up to date, for ever."""
+        """Keep `values` up to date, for ever."""
         async for keys in self._client.mirror_prefix(self._prefix):
-            self.names = tuple(sorted(key.removeprefix(self._prefix) for key in keys))
+            self.values = {key.removeprefix(self._prefix): keys[key].value for key in sorted(keys)}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names, sorted."""
+        return tuple(self.values)
 
     async def now(self) -> tuple[str, ...]:
         """The names as etcd has them at this moment."""
@@ -53,15 +65,45 @@ class Registry:
         return tuple(sorted(item.key.removeprefix(self._prefix) for item in listing))
 
 
+def _room(name: str, value: bytes) -> Room:
+    try:
+        return msgspec.structs.replace(msgspec.json.decode(value, type=Room), name=name)
+    except msgspec.MsgspecError:
+        return Room(name=name)  # an agent of an earlier version, which says nothing of itself
+
+
 class NodeLinks:
-    """A NodePort over the NodeAgent actors, each named `node-{node}`."""
+    """A NodePort over the NodeAgent actors, each named `node-{node}`. `run` it as one long task."""
 
-    def __init__(self, *, directory: Directory, registry: Registry) -> None:
+    def __init__(self, *, directory: Directory, client: EtcdClient, namespace: str) -> None:
         self._directory = directory
-        self._registry = registry
+        self._client = client
+        self._gone_prefix = gone_prefix(namespace)
+        self._live = Registry(client, node_prefix(namespace))
+        self._gone = Registry(client, self._gone_prefix)
 
-    def nodes(self) -> Sequence[str]:
-        return self._registry.names
+    async def run(self) -> None:
+        """Keep up with which nodes there are, for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._live.run())
+            group.create_task(self._gone.run())
+
+    def nodes(self) -> Sequence[Room]:
+        return [_room(name, value) for name, value in self._live.values.items()]
+
+    def gone(self) -> Collection[str]:
+        return self._gone.names
+
+    async def settle(self, node: str, known: Sequence[Known]) -> list[str]:
+        stopping: list[str] = await self._directory.call(f"node-{node}", "settle", list(known))
+        return stopping
+
+    async def tell(self, node: str, *, leaving: bool) -> None:
+        await self._directory.call(f"node-{node}", "leave", leaving)
+
+    async def strike(self, node: str, *, gone: bool) -> None:
+        key = self._gone_prefix + node
+        await (self._client.put(key, b"{}") if gone else self._client.delete(key))
 
     async def start(self, node: str, order: StartOrder) -> Started:
         started: Started = await self._directory.call(f"node-{node}", "start", order, seconds=START_SECONDS)

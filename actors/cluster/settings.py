@@ -17,11 +17,16 @@ EMBEDDED_PARTITIONS = 16
 DEFAULT_API_PORT = 8500
 DEFAULT_GATEWAY_PORT = 8080
 RAY_NAMESPACE = "rayfold"
+NODE_LOST_SECONDS = 60.0  # beyond its lease: how long a silent node keeps what was given to it
 MASTER_KEY_FILE = "master.key"
 
 
 class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Paths are absolute. `run` holds unix sockets and is short and 0700; `node_root` can be passed by every user."""
+    """Paths are absolute. `run` holds unix sockets and is short and 0700; `node_root` can be passed by every user.
+
+    `node_home`: of an agent away from home, where it keeps what belongs to its machine alone; empty: in `data`.
+    `ray_joined`: the Ray at `ray_address` is somebody else's cluster, which we neither start nor stop.
+    """
 
     data: str
     run: str
@@ -36,11 +41,15 @@ class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
     grpc_port: int = 0
     """Of the task queue for programs; 0 in settings that an older version wrote."""
     ray_address: str = ""
+    ray_joined: bool = False
     supervisors: int = 1
     builders: int = 1
     builds_at_once: int = 0
     """Of one node; 0: one per core."""
     eventlogs: int = 1
+    node_lost_seconds: float = NODE_LOST_SECONDS
+    node_labels: dict[str, str] = {}
+    node_home: str = ""
     log: LogSettings | None = None
     lines: LinesSettings = LinesSettings()
 
@@ -60,6 +69,22 @@ class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def node_root_dir(self) -> Path:
         return Path(self.node_root)
+
+    @property
+    def reached_at(self) -> str:
+        """The home machine's address in the network of the others: what is bound to all addresses is found there."""
+        wildcard = self.bind in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+        return self.ray_address.rpartition(":")[0] if wildcard and self.ray_address else self.bind
+
+    @property
+    def node_home_dir(self) -> Path:
+        """What an agent keeps of its own machine's instances."""
+        return Path(self.node_home or self.data)
+
+    @property
+    def node_run_dir(self) -> Path:
+        """The unix sockets of this machine's instances."""
+        return self.node_home_dir / "run" if self.node_home else self.run_dir / "node"
 
     @property
     def runs_as_root(self) -> bool:

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
+import msgspec
 import psutil
 import structlog
 
@@ -15,6 +16,7 @@ from actors.cluster.directory import Directory
 from actors.cluster.event_log import make_event_log
 from actors.cluster.links import node_prefix
 from actors.cluster.router import Router
+from actors.cluster.settings import PlatformSettings
 from actors.cluster.shell import ActorShell
 from actors.logs.access import AccessTail
 from actors.logs.client import LogClient
@@ -23,16 +25,21 @@ from actors.logs.drivers.port import Origin as Whose
 from actors.node.agent import Agent, Prepared
 from actors.runtime.processes import ProcessRuntime
 from actors.runtime.users import UserBook
-from actors.supervisor.orders import Ended, Started, StartOrder
+from actors.supervisor.orders import Ended, Known, Started, StartOrder
 from events.log.errors import LogError
+from events.log.etcd_client import EtcdClient
+from events.log.etcd_lease import KeptLease
 from events.log.etcd_log import EtcdEventLog
 from events.model.base import Envelope
 from events.model.node import JoinNode
+from events.model.placement import Room
 from events.model.registry import encode_command
 
 log = structlog.get_logger("node")
 
 LEASE_SECONDS = 10
+ROOM_SECONDS = 5.0  # how often a node looks how much memory it has
+ROOM_STEP = 0.02  # of what is free: a smaller change is not worth telling
 RETRY_SECONDS = 1.0
 LOG_FILES = "LOG_FILES"
 MAX_LOG_FILES = 16
@@ -45,6 +52,21 @@ def log_files(config: Mapping[str, str]) -> tuple[str, ...]:
     """Files of its own that an application asks to be collected: `LOG_FILES`, relative to its HOME, with colons."""
     names = (PurePosixPath(name) for name in config.get(LOG_FILES, "").split(":") if name)
     return tuple(str(name) for name in names if not name.is_absolute() and ".." not in name.parts)[:MAX_LOG_FILES]
+
+
+def _prepare(settings: PlatformSettings) -> None:
+    """Make the directories of a machine that joins. Applications, which have users of their own, pass through some."""
+    home = settings.node_home_dir
+    for directory in (home.parent, home, settings.node_root_dir):
+        directory.mkdir(parents=True, exist_ok=True)
+        directory.chmod(0o711)
+    for directory in (settings.node_run_dir, home / "orders"):
+        directory.mkdir(mode=0o700, exist_ok=True)
+
+
+def _tells_more(room: Room, said: Room) -> bool:
+    alike = msgspec.structs.replace(room, free_bytes=said.free_bytes) == said
+    return not alike or abs(room.free_bytes - said.free_bytes) > ROOM_STEP * said.free_bytes
 
 
 class NodeArtifacts:
@@ -71,13 +93,20 @@ class NodeAgent(ActorShell):
     _collector: Collector
     _runtime: ProcessRuntime
 
+    def __init__(self, name: str, settings: bytes) -> None:
+        super().__init__(name, settings)
+        self._leaving = False
+        self._changed = asyncio.Event()
+
     async def open(self) -> None:
         """Adopt what runs here, go on collecting its output, and say that this node is there."""
         settings = self.settings
         event_log = make_event_log(settings)
         await event_log.open()
-        root = settings.node_root_dir
-        self._runtime = ProcessRuntime(node_root=root, run_dir=settings.run_dir / "node", host=settings.bind)
+        root, home = settings.node_root_dir, settings.node_home_dir
+        if settings.node_home:
+            await asyncio.to_thread(_prepare, settings)
+        self._runtime = ProcessRuntime(node_root=root, run_dir=settings.node_run_dir, host=settings.bind)
         users = UserBook(root / "uids.json")
         store = DirectoryArtifactStore(settings.data_dir / "artifacts")
         unpacked = root / "unpacked"
@@ -88,17 +117,18 @@ class NodeAgent(ActorShell):
             runtime=self._runtime,
             artifacts=NodeArtifacts(store=store, root=unpacked, users=users),
             commands=Router(event_log=event_log, directory=Directory()),
-            orders=settings.data_dir / "orders",
+            orders=home / "orders",
         )
         token = settings.log_token_file.read_text().strip()
         client = LogClient(settings.eventlog_addresses, token, node=settings.node)
-        self._collector = Collector(client, settings.data_dir / "collector")
+        self._collector = Collector(client, home / "collector")
         await self._collector.start()
         await self._agent.open()
         for order in self._agent.running():
             await self._collect(order)
-        access = AccessTail(client, settings.access_log, settings.data_dir / "collector" / "access.position")
-        await access.start()
+        if not settings.node_home:  # gateways run where the platform was started
+            access = AccessTail(client, settings.access_log, home / "collector" / "access.position")
+            await access.start()
         self.keep(self._agent.run(), "watch")
         self.keep(self._clean_up(), "clean up")
         self.keep(self._register(event_log), "register")
@@ -117,6 +147,17 @@ class NodeAgent(ActorShell):
         """Stop an instance; returns when nothing of it runs any more."""
         await self.opened()
         return await self._agent.stop(instance, grace_seconds)
+
+    async def settle(self, known: list[Known]) -> list[str]:
+        """Stop what the log holds for over; returns which instances that are."""
+        await self.opened()
+        return await self._agent.settle(known)
+
+    async def leave(self, leaving: bool) -> None:
+        """Say from now on whether this node is being drained."""
+        await self.opened()
+        self._leaving = leaving
+        self._changed.set()
 
     async def unknown(self, instances: list[str]) -> list[str]:
         """Those of `instances` that this node knows nothing of."""
@@ -154,13 +195,37 @@ class NodeAgent(ActorShell):
         while True:
             try:
                 async with event_log.client.lease(LEASE_SECONDS) as lease:
-                    await event_log.client.put(key, b"{}", lease=lease.id)
+                    await event_log.client.put(key, msgspec.json.encode(self._room()), lease=lease.id)
                     if not told:
                         told = await self._join(event_log)
-                    await lease.lost()
+                    await self._keep_telling(event_log.client, key, lease)
+                    told = False  # somebody may have counted it as lost meanwhile
             except LogError as error:
                 log.info("could not register the node", error=str(error))
                 await asyncio.sleep(RETRY_SECONDS)
+
+    async def _keep_telling(self, client: EtcdClient, key: str, lease: KeptLease) -> None:
+        """Say how much room there is, and whether this node is being drained, until the lease is lost."""
+        lost = asyncio.create_task(lease.lost())
+        said = Room(name="")
+        try:
+            while not lost.done():
+                self._changed.clear()
+                room = self._room()
+                if _tells_more(room, said):
+                    await client.put(key, msgspec.json.encode(room), lease=lease.id)
+                    said = room
+                changed = asyncio.create_task(self._changed.wait())
+                await asyncio.wait({lost, changed}, timeout=ROOM_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                changed.cancel()
+        finally:
+            lost.cancel()
+
+    def _room(self) -> Room:
+        memory = psutil.virtual_memory()
+        promised = sum(order.memory_bytes for order in self._agent.running())
+        free = max(0, min(memory.available, memory.total - promised))
+        return Room(name=self.settings.node, free_bytes=free, labels=self.settings.node_labels, leaving=self._leaving)
 
     async def _join(self, event_log: EtcdEventLog) -> bool:
         settings = self.settings

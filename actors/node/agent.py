@@ -27,7 +27,7 @@ from actors.runtime.port import (
     Statuses,
 )
 from actors.runtime.probe import AliveProbe, HttpProbe, Probe, TcpProbe, check, wait_ready
-from actors.supervisor.orders import Ended, Started, StartOrder
+from actors.supervisor.orders import Ended, Known, Started, StartOrder
 from events.failpoints import failpoint
 from events.model import component_commands
 from events.model.base import Command, Envelope
@@ -145,6 +145,14 @@ class Agent:
             return Ended(exit_code=-1)
         failpoint("node.stopped")
         return Ended(exit_code=_exit_code(status), signal=status.signal or 0)
+
+    async def settle(self, known: Sequence[Known]) -> list[str]:
+        """Stop what the log holds for over: it was started elsewhere while this node was cut off. Returns which."""
+        by_service = {each.service_id: each for each in known}
+        strays = [order for order in self.running() if _is_over(order, by_service.get(order.service_id))]
+        for order in strays:
+            await self.stop(order.instance, order.grace_seconds)
+        return [order.instance for order in strays]
 
     async def unknown(self, instances: Sequence[str]) -> list[str]:
         """Those of `instances` that this node knows nothing of."""
@@ -310,6 +318,13 @@ class Agent:
             log.info("report not taken yet", instance=order.instance, error=reply.error_message)
             await asyncio.sleep(wait)
             wait = min(wait * 2, REPORT_RETRY_MAX_SECONDS)
+
+
+def _is_over(order: StartOrder, known: Known | None) -> bool:
+    """Only of instances that whoever asks knows of: it may be an owner that is none any more."""
+    if known is None or order.instance in known.alive:
+        return False
+    return int(order.instance.rpartition("-")[2]) <= known.started
 
 
 def _spec(order: StartOrder, prepared: Prepared) -> InstanceSpec:

@@ -6,7 +6,7 @@ import msgspec
 
 from actors.cluster.directory import Directory
 from actors.cluster.event_log import make_event_log
-from actors.cluster.links import BuilderLinks, GatewayLinks, NodeLinks, Registry, gateway_prefix, node_prefix
+from actors.cluster.links import BuilderLinks, GatewayLinks, NodeLinks, Registry, gateway_prefix
 from actors.cluster.router import Router
 from actors.cluster.shell import WORK, ActorShell, Serving
 from actors.logs.appender import LogAppender
@@ -37,9 +37,8 @@ class LifecycleSupervisor(ActorShell):
         event_log = make_event_log(settings)
         await event_log.open()
         directory = Directory()
-        nodes = Registry(event_log.client, node_prefix(settings.etcd.namespace))
         gateways = Registry(event_log.client, gateway_prefix(settings.etcd.namespace))
-        node_links = NodeLinks(directory=directory, registry=nodes)
+        node_links = NodeLinks(directory=directory, client=event_log.client, namespace=settings.etcd.namespace)
         log_token = settings.log_token_file.read_text().strip()
         lines = LogAppender(IntakeClient(settings.eventlog_addresses, log_token), self.name)
         lines.start()
@@ -50,6 +49,7 @@ class LifecycleSupervisor(ActorShell):
             event_log=event_log,
             nodes=node_links,
             hand=Hand(settings.platform_logs / f"{self.name}.hand"),
+            lost_seconds=settings.node_lost_seconds,
             told=lambda records: narrate(records, lambda stream, text: _emit(lines, stream, text)),
         )
         effects = Effects(
@@ -60,7 +60,7 @@ class LifecycleSupervisor(ActorShell):
             keys=Keyring(table=EtcdKeyTable(event_log.client), master_file=settings.master_key_file),
         )
         self._supervisor.use(effects)
-        self.keep(nodes.run(), "nodes")
+        self.keep(node_links.run(), "nodes")
         self.keep(self._supervisor.tend(), "tend")
 
     async def detail(self) -> str:

@@ -17,10 +17,10 @@ from actors.supervisor.engine import PartitionEngine
 from actors.supervisor.entity import Entity
 from actors.supervisor.orders import BuilderPort, BuildOrder, GatewayPort, KeyPort, NodePort, StartOrder
 from events.failpoints import failpoint
-from events.model import app, build, component_commands, route, team
+from events.model import app, build, component_commands, node, route, team
 from events.model.base import Command, Envelope, Reply, service_id_of
 from events.model.build import BuildState
-from events.model.component_parts import ComponentState, Instance, InstanceStatus, Operation, RouteSpec, Spec
+from events.model.component_parts import ComponentState, Instance, Operation, RouteSpec, Spec
 from events.model.component_progress import Effect, surplus_claims, unclaimed_routes
 from events.model.registry import encode_command
 from events.secrets.errors import SecretError
@@ -60,6 +60,7 @@ class Effects:
             "cancel-running-build": self._cancel_running_build,
             "destroy-component": self._destroy_component,
             "destroy-key": self._destroy_key,
+            "tell-node": self._tell_node,
         }
 
     async def run(self, engine: PartitionEngine, entity: Entity, effect: Effect) -> None:
@@ -269,6 +270,14 @@ class Effects:
         if reply.refusal is not None and reply.refusal.code == "not_found":
             await _tell(engine, entity.stream, app.DeregisterComponent(name=key))
 
+    async def _tell_node(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
+        name = cast("node.NodeState", entity.state).name
+        await self._nodes.strike(name, gone=key == "gone")
+        failpoint("effects.node-struck")
+        if key != "gone":
+            await self._nodes.tell(name, leaving=key == "drain")
+        await _tell(engine, entity.stream, node.ReportNodeTold(wish=key))
+
     async def _destroy_key(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
         state = cast("team.TeamState", entity.state)
         doomed = state.doomed_keys.get(key)
@@ -338,15 +347,6 @@ def build_order(state: BuildState) -> BuildOrder:
         timeout_seconds=state.timeout_seconds,
         operation=state.operation,
     )
-
-
-def running_on(state: ComponentState) -> dict[str, list[str]]:
-    """Node → the instances that the log believes to run there."""
-    nodes: dict[str, list[str]] = {}
-    for instance in state.instances.values():
-        if instance.status in (InstanceStatus.STARTED, InstanceStatus.READY, InstanceStatus.UNREADY):
-            nodes.setdefault(instance.node, []).append(instance.id)
-    return nodes
 
 
 def _envelope(stream: str, command: Command, command_id: str, operation: str) -> Envelope:

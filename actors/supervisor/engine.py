@@ -26,6 +26,7 @@ from events.log.records import EventRecord
 from events.model.base import PROGRESS_ROUNDS, Decision, Envelope, Event, Meta, Refusal, Reply
 from events.model.component_progress import Effect
 from events.model.parked import FOLD, KIND
+from events.model.placement import Room
 from events.model.registry import apply_record, decode_command
 
 log = structlog.get_logger("supervisor")
@@ -56,7 +57,7 @@ class PartitionEngine:
         event_log: EventLog,
         writer: PartitionWriter,
         runner: EffectRunner,
-        nodes: Callable[[], Sequence[str]],
+        nodes: Callable[[], Sequence[Room]],
         clock: Callable[[], int] = now_micros,
         told: Callable[[Sequence[EventRecord]], None] = lambda records: None,
         snapshots: SnapshotPolicy | None = None,

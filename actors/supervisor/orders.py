@@ -3,12 +3,13 @@
 Shapes and promises only; how an order travels (Ray) and how it is carried out are other rooms' business.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
 from events.model.build import Source
+from events.model.placement import Room
 
 
 class StartOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +57,18 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     signal: int = 0
 
 
+class Known(msgspec.Struct, frozen=True):
+    """A component as its owner's durable state has it: of its first `started` instances only `alive` are not over.
+
+    An owner that is none any more knows of fewer instances, and an instance that is over stays over: what it says of
+    the first `started` is true for ever.
+    """
+
+    service_id: str
+    started: int
+    alive: tuple[str, ...]
+
+
 class BuildOrder(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a builder must know of one build, as it waits in the queue. `attempts`: how many were made when it was
     queued; those that its claims count come on top."""
@@ -74,8 +87,12 @@ class BuildOrder(msgspec.Struct, frozen=True, kw_only=True):
 class NodePort(Protocol):
     """The agents of the live nodes."""
 
-    def nodes(self) -> Sequence[str]:
-        """The names of the live nodes, as known now."""
+    def nodes(self) -> Sequence[Room]:
+        """The live nodes, as known now."""
+        ...
+
+    def gone(self) -> Collection[str]:
+        """The names of the nodes that were removed for good, as known now: nothing runs there any more."""
         ...
 
     async def start(self, node: str, order: StartOrder) -> Started:
@@ -88,6 +105,18 @@ class NodePort(Protocol):
 
     async def unknown(self, node: str, instances: Sequence[str]) -> list[str]:
         """Those of `instances` that the node knows nothing of."""
+        ...
+
+    async def settle(self, node: str, known: Sequence[Known]) -> list[str]:
+        """Have the node stop what the log holds for over, as after it was cut off; returns what is being stopped."""
+        ...
+
+    async def tell(self, node: str, *, leaving: bool) -> None:
+        """Have the node say, from now on, whether it is being drained. Raises when it cannot be reached."""
+        ...
+
+    async def strike(self, node: str, *, gone: bool) -> None:
+        """Write down, for every supervisor, whether the node was removed for good."""
         ...
 
 

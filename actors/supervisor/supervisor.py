@@ -4,7 +4,8 @@ Knows who it is and which partitions it was given; it does not decide how many s
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import cast
 
 import msgspec
@@ -12,10 +13,10 @@ import structlog
 
 from actors.cluster.fair import FairGate
 from actors.cluster.rates import Rate
+from actors.cluster.settings import NODE_LOST_SECONDS
 from actors.cluster.tracing import span
-from actors.supervisor.effects import running_on
 from actors.supervisor.engine import EffectRunner, PartitionEngine
-from actors.supervisor.orders import NodePort
+from actors.supervisor.orders import Known, NodePort
 from actors.supervisor.parking import Hand
 from actors.supervisor.slices import batched, in_slices
 from events.failpoints import failpoint
@@ -25,8 +26,10 @@ from events.log.records import EventRecord, partition_of
 from events.model.base import Envelope, Reply, partition_key
 from events.model.component_commands import ReportExited
 from events.model.component_parts import ComponentState
+from events.model.component_wanted import RUNNING
 from events.model.evolution import UnknownEventError
 from events.model.parked import ParkedState
+from events.model.placement import Room
 from events.model.registry import encode_command
 
 log = structlog.get_logger("supervisor")
@@ -48,6 +51,7 @@ class Supervisor:
         name: str,
         event_log: EventLog,
         nodes: NodePort,
+        lost_seconds: float = NODE_LOST_SECONDS,
         told: Callable[[Sequence[EventRecord]], None] = lambda records: None,
         hand: Hand | None = None,
     ) -> None:
@@ -58,6 +62,9 @@ class Supervisor:
         """Partitions that hold an event which this version cannot read, and what it says about it."""
         self._log = event_log
         self._nodes = nodes
+        self._lost_seconds = lost_seconds
+        self._silent_since: dict[str, float] = {}
+        self._unsettled: set[str] = set()
         self._told = told
         self._runner: EffectRunner | None = None
         self._assigned: frozenset[int] = frozenset()
@@ -150,12 +157,14 @@ class Supervisor:
 
     async def tend(self) -> None:
         """Claim what is assigned and free, give back what is not, and look for instances that are gone. For ever."""
-        known: tuple[str, ...] = ()
+        known: dict[str, Room] = {}
         since_sweep = 0.0
         while True:
             await self._follow_assignment()
-            nodes = tuple(self._nodes.nodes())
+            # How much memory is free changes all the time, and nobody waits for it.
+            nodes = {room.name: msgspec.structs.replace(room, free_bytes=0) for room in self._nodes.nodes()}
             if nodes != known:
+                self._unsettled = (self._unsettled | (nodes.keys() - known.keys())) & nodes.keys()
                 known = nodes
                 for engine in list(self.engines.values()):
                     await engine.nodes_changed()
@@ -163,7 +172,8 @@ class Supervisor:
             entities = sum(len(engine.entities) for engine in self.engines.values())
             if since_sweep >= max(SWEEP_SECONDS, entities / SWEPT_PER_SECOND):
                 since_sweep = 0.0
-                await self._sweep(known)
+                await self._settle_nodes()
+                await self._sweep(known.keys())
             await asyncio.sleep(TEND_SECONDS)
 
     async def close(self) -> None:
@@ -223,31 +233,71 @@ class Supervisor:
         self.unreadable[partition] = f"partition {partition} is not served: {error}"
         await engine.close()  # gives it up, so that a newer supervisor can claim it at once
 
-    async def _sweep(self, nodes: Sequence[str]) -> None:
-        """What the log believes to run and the node knows nothing of has ended unseen: say so."""
-        believed: dict[str, dict[str, tuple[PartitionEngine, str]]] = {}
+    def _components(self) -> Iterator[tuple[PartitionEngine, str, ComponentState]]:
+        """Every component whose state is durable."""
         for engine in list(self.engines.values()):
-            async for stream, entity in in_slices(list(engine.entities.items())):
-                if entity.aggregate.kind != "component" or entity.pending:
-                    continue
-                for node, instances in running_on(cast("ComponentState", entity.state)).items():
-                    if node in nodes:
-                        believed.setdefault(node, {}).update(dict.fromkeys(instances, (engine, stream)))
-        for node, there in believed.items():
-            for some in batched(there, ASKED_AT_ONCE):
-                await self._report_lost(node, some, there)
+            for stream, entity in list(engine.entities.items()):
+                if entity.aggregate.kind == "component" and not entity.pending:
+                    yield engine, stream, cast("ComponentState", entity.state)
 
-    async def _report_lost(
-        self, node: str, instances: Sequence[str], there: Mapping[str, tuple[PartitionEngine, str]]
+    async def _sweep(self, live: Collection[str]) -> None:
+        """What the log believes to run and the node knows nothing of has ended unseen: say so."""
+        gone = self._nodes.gone()
+        for node in live:
+            self._silent_since.pop(node, None)
+        running: dict[str, dict[str, tuple[PartitionEngine, str]]] = {}
+        async for engine, stream, state in in_slices(list(self._components())):
+            for instance in state.instances.values():
+                if instance.node in live:
+                    if instance.status in RUNNING:
+                        running.setdefault(instance.node, {})[instance.id] = (engine, stream)
+                elif why := self._given_up(instance.node, gone, stateful=state.placement.stateful):
+                    await self._report_lost(engine, stream, instance.id, why)
+        for node, placed in running.items():
+            for some in batched(placed, ASKED_AT_ONCE):
+                await self._report_unknown(node, some, placed)
+
+    def _given_up(self, node: str, gone: Collection[str], *, stateful: bool) -> str:
+        """Why what was given to a node that is not live is started elsewhere; empty while it is not."""
+        if node in gone:
+            return f"node {node} was removed"
+        now = time.monotonic()
+        silent = now - self._silent_since.setdefault(node, now)
+        if stateful or silent < self._lost_seconds:
+            return ""  # what has state may be running there, unseen: only a person can know that it does not
+        return f"node {node} is lost: nothing was heard of it for {self._lost_seconds:.0f} s"
+
+    async def _report_unknown(
+        self, node: str, instances: Sequence[str], placed: Mapping[str, tuple[PartitionEngine, str]]
     ) -> None:
+        """`placed`: instance → whose it is."""
         try:
-            unknown = await self._nodes.unknown(node, list(instances))
+            unknown = await self._nodes.unknown(node, instances)
         except Exception as error:
             log.info("node did not answer the sweep", node=node, error=str(error))
             return
         for instance in unknown:
-            engine, stream = there[instance]
-            report = ReportExited(instance=instance, exit_code=-1, reason=f"node {node} knows nothing of it")
-            await engine.handle(
-                Envelope(stream=stream, command=encode_command(report), command_id=f"{instance}.lost")
-            )  # fmt: skip
+            await self._report_lost(*placed[instance], instance, f"node {node} knows nothing of it")
+
+    async def _report_lost(self, engine: PartitionEngine, stream: str, instance: str, why: str) -> None:
+        command = encode_command(ReportExited(instance=instance, exit_code=-1, reason=why))
+        await engine.handle(Envelope(stream=stream, command=command, command_id=f"{instance}.lost"))
+
+    async def _settle_nodes(self) -> None:
+        """Have nodes that came (back) stop what was started elsewhere meanwhile."""
+        for node in sorted(self._unsettled):
+            known = [
+                Known(state.service_id, state.started_instances, tuple(state.instances))
+                for _, _, state in self._components()
+                if state.started_instances
+            ]
+            pending = any(e.pending for engine in self.engines.values() for e in engine.entities.values())
+            try:
+                stopping = await self._nodes.settle(node, known)
+            except Exception as error:
+                log.info("node could not be settled, will be tried again", node=node, error=str(error))
+                continue
+            if stopping:
+                log.warning("a node ran what is over", node=node, instances=stopping)
+            if not pending:
+                self._unsettled.discard(node)

@@ -1,4 +1,4 @@
-"""`rayfold status`, `nodes` and `projections`: how the platform itself is.
+"""`rayfold status` and `projections`: how the platform itself is.
 
 Knows what the platform tells of itself; the machine below is the doctor's.
 """
@@ -9,7 +9,6 @@ import typer
 
 from api.cli.document import Document
 from api.cli.errors import CliError, Unreachable
-from api.cli.output import ago, size
 from api.cli.session import Session, takes_session
 
 projections = typer.Typer(help="Read models: list, rebuild.")
@@ -62,22 +61,6 @@ def _show_status(session: Session, found: Document) -> None:
     if rows:
         print()
         session.out.table(["check", "of", "found", "fix"], rows)
-
-
-@takes_session
-def nodes(session: Session) -> None:
-    """Machines that run instances."""
-    found = session.client.items("/v1/nodes")
-    if session.out.as_json:
-        session.out.json(found)
-        return
-    rows = [
-        [n.text("name"), n.text("status"), n.text("address"), n.text("cpus"), size(n.number("memory_bytes")),
-         n.text("runtime"), ago(n.text("joined_at")), n.text("reason")]
-        for n in found
-    ]  # fmt: skip
-    headings = ["node", "status", "address", "cpus", "memory", "runtime", "joined", "reason"]
-    session.out.table(headings, rows, "no node yet")
 
 
 @projections.callback(invoke_without_command=True)

@@ -25,6 +25,7 @@ from api.cli import (
     instances,
     log_commands,
     logs,
+    machines,
     operations,
     parked,
     platform,
@@ -72,17 +73,18 @@ _COMMANDS = (
         ("diff", comparing.diff), ("why", comparing.why), ("whatif", trying.whatif), ("check", trying.check),
         ("export", exporting.export), ("import", exporting.import_file),
     )),
-    ("The platform", (("nodes", cluster.nodes), ("top", top.top))),
+    ("The platform", (("top", top.top),)),
 )  # fmt: skip
 _GROUPS = (
     ("Apps", (
         ("apps", apps.apps), ("ps", instances.ps), ("releases", releases.releases), ("builds", builds.builds),
         ("config", config.config), ("settings", config.settings), ("domains", domains.domains),
+        ("placement", machines.placement),
     )),
     ("The platform", (
-        ("teams", apps.teams), ("secrets", secrets.secrets), ("projections", cluster.projections),
-        ("pool", pools.pool), ("parked", parked.parked), ("log", log_commands.log), ("queue", queue.queue),
-        ("backup", backup.backup),
+        ("teams", apps.teams), ("nodes", machines.nodes), ("secrets", secrets.secrets),
+        ("projections", cluster.projections), ("pool", pools.pool), ("parked", parked.parked),
+        ("log", log_commands.log), ("queue", queue.queue), ("backup", backup.backup),
     )),
 )  # fmt: skip
 

@@ -41,6 +41,10 @@ class Destroy(Query):
     reason: Reason = ""
 
 
+class RemoveNode(Query):
+    reason: Reason = ""
+
+
 class RemoveRoute(Query):
     host: Host
     path: PathPrefix = "/"

@@ -127,6 +127,27 @@ class ChangeProbe(Body):
     reason: Reason = ""
 
 
+class ChangePlacement(Body):
+    """`require`: labels that a node must have; `spread`: the label over whose values instances are spread first.
+
+    `stateful`: never two instances in one place at a time. What is left out stays as it is.
+    """
+
+    require: dict[str, str] | None = Field(default=None, max_length=16)
+    spread: str | None = Field(default=None, max_length=63)
+    stateful: bool | None = None
+    reason: Reason = ""
+
+
+class PlacementView(View):
+    team: str
+    app: str
+    component: str
+    require: dict[str, str]
+    spread: str
+    stateful: bool
+
+
 class AddRoute(Body):
     host: Host
     path: PathPrefix = "/"

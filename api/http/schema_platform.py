@@ -51,6 +51,13 @@ class PoolActorView(View):
     partitions: list[int]
 
 
+class ChangeNode(Body):
+    """`draining`: what runs there is to run elsewhere, and nothing new is to start there."""
+
+    draining: bool
+    reason: Reason = ""
+
+
 class PoolView(View):
     """`size` is what is wanted, `running` what there is, `most` what is of use. `auto_least` and `auto_most` bound
     automatic scaling, null where there is none; `work` is what the pool has to do, in actors. `moving`: partitions on

@@ -35,6 +35,7 @@ from events.model.component_commands import (
     Restart,
     Rollback,
     RunTask,
+    SetPlacement,
 )
 from events.model.component_events import (
     CancelRequested,
@@ -49,6 +50,7 @@ from events.model.component_events import (
     InstanceStopped,
     InstanceUnready,
     ParentTold,
+    PlacementSet,
     ReleaseCreated,
     RolloutFailed,
     RoutesClaimed,
@@ -82,6 +84,7 @@ from events.model.operation import (
     OperationSucceeded,
     OperationTimedOut,
 )
+from events.model.placement import label_problem
 from events.model.route import path_problem
 from events.secrets import is_sealed
 
@@ -220,6 +223,16 @@ def _unsealing(spec: Spec, key: str, value: str) -> Refusal | None:
         return None
     hint = f"set it as a secret (config set --secret {key}=…), or unset it first to make it readable"
     return Refusal(code="conflict", message=f"{key} is a secret, and this value was not given as one", hint=hint)
+
+
+def _set_placement(state: ComponentState, command: SetPlacement, meta: Meta) -> Decision:
+    asked = command.placement
+    for key, value in asked.require.items():
+        if problem := label_problem(key, value):
+            return problem
+    if asked.spread and (problem := label_problem(asked.spread, "")):
+        return problem
+    return [] if asked == state.placement else [PlacementSet(placement=asked)]
 
 
 def _kind_of_change(command: ChangeSpec) -> tuple[str, str]:
@@ -425,6 +438,7 @@ _ASKED = cast(
         Deploy: _deploy,
         DeployArtifact: _deploy_artifact,
         ChangeSpec: _change_spec,
+        SetPlacement: _set_placement,
         Restart: _restart,
         Rollback: _rollback,
         DestroyComponent: _destroy,

@@ -3,6 +3,7 @@
 from events.model.base import Command
 from events.model.build import Artifact, Source
 from events.model.component_parts import RouteSpec, Spec
+from events.model.placement import Placement
 
 
 class CreateComponent(Command, frozen=True):
@@ -36,6 +37,10 @@ class ChangeSpec(Command, frozen=True):
     routes_add: tuple[RouteSpec, ...] = ()
     routes_remove: tuple[RouteSpec, ...] = ()
     settings: dict[str, str] = {}
+
+
+class SetPlacement(Command, frozen=True):
+    placement: Placement
 
 
 class Restart(Command, frozen=True):
@@ -141,6 +146,7 @@ ComponentCommand = (
     | Deploy
     | DeployArtifact
     | ChangeSpec
+    | SetPlacement
     | Restart
     | Rollback
     | RunTask

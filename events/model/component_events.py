@@ -13,6 +13,7 @@ from events.model.operation import (
     OperationSucceeded,
     OperationTimedOut,
 )
+from events.model.placement import Placement
 
 
 class ComponentCreated(Event, frozen=True):
@@ -28,6 +29,12 @@ class SpecChanged(Event, frozen=True):
     """The configuration changed while nothing was released yet; from then on it changes by releases only."""
 
     spec: Spec
+
+
+class PlacementSet(Event, frozen=True):
+    """What the component asks of nodes from now on. No part of a release: a rollback leaves it as it is."""
+
+    placement: Placement
 
 
 class DeployRequested(Event, frozen=True):
@@ -191,6 +198,7 @@ class ComponentDestroyed(Event, frozen=True):
 ComponentEvent = (
     ComponentCreated
     | SpecChanged
+    | PlacementSet
     | DeployRequested
     | ReleaseCreated
     | RoutesClaimed

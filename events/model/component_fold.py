@@ -23,6 +23,7 @@ from events.model.component_events import (
     InstanceStopping,
     InstanceUnready,
     ParentTold,
+    PlacementSet,
     ReleaseCreated,
     RolloutFailed,
     RolloutStarted,
@@ -120,6 +121,10 @@ def _on_created(draft: ComponentDraft, event: ComponentCreated, at: int) -> None
 
 def _on_spec_changed(draft: ComponentDraft, event: SpecChanged, at: int) -> None:
     draft.spec = event.spec
+
+
+def _on_placement_set(draft: ComponentDraft, event: PlacementSet, at: int) -> None:
+    draft.placement = event.placement
 
 
 def _on_operation_started(draft: ComponentDraft, event: OperationStarted, at: int) -> None:
@@ -346,6 +351,7 @@ DRAFTING = Drafting(
         {
             ComponentCreated: _on_created,
             SpecChanged: _on_spec_changed,
+            PlacementSet: _on_placement_set,
             DeployRequested: _on_deploy_requested,
             ReleaseCreated: _on_release_created,
             RoutesClaimed: _on_routes_claimed,

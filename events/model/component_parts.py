@@ -11,6 +11,7 @@ import msgspec
 
 from events.model.base import Refusal
 from events.model.build import Artifact, Source
+from events.model.placement import Placement
 from events.secrets import is_sealed
 
 SECOND = 1_000_000  # microseconds
@@ -281,6 +282,7 @@ class ComponentDraft(msgspec.Struct, gc=False):
     doubtful: tuple[RouteSpec, ...] = ()
     succeeded: tuple[int, ...] = ()
     reports: dict[str, ParentReport] = {}
+    placement: Placement = Placement()
 
 
 # The same fields in the same order, so that one becomes the other without naming them (`component_fold`). To mypy a

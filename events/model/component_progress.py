@@ -10,37 +10,36 @@ import msgspec
 
 from events.model.base import Event
 from events.model.component_events import (
-    EndpointsChanged,
-    InstanceStarting,
-    InstanceStopping,
     RolloutFailed,
     RolloutStarted,
     RolloutSucceeded,
     RolloutSwitched,
     SiblingsRequested,
 )
+from events.model.component_instances import (
+    fill_slots,
+    start_one_off,
+    start_tasks,
+    stop_unwanted,
+    sync_endpoints,
+    unseen,
+)
 from events.model.component_parts import (
     ComponentState,
     ComponentStatus,
-    Endpoint,
-    Instance,
     InstanceKind,
     InstanceStatus,
     Operation,
     Phase,
-    Release,
     RouteSpec,
     Sibling,
-    fingerprint,
 )
+from events.model.component_wanted import UP, services, slots_of, wanted
 from events.model.operation import OperationCancelled, OperationFailed, OperationSucceeded, OperationTimedOut
+from events.model.placement import Room
 
 SECOND = 1_000_000
 ROLLOUT_MARGIN_SECONDS = 30  # the node's agent reports a start time-out itself; this is for when it cannot
-
-_RUNNING = (InstanceStatus.STARTED, InstanceStatus.READY, InstanceStatus.UNREADY)
-_UP = (InstanceStatus.STARTING, *_RUNNING)
-_SWITCHED = (Phase.SWITCHED, Phase.SIBLINGS, Phase.DONE)
 
 
 class Effect(msgspec.Struct, frozen=True, order=True):
@@ -55,9 +54,9 @@ class Effect(msgspec.Struct, frozen=True, order=True):
     key: str
 
 
-def progress(state: ComponentState, now: int, nodes: Sequence[str]) -> list[Event]:
+def progress(state: ComponentState, now: int, nodes: Sequence[Room]) -> list[Event]:
     """The events that follow at `now` (microseconds UTC) with these live `nodes`; call again after applying them."""
-    for step in (_advance_operation, _fill_slots, _start_tasks, _sync_endpoints, _stop_unwanted, _finish_rollout):
+    for step in (_advance_operation, fill_slots, start_tasks, sync_endpoints, stop_unwanted, _finish_rollout):
         events = step(state, now, nodes)
         if events:
             return events
@@ -116,42 +115,6 @@ def surplus_claims(state: ComponentState) -> tuple[RouteSpec, ...]:
     return tuple(r for r in sorted({*state.claims, *state.doubtful}) if r not in needed)
 
 
-def serving_release(state: ComponentState) -> Release | None:
-    """The release whose instances should take the traffic now."""
-    if state.status is not ComponentStatus.ACTIVE:
-        return None
-    operation = state.operation
-    if operation is not None and operation.phase in _SWITCHED and operation.release:
-        return state.releases[operation.release]
-    return state.releases.get(state.current)
-
-
-def _incoming(state: ComponentState) -> Release | None:
-    operation = state.operation
-    starting = operation is not None and operation.phase is Phase.STARTING
-    return state.releases[operation.release] if operation is not None and starting else None
-
-
-def _slots_of(release: Release | None) -> list[tuple[str, int]]:
-    if release is None:
-        return []
-    print_ = fingerprint(release)
-    return [(print_, slot) for slot in range(1, release.spec.wanted + 1)]
-
-
-def _services(state: ComponentState) -> list[Instance]:
-    return [i for i in state.instances.values() if i.kind is InstanceKind.SERVICE]
-
-
-def _wanted(state: ComponentState) -> dict[tuple[str, int], int]:
-    """(fingerprint, slot) → the release to start it from."""
-    incoming, serving = _incoming(state), serving_release(state)
-    wanted = dict.fromkeys(_slots_of(incoming), incoming.number) if incoming else {}
-    if serving:
-        wanted |= dict.fromkeys(_slots_of(serving), serving.number)
-    return wanted
-
-
 def _is_empty(state: ComponentState) -> bool:
     quiet = not state.instances and not state.endpoints and not state.routes
     return quiet and state.routing_version <= state.applied_version and not state.claims and not state.doubtful
@@ -160,7 +123,7 @@ def _is_empty(state: ComponentState) -> bool:
 # --- the operation ----------------------------------------------------------------------------------------------------
 
 
-def _advance_operation(state: ComponentState, now: int, nodes: Sequence[str]) -> list[Event]:
+def _advance_operation(state: ComponentState, now: int, nodes: Sequence[Room]) -> list[Event]:
     operation = state.operation
     if operation is None:
         return []
@@ -203,21 +166,19 @@ def _failed(state: ComponentState, code: str, reason: str, lines: tuple[str, ...
     return [*_rollout_failed(operation, reason), ended]
 
 
-def _after_claims(state: ComponentState, operation: Operation, now: int, nodes: Sequence[str]) -> list[Event]:
+def _after_claims(state: ComponentState, operation: Operation, now: int, nodes: Sequence[Room]) -> list[Event]:
     if unclaimed_routes(state):
         return []
     release = state.releases[operation.release]
     step = release.artifact.release_command if operation.build_id else ""
     if step and not operation.release_step:
-        node = _pick_node(state, nodes)
-        kind = InstanceKind.RELEASE_STEP
-        return [_starting(state, release.number, node, 0, kind, step)] if node else []
+        return start_one_off(state, nodes, release.number, InstanceKind.RELEASE_STEP, step)
     if step:
         ended = state.ended_tasks.get(operation.release_step)
         if ended is None:
             return []
         if ended.exit_code != 0:
-            reason = f"the release step `{step}` ended with exit code {ended.exit_code}{_unseen(ended)}"
+            reason = f"the release step `{step}` ended with exit code {ended.exit_code}{unseen(ended)}"
             return _failed(state, "release_step_failed", reason, ended.lines)
     deadline = now + (release.spec.start_timeout_seconds + ROLLOUT_MARGIN_SECONDS) * SECOND
     return [RolloutStarted(operation=operation.id, release=release.number, deadline_at=deadline)]
@@ -226,14 +187,15 @@ def _after_claims(state: ComponentState, operation: Operation, now: int, nodes: 
 def _after_start(state: ComponentState, operation: Operation, now: int) -> list[Event]:
     release = state.releases[operation.release]
     live = state.releases.get(state.current)
-    kept = set(_slots_of(live))
-    fresh = [slot for slot in _slots_of(release) if slot not in kept]
+    kept = set(slots_of(live))
+    fresh = [slot for slot in slots_of(release) if slot not in kept]
     for print_, number in fresh:
         slot = state.slots.get(f"{print_}:{number}")
         if slot is not None and slot.failures:
             reason = f"instance {state.name}.{number} crashed while starting: {slot.reason}"
             return _failed(state, "crashed", reason, slot.lines)
-    by_slot = {(i.fingerprint, i.slot): i for i in _services(state) if i.status in _UP}
+    up = sorted((i for i in services(state) if i.status in UP), key=lambda i: i.status is InstanceStatus.READY)
+    by_slot = {(i.fingerprint, i.slot): i for i in up}  # of two in one place, the ready one
     for place in fresh:
         instance = by_slot.get(place)
         if instance is not None and instance.status is InstanceStatus.UNREADY:
@@ -265,143 +227,12 @@ def _after_siblings(operation: Operation, state: ComponentState) -> list[Event]:
     return [OperationSucceeded(operation=operation.id, detail=f"v{operation.release} is live")]
 
 
-# --- instances and endpoints ------------------------------------------------------------------------------------------
-
-
-def _load(state: ComponentState, nodes: Sequence[str]) -> dict[str, int]:
-    """How many instances of this component each live node has."""
-    load = dict.fromkeys(sorted(nodes), 0)
-    for instance in state.instances.values():
-        if instance.node in load:
-            load[instance.node] += 1
-    return load
-
-
-def _pick_node(state: ComponentState, nodes: Sequence[str]) -> str:
-    """The live node with the fewest instances of this component; empty when there is none."""
-    load = _load(state, nodes)
-    return min(load, key=lambda node: load[node], default="")
-
-
-def _starting(
-    state: ComponentState,
-    release: int,
-    node: str,
-    slot: int,
-    kind: InstanceKind,
-    command: str,
-    task: str = "",
-    ahead: int = 0,
-) -> InstanceStarting:
-    """`ahead`: how many are started by the same decision before this one."""
-    instance = f"{state.service_id}-{state.started_instances + 1 + ahead}"
-    return InstanceStarting(
-        instance=instance, release=release, node=node, slot=slot, kind=kind, command=command, task=task
-    )
-
-
-def _fill_slots(state: ComponentState, now: int, nodes: Sequence[str]) -> list[Event]:
-    taken = {(i.fingerprint, i.slot) for i in _services(state) if i.status in _UP}
-    load = _load(state, nodes)
-    events: list[Event] = []
-    for place, number in sorted(_wanted(state).items(), key=lambda item: item[0][1]):
-        slot = state.slots.get(f"{place[0]}:{place[1]}")
-        if not load or place in taken or (slot is not None and slot.restart_at > now):
-            continue
-        node = min(load, key=lambda name: load[name])
-        load[node] += 1
-        command = state.releases[number].command
-        kind = InstanceKind.SERVICE
-        events.append(_starting(state, number, node, place[1], kind, command, ahead=len(events)))
-    return events
-
-
-def _unseen(ended: Instance) -> str:
-    """What there is to say of an instance that has no exit code of its own."""
-    return f": {ended.reason}" if ended.exit_code == -1 and ended.reason else ""
-
-
-def _start_tasks(state: ComponentState, now: int, nodes: Sequence[str]) -> list[Event]:
-    for operation, task in state.tasks.items():
-        if state.status is not ComponentStatus.ACTIVE:
-            return [OperationCancelled(operation=operation, reason="the component is being destroyed")]
-        if task.instance:
-            ended = state.ended_tasks.get(task.instance)
-            if ended is None:
-                continue
-            if ended.exit_code == 0:
-                return [OperationSucceeded(operation=operation, detail="exit code 0")]
-            reason = f"exit code {ended.exit_code}{_unseen(ended)}"
-            return [OperationFailed(operation=operation, code="task_failed", reason=reason, lines=ended.lines)]
-        node = _pick_node(state, nodes)
-        if node:
-            return [_starting(state, state.current, node, 0, InstanceKind.TASK, task.command, operation)]
-    return []
-
-
-def _sync_endpoints(state: ComponentState, now: int, nodes: Sequence[str]) -> list[Event]:
-    release = serving_release(state)
-    live = set(_slots_of(release))
-    active: dict[str, Endpoint] = {}
-    if release is not None and release.spec.http:
-        for i in _services(state):
-            if i.status is InstanceStatus.READY and i.port and (i.fingerprint, i.slot) in live:
-                active[i.id] = Endpoint(i.id, i.host, i.port)
-    draining = [
-        Endpoint(e.instance, e.host, e.port, True)
-        for e in state.endpoints
-        if e.instance not in active and e.instance not in state.drained and _still_runs(state, e.instance)
-    ]
-    endpoints = tuple(sorted([*active.values(), *draining]))
-    spec = release.spec if release is not None else state.spec
-    routes = spec.all_routes() if state.status is ComponentStatus.ACTIVE else ()
-    if endpoints == state.endpoints and routes == state.routes:
-        return []
-    return [EndpointsChanged(release=release.number if release else 0, routes=routes, endpoints=endpoints)]
-
-
-def _still_runs(state: ComponentState, instance: str) -> bool:
-    known = state.instances.get(instance)
-    return known is not None and known.status in _RUNNING
-
-
-def _stop_unwanted(state: ComponentState, now: int, nodes: Sequence[str]) -> list[Event]:
-    wanted = _wanted(state)
-    routed = {e.instance for e in state.endpoints}
-    operation = state.operation
-    tasks = {task.instance for task in state.tasks.values()}
-    events: list[Event] = []
-    for i in state.instances.values():
-        if i.status not in _UP or i.id in routed:
-            continue
-        if i.kind is InstanceKind.SERVICE:
-            keep = (i.fingerprint, i.slot) in wanted
-        else:
-            keep = i.id in tasks or (operation is not None and operation.release_step == i.id)
-        if not keep:
-            events.append(InstanceStopping(instance=i.id, reason=_why_stopped(state, i)))
-    return events
-
-
-def _why_stopped(state: ComponentState, instance: Instance) -> str:
-    if state.status is not ComponentStatus.ACTIVE:
-        return "the component is being destroyed"
-    if instance.kind is not InstanceKind.SERVICE:
-        return "its operation has ended"
-    serving = serving_release(state)
-    if serving is None or instance.release > serving.number:
-        return f"the rollout of v{instance.release} failed"
-    return f"replaced by v{serving.number}" if instance.fingerprint != fingerprint(serving) else "scaled down"
-
-
-def _finish_rollout(state: ComponentState, now: int, nodes: Sequence[str]) -> list[Event]:
+def _finish_rollout(state: ComponentState, now: int, nodes: Sequence[Room]) -> list[Event]:
     operation = state.operation
     if operation is None or operation.phase is not Phase.SWITCHED:
         return []
-    wanted = _wanted(state)
-    leftover = [
-        i for i in _services(state) if i.status in _UP and (i.fingerprint, i.slot) not in wanted
-    ]  # fmt: skip
+    places = wanted(state)
+    leftover = [i for i in services(state) if i.status in UP and (i.fingerprint, i.slot) not in places]
     if leftover or state.routing_version > state.applied_version or any(e.draining for e in state.endpoints):
         return []
     return [RolloutSucceeded(operation=operation.id, release=operation.release)]

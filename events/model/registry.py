@@ -28,6 +28,7 @@ from events.model.base import Command, Decision, Event, Meta
 from events.model.drafts import Drafting
 from events.model.evolution import UnknownEventError as UnknownEventError
 from events.model.evolution import collect_upcasters, upcast
+from events.model.placement import Room
 
 
 class Aggregate(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +44,7 @@ class Aggregate(msgspec.Struct, frozen=True, kw_only=True):
     apply: Callable[[Any, Any, int], Any]
     decide: Callable[[Any, Any, Meta], Decision]
     drafting: Drafting | None = None
-    progress: Callable[[Any, int, Sequence[str]], list[Event]] = lambda state, now, nodes: []
+    progress: Callable[[Any, int, Sequence[Room]], list[Event]] = lambda state, now, nodes: []
     effects: Callable[[Any], list[component_progress.Effect]] = lambda state: []
     next_deadline: Callable[[Any, int], int | None] = lambda state, now: None
 
@@ -56,6 +57,10 @@ def _app_effects(state: app.AppState) -> list[component_progress.Effect]:
     if state.status is not app.AppStatus.DESTROYING:
         return []
     return [component_progress.Effect("destroy-component", name) for name in sorted(state.components)]
+
+
+def _node_effects(state: node.NodeState) -> list[component_progress.Effect]:
+    return [component_progress.Effect("tell-node", state.wish)] if state.wish != state.told else []
 
 
 def _build_effects(state: build.BuildState) -> list[component_progress.Effect]:
@@ -126,6 +131,7 @@ AGGREGATES: dict[str, Aggregate] = {
             command=node.NodeCommand,
             apply=node.apply,
             decide=node.decide,
+            effects=_node_effects,
         ),
         Aggregate(
             kind=parked.KIND,

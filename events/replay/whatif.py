@@ -13,6 +13,7 @@ import msgspec
 
 from events.log.records import StoredEvent
 from events.model.base import PROGRESS_ROUNDS, Command, Event, Meta, Refusal
+from events.model.placement import Room
 from events.model.registry import Aggregate, aggregate_of, decode_event, initial_state
 from events.replay.diffing import Change, diff
 from events.replay.errors import BadCommand, BadReducer
@@ -131,7 +132,7 @@ def decide_all(
     *,
     at: int,
     actor: str,
-    nodes: Sequence[str],
+    nodes: Sequence[Room],
 ) -> list[Outcome]:
     """What `commands`, one after another, would come to in `state` at `at` (microseconds UTC).
 
@@ -160,7 +161,7 @@ def decide_all(
 
 
 def _progress(
-    aggregate: Aggregate, state: msgspec.Struct, at: int, nodes: Sequence[str], would: list[WouldBe]
+    aggregate: Aggregate, state: msgspec.Struct, at: int, nodes: Sequence[Room], would: list[WouldBe]
 ) -> msgspec.Struct:
     for _ in range(PROGRESS_ROUNDS):
         events = aggregate.progress(state, at, nodes)
@@ -181,7 +182,7 @@ def what_if(found: Replayed, events: Sequence[StoredEvent], raw: bytes, *, at: i
     return decide_all(found.stream, found.state, commands, at=at or found.at, actor=actor, nodes=nodes_of(events))
 
 
-def nodes_of(events: Sequence[StoredEvent]) -> list[str]:
-    """The machines that a component was given to, by its own history."""
+def nodes_of(events: Sequence[StoredEvent]) -> list[Room]:
+    """The machines that a component was given to, by its own history; with room for whatever may come."""
     found = {getattr(decode_event(s.record), "node", "") for s in events if s.record.type == "InstanceStarting"}
-    return sorted(found - {""})
+    return [Room(name=name, free_bytes=sys.maxsize) for name in sorted(found - {""})]

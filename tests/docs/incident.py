@@ -13,7 +13,7 @@ from events.model.component_parts import Spec
 from events.model.node import NodeJoined
 from events.model.registry import encode_event
 from events.replay.export import export
-from tests.events.model.test_component_rollout import World, artifact
+from tests.events.model.component_world import World, artifact
 from tests.projections.recorder import log_of
 
 SERVICE = service_id_of("default", "shop", "web")

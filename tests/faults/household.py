@@ -19,7 +19,7 @@ from actors.runtime.port import InstanceState
 from actors.runtime.processes import ProcessRuntime
 from actors.supervisor.effects import Effects
 from actors.supervisor.engine import EffectRunner
-from actors.supervisor.orders import BuildOrder, Ended, Started, StartOrder
+from actors.supervisor.orders import BuildOrder, Ended, Known, Started, StartOrder
 from actors.supervisor.supervisor import Supervisor
 from events.log.codec import decode_header
 from events.log.memory import MemoryEventLog, MemoryStore
@@ -28,6 +28,7 @@ from events.log.writer import BatchingWriter
 from events.model.base import Command, Envelope, Reply, service_id_of
 from events.model.build import Artifact, BuildStatus, FinishBuild
 from events.model.component_parts import ComponentState, InstanceStatus
+from events.model.placement import Room
 from events.model.registry import encode_command
 from events.queue.memory import MemoryTaskQueue, MemoryTopics
 from events.secrets.keyring import Keyring
@@ -174,14 +175,26 @@ class World:
 
     # --- NodePort -----------------------------------------------------------------------------------------------------
 
-    def nodes(self) -> Sequence[str]:
-        return ["n1"]
+    def nodes(self) -> Sequence[Room]:
+        return [Room(name="n1")]
+
+    def gone(self) -> Sequence[str]:
+        return ()
 
     async def start(self, node: str, order: StartOrder) -> Started:
         return await self._deliver(lambda: self.agent.start(order))
 
     async def stop(self, node: str, instance: str, grace_seconds: int) -> Ended:
         return await self._deliver(lambda: self.agent.stop(instance, grace_seconds))
+
+    async def settle(self, node: str, known: Sequence[Known]) -> list[str]:
+        return await self._deliver(lambda: self.agent.settle(known))
+
+    async def tell(self, node: str, *, leaving: bool) -> None:
+        self.leaving = leaving
+
+    async def strike(self, node: str, *, gone: bool) -> None:
+        self.struck = gone
 
     async def unknown(self, node: str, instances: Sequence[str]) -> list[str]:
         return await self.agent.unknown(instances)

@@ -24,7 +24,7 @@ from events.model.node import NodeJoined, NodeLost
 from events.model.registry import encode_event
 from events.model.route import RouteClaimed, RouteReleased
 from events.model.team import TeamCreated, TeamTokenIssued, TeamTokenRevoked
-from tests.events.model.test_component_rollout import World, artifact
+from tests.events.model.component_world import World, artifact
 
 START = 1_000_000_000  # microseconds: where the World's clock begins
 WEB = service_id_of("default", "shop", "web")

@@ -1,27 +1,29 @@
 """What is changed of a component: scale, settings, configuration, probe, routes, release, tasks, its end."""
 
+import msgspec
 from aiohttp import web
 
 from api.http import schema as s
-from api.http.answers import accepted
+from api.http.answers import accepted, answer
 from api.http.call import Call, reason_of
 from api.http.context import accepted_view
+from api.http.handlers.past import history_of, state_at
 from api.http.problems import invalid, of_refusal
 from api.http.queries import Destroy, RemoveRoute
 from events.model.base import Command, service_id_of
-from events.model.component_commands import ChangeSpec, DestroyComponent, Restart, Rollback, RunTask
-from events.model.component_parts import RouteSpec, config_problem
+from events.model.component_commands import ChangeSpec, DestroyComponent, Restart, Rollback, RunTask, SetPlacement
+from events.model.component_parts import ComponentState, RouteSpec, config_problem
 from events.secrets import is_sealed
 
 
-async def command(call: Call, order: Command, reason: str) -> web.Response:
-    """Send `order` to the call's component and answer with the operation to follow."""
+async def command(call: Call, order: Command, reason: str, *, lasts: bool = True) -> web.Response:
+    """Send `order` to the call's component and answer with the operation to follow, unless all is done at once."""
     team = call.name("team")
     service_id = service_id_of(team, call.name("app"), call.name("component"))
     stream, expected = f"component/{service_id}", call.expected_version
     reply = await call.context.submit(call, stream, order, reason=reason, expected_version=expected)
     await call.context.accepted(reply, stream, expected)
-    return accepted(accepted_view(reply, team, operation=reply.operation, service_id=service_id))
+    return accepted(accepted_view(reply, team, operation=reply.operation if lasts else None, service_id=service_id))
 
 
 async def change_component(call: Call) -> web.Response:
@@ -71,6 +73,40 @@ async def change_probe(call: Call) -> web.Response:
     return await command(call, ChangeSpec(settings=settings), body.reason)
 
 
+async def change_placement(call: Call) -> web.Response:
+    body = call.body_as(s.ChangePlacement)
+    given = {"require": body.require, "spread": body.spread, "stateful": body.stateful}
+    changes = {name: value for name, value in given.items() if value is not None}
+    if not changes:
+        raise invalid("expected one of require, spread, stateful, found none")
+    placement = msgspec.structs.replace((await component_state(call)).placement, **changes)
+    return await command(call, SetPlacement(placement=placement), body.reason, lasts=False)
+
+
+async def get_placement(call: Call) -> web.Response:
+    state = await component_state(call)
+    asked = state.placement
+    view = s.PlacementView(
+        team=state.team,
+        app=state.app,
+        component=state.name,
+        require=asked.require,
+        spread=asked.spread,
+        stateful=asked.stateful,
+    )
+    return answer(view)
+
+
+async def component_state(call: Call) -> ComponentState:
+    """The call's component as its log has it. Raises HttpProblem 404."""
+    await call.context.reads.wait_for(call)
+    row = await call.context.reads.component(call)
+    stream = f"component/{row.service_id}"
+    found = await state_at(stream, await history_of(call, stream), {})
+    assert isinstance(found.state, ComponentState)  # noqa: S101 -- the stream's kind says so
+    return found.state
+
+
 async def add_route(call: Call) -> web.Response:
     body = call.body_as(s.AddRoute)
     return await command(call, ChangeSpec(routes_add=(RouteSpec(body.host, body.path),)), body.reason)
@@ -104,6 +140,8 @@ HANDLERS = {
     "changeComponent": change_component,
     "changeConfig": change_config,
     "changeProbe": change_probe,
+    "changePlacement": change_placement,
+    "getPlacement": get_placement,
     "addRoute": add_route,
     "removeRoute": remove_route,
     "restart": restart,

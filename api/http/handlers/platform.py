@@ -9,12 +9,15 @@ from actors.logs.errors import LogError as LinesError
 from api.http import openapi, shown
 from api.http import schema as s
 from api.http import schema_platform as p
-from api.http.answers import answer
-from api.http.call import Call
+from api.http.answers import accepted, answer
+from api.http.call import Call, reason_of
+from api.http.context import accepted_view
 from api.http.problems import not_found
-from api.http.queries import PageOf
+from api.http.queries import PageOf, RemoveNode
 from api.http.services import PlatformAway
 from events.log.errors import LogError
+from events.model.base import Command
+from events.model.node import DrainNode, LeaveNode, UndrainNode
 from projections import progress, queries
 from projections.errors import ProjectionsError
 
@@ -113,6 +116,24 @@ async def list_nodes(call: Call) -> web.Response:
     return answer(shown.page(found, shown.node))
 
 
+async def change_node(call: Call) -> web.Response:
+    body = call.body_as(p.ChangeNode)
+    order = DrainNode(reason=body.reason) if body.draining else UndrainNode(reason=body.reason)
+    return await _tell_node(call, order, body.reason)
+
+
+async def remove_node(call: Call) -> web.Response:
+    reason = call.query_as(RemoveNode).reason or reason_of(call.request)
+    return await _tell_node(call, LeaveNode(reason=reason), reason)
+
+
+async def _tell_node(call: Call, order: Command, reason: str) -> web.Response:
+    stream = f"node/{call.name('node')}"
+    reply = await call.context.submit(call, stream, order, reason=reason, expected_version=call.expected_version)
+    await call.context.accepted(reply, stream, call.expected_version)
+    return accepted(accepted_view(reply, "", operation=None))
+
+
 async def list_projections(call: Call) -> web.Response:
     tails = await call.context.feed.tails()
     rows = await call.context.reads.ask(progress.checkpoints)
@@ -144,6 +165,8 @@ HANDLERS = {
     "openapi": document,
     "status": status,
     "listNodes": list_nodes,
+    "changeNode": change_node,
+    "removeNode": remove_node,
     "listProjections": list_projections,
     "rebuildProjection": rebuild_projection,
 }

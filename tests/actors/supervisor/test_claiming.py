@@ -9,10 +9,11 @@ from events.log.errors import LogUnavailable
 from events.log.memory import MemoryEventLog
 from events.log.store import StoredBatch
 from events.model.component_progress import Effect
+from events.model.placement import Room
 
 
 class NoHands:
-    def nodes(self) -> list[str]:
+    def nodes(self) -> list[Room]:
         return []
 
     async def run(self, engine: PartitionEngine, entity: Entity, effect: Effect) -> None:

@@ -10,6 +10,7 @@ from events.log.memory import MemoryEventLog, MemoryStore
 from events.log.records import EventRecord, partition_of
 from events.model.base import Envelope, Reply, partition_key
 from events.model.component_progress import Effect
+from events.model.placement import Room
 from events.model.registry import encode_command, encode_event
 from events.model.team import CreateTeam, TeamCreated
 
@@ -18,7 +19,7 @@ OLD, NEW = "team/old", "team/shop"
 
 
 class NoNodes:
-    def nodes(self) -> list[str]:
+    def nodes(self) -> list[Room]:
         return []
 
     async def run(self, engine: PartitionEngine, entity: Entity, effect: Effect) -> None:

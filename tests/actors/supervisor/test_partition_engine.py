@@ -17,6 +17,7 @@ from events.model.build import Source
 from events.model.component_commands import ChangeSpec, CreateComponent, Deploy
 from events.model.component_parts import ComponentState, Spec
 from events.model.component_progress import Effect
+from events.model.placement import Room
 from events.model.registry import encode_command
 
 SERVICE = service_id_of("default", "shop", "web")
@@ -44,7 +45,7 @@ async def owner(
     event_log = MemoryEventLog(partitions=16, store=store)
     await event_log.open()
     writer = await event_log.claim(PARTITION, name, force=force)
-    engine = PartitionEngine(event_log=event_log, writer=writer, runner=Recorder(), nodes=lambda: ["node1"])
+    engine = PartitionEngine(event_log=event_log, writer=writer, runner=Recorder(), nodes=lambda: [Room(name="node1")])
     await engine.recover()
     try:
         yield engine

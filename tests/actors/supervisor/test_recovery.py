@@ -14,6 +14,7 @@ from events.failpoints import FailpointError, arm, disarm
 from events.log.memory import MemoryEventLog, MemoryStore
 from events.log.records import EventRecord
 from events.model.component_parts import ComponentState
+from events.model.placement import Room
 from events.model.registry import fold
 from events.replay import current
 from tests.actors.supervisor.test_partition_engine import PARTITION, STREAM, Recorder, change, create, eventually
@@ -31,7 +32,7 @@ async def engine_on(
     await event_log.open()
     writer = await event_log.claim(PARTITION, name, force=True)
     engine = PartitionEngine(
-        event_log=event_log, writer=writer, runner=Recorder(), nodes=lambda: ["node1"], snapshots=policy
+        event_log=event_log, writer=writer, runner=Recorder(), nodes=lambda: [Room(name="node1")], snapshots=policy
     )
     count = await engine.recover()
     try:

@@ -13,6 +13,7 @@ from events.log.memory import MemoryEventLog
 from events.log.writer import WriterLimits
 from events.model.base import Envelope
 from events.model.node import JoinNode
+from events.model.placement import Room
 from events.model.registry import encode_command
 from tests.actors.supervisor.test_partition_engine import Recorder
 
@@ -27,7 +28,7 @@ RSS_GROWTH_MAX = 256 << 20
 async def engine_over(log: MemoryEventLog) -> AsyncIterator[PartitionEngine]:
     await log.open()
     writer = await log.claim(0, "supervisor-0")
-    engine = PartitionEngine(event_log=log, writer=writer, runner=Recorder(), nodes=lambda: ["node1"])
+    engine = PartitionEngine(event_log=log, writer=writer, runner=Recorder(), nodes=lambda: [Room(name="node1")])
     await engine.recover()
     try:
         yield engine

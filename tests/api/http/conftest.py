@@ -23,7 +23,7 @@ from actors.logs.client import LogClient
 from actors.logs.server import EventlogServer
 from actors.logs.store import LogStore
 from actors.supervisor.effects import Effects
-from actors.supervisor.orders import BuildOrder, Ended, Started, StartOrder
+from actors.supervisor.orders import BuildOrder, Ended, Known, Started, StartOrder
 from actors.supervisor.supervisor import Supervisor
 from api.http.app import create_app, serve
 from api.http.identity import fresh_id
@@ -40,6 +40,7 @@ from events.model.build import Artifact, BuildStatus, FinishBuild
 from events.model.component_commands import ReportExited, ReportReady
 from events.model.component_parts import InstanceStatus
 from events.model.parked import ParkedState
+from events.model.placement import Room
 from events.model.pool import PoolState
 from events.model.registry import encode_command
 from events.queue.memory import MemoryTaskQueue, MemoryTopics
@@ -71,8 +72,11 @@ class World:
         self.ordered: list[StartOrder] = []
         self.stopped: list[str] = []
 
-    def nodes(self) -> Sequence[str]:
-        return ["n1"]
+    def nodes(self) -> Sequence[Room]:
+        return [Room(name="n1")]
+
+    def gone(self) -> Sequence[str]:
+        return ()
 
     async def start(self, node: str, order: StartOrder) -> Started:
         self.ordered.append(order)
@@ -98,6 +102,15 @@ class World:
     async def stop(self, node: str, instance: str, grace_seconds: int) -> Ended:
         self.stopped.append(instance)
         return Ended(exit_code=0)
+
+    async def settle(self, node: str, known: Sequence[Known]) -> list[str]:
+        return []
+
+    async def tell(self, node: str, *, leaving: bool) -> None:
+        self.leaving = leaving
+
+    async def strike(self, node: str, *, gone: bool) -> None:
+        self.struck = gone
 
     async def unknown(self, node: str, instances: Sequence[str]) -> list[str]:
         return []

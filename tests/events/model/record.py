@@ -12,6 +12,7 @@ from events.model import app, build, component_commands, node, parked, pool, tea
 from events.model.base import Command, Event, service_id_of
 from events.model.build import Artifact, BuildStatus, Source
 from events.model.component_parts import ComponentState, Spec
+from events.model.placement import Placement
 from tests.events.model.recorded import HISTORIES, write_history, write_states
 from tests.events.model.shapes import write_shapes
 
@@ -97,6 +98,8 @@ def _teams_and_nodes(world: Scribe) -> None:
         join = node.JoinNode(name=name, address="10.1.2.3", cpus=8, memory_bytes=1 << 34, runtime="process")
         world.send(f"node/{name}", join)
     world.send(f"node/{NODES[1]}", node.ReportNodeLost(reason="no heartbeat for 15 s"))
+    world.send(f"node/{NODES[0]}", node.DrainNode(reason="a new disk"))
+    world.send(f"node/{NODES[0]}", node.UndrainNode(reason="it is in"))
     world.send(f"node/{NODES[2]}", node.LeaveNode(reason="drained"))
 
 
@@ -124,6 +127,8 @@ def _before_the_first_deploy(world: Scribe) -> None:
     world.send(f"component/{service}", create)
     change = component_commands.ChangeSpec(config_set={"PASSWORD": SEALED, "GREETING": "grüß Gott"})
     world.send(f"component/{service}", change, reason="before anything runs")
+    placement = Placement(require={"disk": "ssd"}, spread="zone", stateful=True)
+    world.send(f"component/{service}", component_commands.SetPlacement(placement=placement))
 
 
 def _a_good_life(life: ComponentLife) -> None:

@@ -121,3 +121,28 @@ def test_a_revoked_token_is_gone() -> None:
 def test_a_node_that_was_lost_may_join_again() -> None:
     state = told(node, node.NodeState(), JOIN, node.ReportNodeLost(reason="silent"), JOIN)
     assert state.status is node.NodeStatus.READY  # type: ignore[attr-defined]
+
+
+def test_a_node_is_drained_until_it_is_told_otherwise_or_gone() -> None:
+    state = told(node, node.NodeState(), JOIN, node.DrainNode())
+    assert (state.wish, state.told) == ("drain", "")  # type: ignore[attr-defined]
+    state = told(node, state, node.ReportNodeTold(wish="drain"))
+    assert state.told == "drain"  # type: ignore[attr-defined]
+    state = told(node, state, JOIN)
+    assert (state.wish, state.told) == ("drain", ""), "a new agent is told anew"  # type: ignore[attr-defined]
+    state = told(node, state, node.UndrainNode())
+    assert state.wish == state.told == ""  # type: ignore[attr-defined]
+    state = told(node, state, node.LeaveNode(reason="burnt"), node.ReportNodeTold(wish="gone"))
+    assert state.wish == state.told == "gone"  # type: ignore[attr-defined]
+    state = told(node, state, JOIN)
+    assert (state.wish, state.told) == ("", "gone"), "that it is back must be told"  # type: ignore[attr-defined]
+
+
+def test_a_late_word_of_a_wish_that_changed_does_not_count() -> None:
+    state = told(node, node.NodeState(), JOIN, node.DrainNode(), node.UndrainNode())
+    assert told(node, state, node.ReportNodeTold(wish="drain")) == state
+
+
+@pytest.mark.parametrize("command", [node.DrainNode(), node.UndrainNode(), node.LeaveNode(reason="x")])
+def test_a_node_that_never_was_cannot_be_drained(command: Command) -> None:
+    assert refused(node, node.NodeState(), command) == "not_found"
