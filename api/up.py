@@ -1,4 +1,4 @@
-"""The composition root: starts etcd, Ray and every pool, keeps them running, and takes them down.
+"""The composition root: starts etcd, Ray and every pool, and keeps them running.
 
 The keeper holds no state and is no part of any request: killed, it leaves everything running, and the next `up` adopts
 what it finds. It never talks to Ray itself, whose drivers die with their head.
@@ -13,34 +13,35 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from actors.cluster.journal import open_journal
 from actors.cluster.pools import Pool, save_pools
-from actors.cluster.ray_head import RayHead, RayNotStarted
+from actors.cluster.ray_head import RayNotStarted
 from actors.cluster.reconciler import heartbeat_key
 from actors.cluster.settings import PlatformSettings, load_settings
 from api import place
 from api.config import BadConfig, PlatformConfig, load_config
+from api.down import PROJECT, down, keeper_pid, ray_of
 from events.log.embedded import EmbeddedEtcd
 from events.log.errors import LogError
 from events.log.etcd_client import EtcdClient
 from events.log.etcd_connection import EtcdSettings
 from events.log.keys import Keys
 
+log = structlog.get_logger("keeper")
+
 READY_SECONDS = 90.0
 WATCH_SECONDS = 0.5
 HEARTBEAT_GRACE_SECONDS = 2.0  # beyond the lease of the heartbeat; booting once too often harms nothing
-STOP_SECONDS = 20.0
 # What one actor does before another is worth its memory, for pools that follow their work: see docs/pools.md.
 COMMANDS_PER_SECOND = 1_500.0
 EVENTS_PER_SECOND = 2_000.0
 REQUESTS_PER_SECOND = 500.0
 MOST = 64
-PROJECT = Path(__file__).resolve().parent.parent
 
 
 class NotStarted(Exception):
@@ -69,6 +70,7 @@ def pools(settings: PlatformSettings) -> list[Pool]:
             most=MOST,
             why_most=f"more than {MOST} are not supported",
             drain_seconds=60.0,
+            home=True,
         ),
         Pool(
             name="supervisor",
@@ -79,7 +81,7 @@ def pools(settings: PlatformSettings) -> list[Pool]:
             unit=COMMANDS_PER_SECOND,
             shares=True,
         ),
-        Pool(name="gateway", actor="actors.gateway.actor:GatewayNode", why_most="a machine has one gateway"),
+        Pool(name="gateway", actor="actors.gateway.actor:GatewayNode", why_most="a machine has one gateway", home=True),
         Pool(name="node", actor="actors.node.actor:NodeAgent", per_node=True, why_most="a machine has one agent"),
         Pool(
             name="builder",
@@ -89,8 +91,9 @@ def pools(settings: PlatformSettings) -> list[Pool]:
             why_most=f"more than {MOST} are not supported",
             unit=float(os.cpu_count() or 1),
             drain_seconds=360.0,
+            home=True,
         ),
-        Pool(name="archiver", actor="actors.archiver:Archiver"),
+        Pool(name="archiver", actor="actors.archiver:Archiver", home=True),
         Pool(
             name="projector",
             actor="actors.projector:Projector",
@@ -98,6 +101,7 @@ def pools(settings: PlatformSettings) -> list[Pool]:
             why_most=shared,
             unit=EVENTS_PER_SECOND,
             shares=True,
+            home=True,
         ),
         Pool(
             name="api",
@@ -105,6 +109,7 @@ def pools(settings: PlatformSettings) -> list[Pool]:
             most=MOST,
             why_most=f"more than {MOST} are not supported",
             unit=REQUESTS_PER_SECOND,
+            home=True,
         ),
     ]
 
@@ -117,7 +122,7 @@ def run(*, data: Path, api_port: int | None, gateway_port: int | None, detach: b
     data = data.absolute()
     try:
         place.prepare(data)
-        if _keeper_pid(data) is not None:
+        if keeper_pid(data) is not None:
             print("the platform is running already", file=sys.stderr)
             return 0
         if detach:
@@ -163,19 +168,6 @@ def _import_path() -> str:
     return os.pathsep.join(p for p in (str(PROJECT), os.environ.get("PYTHONPATH", "")) if p)
 
 
-def _keeper_pid(data: Path) -> int | None:
-    """The keeper's process id when one holds the lock."""
-    try:
-        with (data / "up.lock").open("r+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return int(lock.read() or 0) or None
-            return None
-    except FileNotFoundError:
-        return None
-
-
 class _Keeper:
     """Keeps one platform running until told to stop."""
 
@@ -186,7 +178,8 @@ class _Keeper:
         self._etcd = (
             EmbeddedEtcd(data, quota_bytes=self._config.log.quota_mib << 20) if self._config.etcd is None else None
         )
-        self._ray = _ray_head(data)
+        self._joined = self._config.ray_address or os.environ.get("RAY_ADDRESS", "")
+        self._ray = ray_of(data, self._joined)
 
     async def keep(self) -> int:
         """Start everything, then watch over it; a SIGTERM ends only the watch, a SIGINT the platform as well."""
@@ -210,18 +203,24 @@ class _Keeper:
 
     async def _start(self) -> PlatformSettings:
         adopts = await asyncio.to_thread(self._ray.alive)
+        if self._joined:
+            print(f"joining the Ray cluster at {self._joined}", file=sys.stderr, flush=True)
+            await asyncio.to_thread(ray_of(self._data, "").stop)  # one of our own, from before, would hold the names
         # Ray takes the longest: it starts beside etcd.
         ray = asyncio.create_task(asyncio.to_thread(self._ray.ensure))
         try:
             etcd = await self._etcd_settings()
             await _refuse_half_a_log(etcd)
+            if self._joined:  # that a cluster answers does not say that our actors are on it
+                async with EtcdClient(etcd) as client:
+                    adopts = await _reconciler_lives(client, etcd.namespace)
             settings = place.make_settings(
                 self._data, self._config, etcd, api_port=self._ports[0], gateway_port=self._ports[1]
             )
             settings = self._ports_in_use(settings) if adopts else self._free_ports(settings)
         finally:
             await asyncio.wait([ray])
-        settings = msgspec.structs.replace(settings, ray_address=ray.result())
+        settings = msgspec.structs.replace(settings, ray_address=ray.result(), ray_joined=bool(self._joined))
         await asyncio.to_thread(settings.save)
         await asyncio.to_thread(save_pools, self._data, pools(settings))
         if not await self._boot():
@@ -297,13 +296,17 @@ class _Keeper:
             while True:
                 await asyncio.sleep(WATCH_SECONDS)
                 if not await asyncio.to_thread(self._ray.alive):
-                    address = await asyncio.to_thread(self._ray.ensure)
+                    try:
+                        address = await asyncio.to_thread(self._ray.ensure)
+                    except RayNotStarted as error:
+                        log.error("Ray is away, will be tried again", error=str(error))
+                        continue
                     settings = msgspec.structs.replace(settings, ray_address=address)
                     await asyncio.to_thread(settings.save)
                     await self._boot()
                     silent_since = None
                     continue
-                if await _reconciler_lives(client, settings):
+                if await _reconciler_lives(client, settings.etcd.namespace):
                     silent_since = None
                 elif silent_since is None:
                     silent_since = time.monotonic()
@@ -324,15 +327,11 @@ async def _until(told: "asyncio.Future[int]") -> None:
     await told
 
 
-async def _reconciler_lives(client: EtcdClient, settings: PlatformSettings) -> bool:
+async def _reconciler_lives(client: EtcdClient, namespace: str) -> bool:
     try:
-        return await client.get(heartbeat_key(settings.etcd.namespace)) is not None
+        return await client.get(heartbeat_key(namespace)) is not None
     except LogError:
         return True  # etcd is away: that says nothing about the reconciler
-
-
-def _ray_head(data: Path) -> RayHead:
-    return RayHead(state_dir=data / "ray", temp_dir=place.run_dir(data) / "ray", import_path=PROJECT)
 
 
 def _tell(told: "asyncio.Future[int]", number: int) -> None:
@@ -377,54 +376,6 @@ def _serves(url: str) -> bool:
         return bool(checks) and all(check.ok or check.name.startswith("projector-") for check in checks)
     except (urllib.error.URLError, OSError):
         return False
-
-
-# --- down -------------------------------------------------------------------------------------------------------------
-
-
-def down(*, data: Path, keep_apps: bool) -> int:
-    """Stop the platform at `data`; with `keep_apps` its instances and the gateway's proxy go on."""
-    data = data.absolute()
-    try:
-        settings = load_settings(data)
-    except FileNotFoundError:
-        print(f"rayfold: expected a platform at {data}, found none; name another with --data", file=sys.stderr)
-        return 3
-    keeper = _keeper_pid(data)
-    if keeper is not None and keeper != os.getpid():
-        _end(keeper)
-    (data / "api.json").unlink(missing_ok=True)
-    _ray_head(data).stop()
-    if not keep_apps:
-        asyncio.run(_stop_apps(settings))
-    asyncio.run(EmbeddedEtcd(data).stop())
-    return 0
-
-
-def _end(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
-        deadline = time.monotonic() + STOP_SECONDS
-        while time.monotonic() < deadline:
-            os.kill(pid, 0)
-            time.sleep(0.05)
-        os.kill(pid, signal.SIGKILL)
-
-
-async def _stop_apps(settings: PlatformSettings) -> None:
-    from actors.gateway.envoy import EnvoyProcess, EnvoySettings
-    from actors.runtime.processes import ProcessRuntime
-
-    run = settings.run_dir
-    if (run / "gateway").is_dir():
-        envoy = EnvoyProcess(
-            EnvoySettings(run_dir=run / "gateway", log_file=settings.platform_logs / "envoy.log", node_id="gateway-0")
-        )
-        await envoy.stop()
-    runtime = ProcessRuntime(node_root=settings.node_root_dir, run_dir=run / "node", host=settings.bind)
-    instances = await runtime.open()
-    await asyncio.gather(*(runtime.stop(i.instance_id) for i in instances), return_exceptions=True)
-    await runtime.close()
 
 
 if __name__ == "__main__":

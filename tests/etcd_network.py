@@ -81,7 +81,7 @@ class NamespaceNetwork:
         await _ip(
             f"link add {self._name}c type veth peer name {self._name}d",
             f"link set {self._name}d master {bridge} up",
-            f"addr add {self._subnet[254]}/{width} dev {self._name}c",
+            f"addr add {self.here}/{width} dev {self._name}c",
             f"link set {self._name}c up",
         )
         for member in range(members):
@@ -91,7 +91,7 @@ class NamespaceNetwork:
                 f"link add {outer} type veth peer name {inner}",
                 f"link set {inner} netns {space}",
                 f"link set {outer} master {bridge} up",
-                f"-n {space} addr add {self._host(member)}/{width} dev {inner}",
+                f"-n {space} addr add {self.host(member)}/{width} dev {inner}",
                 f"-n {space} link set {inner} up",
                 f"-n {space} link set lo up",
             )
@@ -99,11 +99,20 @@ class NamespaceNetwork:
     async def close(self) -> None:
         await _remove(self._name, [self._space(member) for member in range(self._members)])
 
+    @property
+    def here(self) -> str:
+        """The address at which members reach this process."""
+        return str(self._subnet[254])
+
+    def host(self, member: int) -> str:
+        """The address of a member."""
+        return str(self._subnet[member + 1])
+
     def run_in(self, member: int) -> list[str]:
         return [shutil.which("ip") or "ip", "netns", "exec", self._space(member)]
 
     def listens(self, member: int) -> tuple[str, str]:
-        host = self._host(member)
+        host = self.host(member)
         return f"{host}:{PEER_PORT}", f"{host}:{CLIENT_PORT}"
 
     def reached_at(self, member: int) -> tuple[str, str]:
@@ -129,9 +138,6 @@ class NamespaceNetwork:
 
     def _link(self, member: int) -> str:
         return f"{self._name}o{member}"
-
-    def _host(self, member: int) -> str:
-        return str(self._subnet[member + 1])
 
     async def _free_subnet(self) -> ipaddress.IPv4Network:
         """One of 10.240.0.0/12 that no route of this machine leads to."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import ray
 
+from actors.cluster.machines import live_machines
 from actors.cluster.pools import RECONCILER, Pool, actor_names, ensure_actor, load_pools
 from actors.cluster.settings import RAY_NAMESPACE, load_settings
 
@@ -23,10 +24,15 @@ def boot(data: Path, seconds: float) -> bool:
     settings = load_settings(data)
     pools = load_pools(data)
     ray.init(address=settings.ray_address, namespace=RAY_NAMESPACE, log_to_driver=False, configure_logging=False)
-    handles = [ensure_actor(pool, name, settings) for pool in pools for name in actor_names(pool, settings)]
+    machines = live_machines(settings)
+    handles = [
+        ensure_actor(pool, name, settings, machines=machines)
+        for pool in pools
+        for name in actor_names(pool, settings, machines=machines)
+    ]
     opening = [handle.health.remote() for handle in handles]
-    itself = Pool(name=RECONCILER, actor="actors.cluster.reconciler:Reconciler")
-    reconciler = ensure_actor(itself, RECONCILER, settings, msgspec.json.encode(pools))
+    itself = Pool(name=RECONCILER, actor="actors.cluster.reconciler:Reconciler", home=True)
+    reconciler = ensure_actor(itself, RECONCILER, settings, msgspec.json.encode(pools), machines=machines)
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:

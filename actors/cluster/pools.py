@@ -4,6 +4,7 @@ The composition root decides which pools there are; nothing here knows what thei
 """
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import msgspec
 import ray
 from ray.exceptions import RayError
 from ray.util import list_named_actors
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from actors.cluster.machines import Machine, settings_on
 from actors.cluster.settings import RAY_NAMESPACE, PlatformSettings
 
 MAX_CONCURRENCY = 1000
@@ -24,6 +27,7 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
 
     `size`: at the start, until somebody decides otherwise; `most`: no more are of use, for the reason `why_most`.
     `unit`: what one actor can do of the work that `Health.gauges` name `work`, for automatic scaling; 0: none.
+    `home`: its actors listen on, or keep files of, the machine where the platform was started, and run there.
     `shares`: whether its actors share the log's partitions. `drain_seconds`: then it is stopped, drained or not.
     """
 
@@ -37,12 +41,22 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     drain_seconds: float = 30.0
     num_cpus: float = 0.02
     per_node: bool = False
+    home: bool = False
+
+    def machine_of(self, actor: str, machines: Sequence[Machine]) -> Machine | None:
+        """The one machine that `actor` may run on; None: any."""
+        if self.home:
+            return next((machine for machine in machines if machine.home), None)
+        own = (machine for machine in machines if actor == f"{self.name}-{machine.name}")
+        return next(own, None) if self.per_node else None
 
 
-def actor_names(pool: Pool, settings: PlatformSettings, size: int | None = None) -> list[str]:
-    """The names of a pool's actors, of `size` many where that was decided."""
+def actor_names(
+    pool: Pool, settings: PlatformSettings, size: int | None = None, machines: Sequence[Machine] = ()
+) -> list[str]:
+    """The names of a pool's actors, of `size` many where that was decided, or one for each of `machines`."""
     if pool.per_node:
-        return [f"{pool.name}-{settings.node}"]
+        return [f"{pool.name}-{name}" for name in ([machine.name for machine in machines] or [settings.node])]
     return [f"{pool.name}-{index}" for index in range(pool.size if size is None else size)]
 
 
@@ -51,8 +65,14 @@ def pool_of(actor: str) -> str:
     return actor.rpartition("-")[0] or actor
 
 
-def ensure_actor(pool: Pool, name: str, settings: PlatformSettings, *extra: object) -> Any:
-    """A handle on the named actor, made if there is none. Blocking."""
+def ensure_actor(
+    pool: Pool, name: str, settings: PlatformSettings, *extra: object, machines: Sequence[Machine] = ()
+) -> Any:
+    """A handle on the named actor, made if there is none, on its machine if it belongs to one. Blocking."""
+    machine = pool.machine_of(name, machines)
+    on = None if machine is None else NodeAffinitySchedulingStrategy(machine.ray_node, soft=False)
+    if machine is not None and pool.per_node:
+        settings = settings_on(machine, settings)
     module, _, class_name = pool.actor.partition(":")
     cls = getattr(importlib.import_module(module), class_name)
     return (
@@ -67,6 +87,7 @@ def ensure_actor(pool: Pool, name: str, settings: PlatformSettings, *extra: obje
             max_concurrency=MAX_CONCURRENCY,
             max_pending_calls=MAX_PENDING_CALLS,
             num_cpus=pool.num_cpus,
+            scheduling_strategy=on,
         )
         .remote(name, msgspec.json.encode(settings), *extra)
     )

@@ -13,6 +13,7 @@ from ray.exceptions import RayError
 
 from actors.cluster.directory import ActorUnreachable, Directory
 from actors.cluster.event_log import make_event_log
+from actors.cluster.machines import Machine, live_machines
 from actors.cluster.pools import Pool, actor_names, end_actor, ensure_actor, present_actors
 from actors.cluster.router import Router
 from actors.cluster.shares import Shares
@@ -58,6 +59,7 @@ class Reconciler(ActorShell):
         self._has_team = False
         self._sizes = Sizes(self._pools)
         self._present: list[str] = []
+        self._machines: list[Machine] = []
         streams = [pool_stream(pool.name) for pool in self._pools]
         self._shares = {
             pool.name: Shares(pool.name, self.settings.partitions, self._directory, streams)
@@ -115,7 +117,7 @@ class Reconciler(ActorShell):
         return all(shares.complete for shares in self._shares.values())
 
     def _names(self, pool: Pool) -> list[str]:
-        names = actor_names(pool, self.settings, self._sizes.of(pool))
+        names = actor_names(pool, self.settings, self._sizes.of(pool), self._machines)
         if self._sizes.known:
             return names
         # What runs may be what the log wants: until it has been heard, all of it stays.
@@ -130,7 +132,12 @@ class Reconciler(ActorShell):
 
     async def _rounds(self) -> None:
         while True:
+<<<<<<< HEAD
             await self._look_around()
+=======
+            self._present = await asyncio.to_thread(present_actors)
+            await self._look_for_machines()
+>>>>>>> 641e303 (Join a Ray cluster that somebody else runs, also as a job of it)
             names = [(pool, name) for pool in self._pools for name in self._names(pool)]
             for _, name in names:
                 self._wanted_since.setdefault(name, time.monotonic())
@@ -148,7 +155,25 @@ class Reconciler(ActorShell):
             busy = not self._settled or self._draining or moving
             await asyncio.sleep(ROUND_SECONDS / 10 if busy else ROUND_SECONDS)
 
+<<<<<<< HEAD
     async def _look_around(self) -> None:
+=======
+    async def _look_for_machines(self) -> None:
+        """Which machines there are; the agent of one that has left the cluster is given up, so that its name is free
+        for the agent of the same machine when it joins again."""
+        found = await asyncio.to_thread(live_machines, self.settings)
+        if not any(machine.home for machine in found):
+            return  # the cluster is coming back, and has not heard of everybody yet
+        self._machines = found
+        agents = [f"{pool.name}-" for pool in self._pools if pool.per_node]
+        wanted = {name for pool in self._pools if pool.per_node for name in self._names(pool)}
+        for name in self._present:
+            if name.startswith(tuple(agents)) and name not in wanted:
+                log.warning("a machine has left the cluster", actor=name)
+                await asyncio.to_thread(end_actor, name)
+
+    async def _see_to(self, pool: Pool, name: str) -> None:
+>>>>>>> 641e303 (Join a Ray cluster that somebody else runs, also as a job of it)
         try:
             self._present = await asyncio.to_thread(present_actors)
         except RayError as error:
@@ -163,12 +188,16 @@ class Reconciler(ActorShell):
         except ActorUnreachable as error:
             self._seen.pop(name, None)
             log.warning("actor is away", actor=name, error=str(error))
+<<<<<<< HEAD
             since = self._silent_since.setdefault(name, time.monotonic())
             if time.monotonic() - since > REPLACE_SECONDS:
                 log.error("an actor that does not answer is ended, so that Ray starts another", actor=name)
                 del self._silent_since[name]
                 await asyncio.to_thread(end_actor, name, for_good=False)
             await asyncio.to_thread(ensure_actor, pool, name, self.settings)
+=======
+            await asyncio.to_thread(ensure_actor, pool, name, self.settings, machines=self._machines)
+>>>>>>> 641e303 (Join a Ray cluster that somebody else runs, also as a job of it)
         except Exception as error:
             self._seen.pop(name, None)
             log.warning("actor is not well", actor=name, error=f"{type(error).__name__}: {error}")

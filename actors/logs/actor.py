@@ -53,6 +53,7 @@ class EventlogPartition(ActorShell):
             settings.log_token_file.read_text().strip(),
             port_file=settings.eventlog_addresses / f"{self.name}.addr",
             member=self.name,
+            host=settings.reached_at,
             mesh_directory=settings.eventlog_addresses,
         )
         self._totals = Totals(store)

@@ -1,6 +1,6 @@
 """`rayfold up` and `rayfold down`: starting and stopping the platform on this machine.
 
-Knows the options; the work is done by `api.up`, imported only here and only then.
+Knows the options; the work is done by `api.up` and `api.down`, imported only here and only then.
 """
 
 from typing import Annotated
@@ -41,7 +41,7 @@ def down(
     keep_apps: Annotated[bool, typer.Option("--keep-apps", help="Leave the applications running.")] = False,
 ) -> None:
     """Stop the platform on this machine; with --keep-apps its applications go on until the next `up` adopts them."""
-    from api.up import down as stop
+    from api.down import down as stop
 
     code = stop(data=session.data_dir, keep_apps=keep_apps)
     if code:

@@ -97,9 +97,10 @@ def ask(
     headers: dict[str, str] | None = None,
     body: bytes | None = None,
     seconds: float = ANSWER_SECONDS,
+    host: str = "127.0.0.1",
 ) -> Answer:
-    """One request on a connection of its own to a loopback port. `target` goes out as it is."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)
+    """One request on a connection of its own to a port of this machine. `target` goes out as it is."""
+    connection = http.client.HTTPConnection(host, port, timeout=seconds)
     try:
         connection.putrequest(method, target, skip_host=headers is not None and "Host" in headers)
         for name, value in {"Content-Length": str(len(body or b"")), **(headers or {})}.items():
@@ -118,28 +119,29 @@ class Platform:
 
     def __init__(self, data: Path) -> None:
         self.data = data
+        self.host = "127.0.0.1"
         self.api_port = 0
         self.gateway_port = 0
         self._seen = ""  # cursor of `events`
 
     # --- its life -----------------------------------------------------------------------------------------------------
 
-    def up(self) -> float:
+    def up(self, environment: dict[str, str] | None = None) -> float:
         """Start it, or what is missing of it; seconds that it took."""
         began = time.monotonic()
         ports = [f"{self.api_port}", "--gateway-port", f"{self.gateway_port}"]
-        self.cli("up", "--detach", "--api-port", *ports, timeout=UP_SECONDS)
+        self.cli("up", "--detach", "--api-port", *ports, timeout=UP_SECONDS, environment=environment)
         told = json.loads((self.data / "api.json").read_text())
         self.api_port = urllib.parse.urlsplit(told["url"]).port or 0
         self.gateway_port = told["gateway_port"]
         return time.monotonic() - began
 
-    def down(self, *options: str) -> None:
-        self.cli("down", *options, timeout=60)
+    def down(self, *options: str, environment: dict[str, str] | None = None) -> None:
+        self.cli("down", *options, timeout=60, environment=environment)
 
     @property
     def ready(self) -> bool:
-        return ask(self.api_port, "GET", "/readyz", seconds=5).status == 200
+        return ask(self.api_port, "GET", "/readyz", seconds=5, host=self.host).status == 200
 
     def ensure(self) -> None:
         """Whatever an earlier test did to it: it is up and ready."""
@@ -154,12 +156,18 @@ class Platform:
         return (self.data / "tokens" / "admin").read_text().strip()
 
     def cli(
-        self, *arguments: str, expect: int | None = 0, timeout: float = CLI_SECONDS, token: str = "", cwd: Path = ROOT
+        self,
+        *arguments: str,
+        expect: int | None = 0,
+        timeout: float = CLI_SECONDS,
+        token: str = "",
+        cwd: Path = ROOT,
+        environment: dict[str, str] | None = None,
     ) -> Ran:
         """Run `rayfold` with --json; `expect` None takes any exit code."""
         command = [sys.executable, "-m", "api.cli", *arguments, "--data", str(self.data), "--json"]
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("RAYFOLD_")}
-        environment |= {"PYTHONPATH": str(ROOT), "NO_COLOR": "1"} | ({"RAYFOLD_TOKEN": token} if token else {})
+        given = {k: v for k, v in (environment or os.environ).items() if not k.startswith("RAYFOLD_")}
+        environment = given | {"PYTHONPATH": str(ROOT), "NO_COLOR": "1"} | ({"RAYFOLD_TOKEN": token} if token else {})
         done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)
         ran = Ran(command=arguments, code=done.returncode, out=done.stdout, err=done.stderr)
         assert expect is None or ran.code == expect, f"expected exit code {expect}, found {ran}"
@@ -181,7 +189,7 @@ class Platform:
         payload = json.dumps(body).encode() if body is not None else raw
         if payload is not None:
             sent["Content-Type"] = "application/json"
-        return ask(self.api_port, method, target, headers=sent | (headers or {}), body=payload)
+        return ask(self.api_port, method, target, headers=sent | (headers or {}), body=payload, host=self.host)
 
     def get(self, target: str) -> Json:
         """A read that must succeed, tried again while the API is away."""
@@ -197,7 +205,8 @@ class Platform:
     def visit(self, app: str, path: str = "/", *, body: bytes | None = None) -> Answer:
         """A request through the gateway. `app` is the first part of the host name."""
         host = f"{app}.localhost:{self.gateway_port}"
-        return ask(self.gateway_port, "POST" if body else "GET", path, headers={"Host": host}, body=body)
+        method, sent = "POST" if body else "GET", {"Host": host}
+        return ask(self.gateway_port, method, path, headers=sent, body=body, host=self.host)
 
     def serving(self, app: str) -> Json:
         """What the app of `apps.web` says of itself, through the gateway."""

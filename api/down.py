@@ -1,0 +1,84 @@
+"""Takes a platform down, or all of it but its applications. Knows what runs and how it ends, not how it starts."""
+
+import asyncio
+import fcntl
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from actors.cluster.ray_head import RayHead
+from actors.cluster.ray_joined import JoinedRay
+from actors.cluster.settings import PlatformSettings, load_settings
+from api import place
+from events.log.embedded import EmbeddedEtcd
+
+STOP_SECONDS = 20.0
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def down(*, data: Path, keep_apps: bool) -> int:
+    """Stop the platform at `data`; with `keep_apps` its instances and the gateway's proxy go on."""
+    data = data.absolute()
+    try:
+        settings = load_settings(data)
+    except FileNotFoundError:
+        print(f"rayfold: expected a platform at {data}, found none; name another with --data", file=sys.stderr)
+        return 3
+    keeper = keeper_pid(data)
+    if keeper is not None and keeper != os.getpid():
+        _end(keeper)
+    (data / "api.json").unlink(missing_ok=True)
+    ray_of(data, settings.ray_address if settings.ray_joined else "").stop()
+    if not keep_apps:
+        asyncio.run(_stop_apps(settings))
+    asyncio.run(EmbeddedEtcd(data).stop())
+    return 0
+
+
+def _end(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + STOP_SECONDS
+        while time.monotonic() < deadline:
+            os.kill(pid, 0)
+            time.sleep(0.05)
+        os.kill(pid, signal.SIGKILL)
+
+
+async def _stop_apps(settings: PlatformSettings) -> None:
+    from actors.gateway.envoy import EnvoyProcess, EnvoySettings
+    from actors.runtime.processes import ProcessRuntime
+
+    run = settings.run_dir
+    if (run / "gateway").is_dir():
+        envoy = EnvoyProcess(
+            EnvoySettings(run_dir=run / "gateway", log_file=settings.platform_logs / "envoy.log", node_id="gateway-0")
+        )
+        await envoy.stop()
+    runtime = ProcessRuntime(node_root=settings.node_root_dir, run_dir=run / "node", host=settings.bind)
+    instances = await runtime.open()
+    await asyncio.gather(*(runtime.stop(i.instance_id) for i in instances), return_exceptions=True)
+    await runtime.close()
+
+
+def keeper_pid(data: Path) -> int | None:
+    """The keeper's process id when one holds the lock."""
+    try:
+        with (data / "up.lock").open("r+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(lock.read() or 0) or None
+            return None
+    except FileNotFoundError:
+        return None
+
+
+def ray_of(data: Path, joined: str) -> RayHead | JoinedRay:
+    """The Ray cluster at the address `joined`, else one of our own."""
+    if joined:
+        return JoinedRay(address=joined, data=data, import_path=PROJECT)
+    return RayHead(state_dir=data / "ray", temp_dir=place.run_dir(data) / "ray", import_path=PROJECT)
