@@ -132,12 +132,8 @@ class Reconciler(ActorShell):
 
     async def _rounds(self) -> None:
         while True:
-<<<<<<< HEAD
             await self._look_around()
-=======
-            self._present = await asyncio.to_thread(present_actors)
             await self._look_for_machines()
->>>>>>> 641e303 (Join a Ray cluster that somebody else runs, also as a job of it)
             names = [(pool, name) for pool in self._pools for name in self._names(pool)]
             for _, name in names:
                 self._wanted_since.setdefault(name, time.monotonic())
@@ -155,13 +151,20 @@ class Reconciler(ActorShell):
             busy = not self._settled or self._draining or moving
             await asyncio.sleep(ROUND_SECONDS / 10 if busy else ROUND_SECONDS)
 
-<<<<<<< HEAD
     async def _look_around(self) -> None:
-=======
+        try:
+            self._present = await asyncio.to_thread(present_actors)
+        except RayError as error:
+            log.warning("Ray does not say which actors there are", error=type(error).__name__)
+
     async def _look_for_machines(self) -> None:
         """Which machines there are; the agent of one that has left the cluster is given up, so that its name is free
         for the agent of the same machine when it joins again."""
-        found = await asyncio.to_thread(live_machines, self.settings)
+        try:
+            found = await asyncio.to_thread(live_machines, self.settings)
+        except RayError as error:
+            log.warning("Ray does not say which machines there are", error=type(error).__name__)
+            return
         if not any(machine.home for machine in found):
             return  # the cluster is coming back, and has not heard of everybody yet
         self._machines = found
@@ -173,13 +176,6 @@ class Reconciler(ActorShell):
                 await asyncio.to_thread(end_actor, name)
 
     async def _see_to(self, pool: Pool, name: str) -> None:
->>>>>>> 641e303 (Join a Ray cluster that somebody else runs, also as a job of it)
-        try:
-            self._present = await asyncio.to_thread(present_actors)
-        except RayError as error:
-            log.warning("Ray does not say which actors there are", error=type(error).__name__)
-
-    async def _see_to(self, pool: Pool, name: str) -> None:
         # Who was silent before must not hold up the round of those who answer.
         seconds = SILENT_SECONDS if name in self._silent_since else HEALTH_SECONDS
         try:
@@ -188,16 +184,12 @@ class Reconciler(ActorShell):
         except ActorUnreachable as error:
             self._seen.pop(name, None)
             log.warning("actor is away", actor=name, error=str(error))
-<<<<<<< HEAD
             since = self._silent_since.setdefault(name, time.monotonic())
             if time.monotonic() - since > REPLACE_SECONDS:
                 log.error("an actor that does not answer is ended, so that Ray starts another", actor=name)
                 del self._silent_since[name]
                 await asyncio.to_thread(end_actor, name, for_good=False)
-            await asyncio.to_thread(ensure_actor, pool, name, self.settings)
-=======
             await asyncio.to_thread(ensure_actor, pool, name, self.settings, machines=self._machines)
->>>>>>> 641e303 (Join a Ray cluster that somebody else runs, also as a job of it)
         except Exception as error:
             self._seen.pop(name, None)
             log.warning("actor is not well", actor=name, error=f"{type(error).__name__}: {error}")
