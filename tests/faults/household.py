@@ -89,6 +89,7 @@ class World:
         self.worker = BuildWorker(
             name="builder-0", queue=self.queue, commands=self, build=self._build, slots=NodeSlots(base / "slots", 2)
         )
+        self.building = asyncio.Event()
         self.cancelled = asyncio.Event()
         self.slow = False
         self._tasks: set[asyncio.Task[object]] = set()
@@ -206,6 +207,7 @@ class World:
 
     async def _build(self, order: BuildOrder, attempt: int) -> FinishBuild:
         if self.slow:
+            self.building.set()
             await self.cancelled.wait()
             return FinishBuild(attempt=attempt, status=BuildStatus.CANCELLED, reason="cancelled")
         artifact = Artifact(digest=f"sha256:{order.source.digest}", size_bytes=1, processes=COMMANDS)

@@ -210,7 +210,7 @@ class Life:
     async def cancel_a_build(self) -> None:
         self.world.slow = True
         await self._ask("cancelled", Deploy(source=Source(kind="upload", digest="two")))
-        await until("a builder to build", lambda: any(not build.done() for build in self.world.builds.values()))
+        await until("a builder to build", self.world.building.is_set)
         await self.world.ask(WEB, CancelOperation(operation="cancelled"), "cancel")
         await until("the cancelled deploy to end", lambda: self._has("OperationCancelled", 1))
 
