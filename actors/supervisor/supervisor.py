@@ -28,6 +28,7 @@ from events.model.component_commands import ReportExited
 from events.model.component_parts import ComponentState
 from events.model.component_wanted import RUNNING
 from events.model.evolution import UnknownEventError
+from events.model.node import NodeState, NodeStatus, ReportNodeLost
 from events.model.parked import ParkedState
 from events.model.placement import Room
 from events.model.registry import encode_command
@@ -253,6 +254,7 @@ class Supervisor:
                         running.setdefault(instance.node, {})[instance.id] = (engine, stream)
                 elif why := self._given_up(instance.node, gone, stateful=state.placement.stateful):
                     await self._report_lost(engine, stream, instance.id, why)
+        await self._report_silent_nodes(live)
         for node, placed in running.items():
             for some in batched(placed, ASKED_AT_ONCE):
                 await self._report_unknown(node, some, placed)
@@ -261,11 +263,31 @@ class Supervisor:
         """Why what was given to a node that is not live is started elsewhere; empty while it is not."""
         if node in gone:
             return f"node {node} was removed"
-        now = time.monotonic()
-        silent = now - self._silent_since.setdefault(node, now)
-        if stateful or silent < self._lost_seconds:
+        lost = self._is_lost(node)
+        if stateful or not lost:
             return ""  # what has state may be running there, unseen: only a person can know that it does not
-        return f"node {node} is lost: nothing was heard of it for {self._lost_seconds:.0f} s"
+        return f"node {node} is lost: {self._silence}"
+
+    def _is_lost(self, node: str) -> bool:
+        """Whether a node that is not live has been silent for too long, as far as this process has seen."""
+        now = time.monotonic()
+        return now - self._silent_since.setdefault(node, now) >= self._lost_seconds
+
+    @property
+    def _silence(self) -> str:
+        return f"nothing was heard of it for {self._lost_seconds:.0f} s"
+
+    async def _report_silent_nodes(self, live: Collection[str]) -> None:
+        """A node that is back says so itself."""
+        for engine in list(self.engines.values()):
+            async for stream, entity in in_slices(list(engine.entities.items())):
+                if entity.aggregate.kind != "node" or entity.pending:
+                    continue
+                state = cast("NodeState", entity.state)
+                if state.status is NodeStatus.READY and state.name not in live and self._is_lost(state.name):
+                    command = encode_command(ReportNodeLost(reason=self._silence))
+                    ident = f"{stream}@{entity.version}.lost"
+                    await engine.handle(Envelope(stream=stream, command=command, command_id=ident))
 
     async def _report_unknown(
         self, node: str, instances: Sequence[str], placed: Mapping[str, tuple[PartitionEngine, str]]

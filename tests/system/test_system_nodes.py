@@ -216,6 +216,7 @@ def test_machines_come_die_are_cut_off_and_return(house: tuple[Platform, Machine
         machines.crash(0)
         until("what ran there to run elsewhere", lambda: on_all_but(platform, everywhere, "m0"), MOVED_SECONDS)
 
+        until("it to be known as lost", lambda: status_of(platform)["m0"] == "lost", MOVED_SECONDS)
         machines.join(0)
         until("the machine to be back", lambda: status_of(platform)["m0"] == "ready", MOVED_SECONDS)
 

@@ -1,6 +1,7 @@
 """A node that fell silent loses what it was given; one that returns stops what was started elsewhere meanwhile."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import cast
 
@@ -16,6 +17,7 @@ from events.model.build import Artifact
 from events.model.component_commands import CreateComponent, DeployArtifact, ReportReady, SetPlacement
 from events.model.component_parts import ComponentState, Spec
 from events.model.component_progress import Effect
+from events.model.node import JoinNode, NodeState, NodeStatus
 from events.model.placement import Placement, Room
 from events.model.registry import encode_command
 
@@ -52,9 +54,8 @@ class Nodes:
             await engine.handle(envelope(ReportReady(instance=effect.key, host="127.0.0.1", port=1, pid=1)))
 
 
-def envelope(command: Command) -> Envelope:
-    ident = f"{type(command).__name__}-{getattr(command, 'instance', '')}"
-    return Envelope(stream=STREAM, command=encode_command(command), command_id=ident)
+def envelope(command: Command, stream: str = STREAM) -> Envelope:
+    return Envelope(stream=stream, command=encode_command(command), command_id=secrets.token_hex(8))
 
 
 class World:
@@ -66,8 +67,11 @@ class World:
     def state(self) -> ComponentState:
         return cast("ComponentState", self.supervisor.engines[0].entities[STREAM].state)
 
-    async def send(self, command: Command) -> None:
-        [reply] = await self.supervisor.submit([envelope(command)])
+    def node(self, name: str) -> NodeState:
+        return cast("NodeState", self.supervisor.engines[0].entities[f"node/{name}"].state)
+
+    async def send(self, command: Command, stream: str = STREAM) -> None:
+        [reply] = await self.supervisor.submit([envelope(command, stream)])
         assert not reply.error and reply.refusal is None, reply
 
     async def until(self, what: str, holds: Callable[[], bool]) -> None:
@@ -118,6 +122,17 @@ async def test_a_silent_nodes_instances_are_started_elsewhere(world: World) -> N
     assert world.state.started_instances == 2
     [slot] = world.state.slots.values()
     assert slot.reason == f"node {node} is lost: nothing was heard of it for 0 s"
+
+
+async def test_a_silent_node_is_lost_and_says_itself_that_it_is_back(world: World) -> None:
+    join = JoinNode(name="a", address="10.0.0.1", cpus=2, memory_bytes=1, runtime="processes")
+    await world.send(join, "node/a")
+    world.nodes.live.remove("a")
+    await world.until("it to be lost", lambda: world.node("a").status is NodeStatus.LOST)
+    assert world.node("a").reason == "nothing was heard of it for 0 s"
+    world.nodes.live.append("a")
+    await world.send(join, "node/a")
+    assert world.node("a").status is NodeStatus.READY
 
 
 async def test_a_node_that_comes_back_in_time_keeps_what_it_has(world: World) -> None:
