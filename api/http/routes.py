@@ -386,7 +386,7 @@ ROUTES: tuple[Route, ...] = (
         reach="public",
         status=202,
         also=(200,),
-        codes=(404, 409, 413, 429, 503),
+        codes=(401, 404, 409, 413, 429, 503),
     ),
     _command("deploy", "POST", COMPONENT + "/deploys", "Build a source and roll it out.", s.Deploy),
     _page("listBuilds", COMPONENT + "/builds", "Builds, newest first.", story.BuildView),

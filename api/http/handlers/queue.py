@@ -18,6 +18,8 @@ from events.queue.errors import InvalidTask, QueueFull
 from events.queue.port import TaskQueue
 from events.queue.task import ClaimRef, Consumer, NewTask, TaskView, TopicStats
 
+MOST_WAIT_SECONDS = 30.0  # of a claim, as the document has it
+
 
 def _queue(call: Call) -> TaskQueue:
     return call.context.services.queue
@@ -88,7 +90,7 @@ async def claim(call: Call) -> web.Response:
     consumer = Consumer(name=asked.consumer, offers=frozenset(asked.offers))
     with _Refusals():
         claims = await _queue(call).claim(
-            call.name("topic"), consumer, most=asked.most, wait_seconds=asked.wait_seconds
+            call.name("topic"), consumer, most=asked.most, wait_seconds=min(asked.wait_seconds, MOST_WAIT_SECONDS)
         )
     items = [
         v.ClaimView(

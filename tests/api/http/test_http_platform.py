@@ -112,6 +112,7 @@ def schemathesis_given(operation: Any) -> Any:
 async def test_whatever_is_asked_the_answer_is_the_documents(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.http.reads.WAIT_SECONDS", 0.05)
     monkeypatch.setattr("api.http.reads.FRESH_SECONDS", 0.05)
+    monkeypatch.setattr("api.http.handlers.queue.MOST_WAIT_SECONDS", 0.05)
     source = {"kind": "git", "url": "https://example.com/shop.git"}
     made = await house.post("/v1/teams/default/apps/shop/components/web/deploys", {"source": source})
     await house.ended(made.json["operation"])
