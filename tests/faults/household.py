@@ -77,11 +77,14 @@ class World:
     """The node, the builders and the gateways, as the supervisors reach them, and the way back to the owner.
 
     A call outlives its caller, as a call of another process does. `delivered` is how often each message arrives.
+    `answers_first`: the answer to a stop is there before the node's own word of the end, which otherwise race.
     """
 
     def __init__(self, base: Path) -> None:
         self.base = base
         self.delivered = 1
+        self.answers_first = False
+        self._stops: dict[str, asyncio.Event] = {}
         self.store = MemoryStore(1)
         self.supervisors: dict[str, Supervisor] = {}
         self.keys = Keyring(table=MemoryKeyTable(), master_file=base / "master.key")
@@ -164,6 +167,11 @@ class World:
     # --- CommandPort --------------------------------------------------------------------------------------------------
 
     async def submit(self, envelopes: Sequence[Envelope]) -> list[Reply]:
+        if self.answers_first:
+            for envelope in envelopes:
+                answered = self._stops.get(envelope.command_id.removesuffix(".exited"))
+                if answered is not None:
+                    await answered.wait()
         async with asyncio.timeout(DEADLINE_SECONDS):
             while True:
                 try:
@@ -186,7 +194,11 @@ class World:
         return await self._deliver(lambda: self.agent.start(order))
 
     async def stop(self, node: str, instance: str, grace_seconds: int) -> Ended:
-        return await self._deliver(lambda: self.agent.stop(instance, grace_seconds))
+        answered = self._stops.setdefault(instance, asyncio.Event())
+        try:
+            return await self._deliver(lambda: self.agent.stop(instance, grace_seconds))
+        finally:
+            answered.set()
 
     async def settle(self, node: str, known: Sequence[Known]) -> list[str]:
         return await self._deliver(lambda: self.agent.settle(known))

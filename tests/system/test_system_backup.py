@@ -18,7 +18,7 @@ from tests.system import apps
 from tests.system.conftest import Deploy
 from tests.system.platform import Json, Platform, until
 
-pytestmark = [pytest.mark.system, pytest.mark.servers]
+pytestmark = [pytest.mark.system, pytest.mark.servers, pytest.mark.long]
 
 
 @pytest.fixture

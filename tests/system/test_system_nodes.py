@@ -27,6 +27,7 @@ from tests.system.platform import Json, Platform, free_port, until
 pytestmark = [
     pytest.mark.system,
     pytest.mark.servers,
+    pytest.mark.long,
     pytest.mark.root,
     pytest.mark.skipif(
         os.geteuid() != 0 or not shutil.which("ip"), reason="network namespaces need root and Debian's iproute2"

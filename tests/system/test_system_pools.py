@@ -98,8 +98,13 @@ def test_an_owner_that_is_paused_past_its_lease_is_replaced_and_changes_nothing_
     """Another supervisor takes over what it owned; woken, it finds itself fenced."""
     assert platform.http("POST", "/v1/teams/default/apps", {"name": "paused"}).status in (201, 409)
     for number in range(8):
-        made = platform.http("POST", "/v1/teams/default/apps/paused/components", {"name": f"c{number}"})
-        assert made.status in (201, 409), made.text
+
+        def made(name: str = f"c{number}") -> bool:
+            answer = platform.http("POST", "/v1/teams/default/apps/paused/components", {"name": name})
+            assert answer.status in (201, 404, 409), answer.text  # 404: the read models have not seen the app yet
+            return answer.status != 404
+
+        until(f"component c{number} to be made", made)
     platform.cli("pool", "scale", "supervisor=2", "--wait", timeout=SETTLED_SECONDS)
     owners = {a["name"]: a["partitions"] for a in _pool(platform, "supervisor")["actors"]}  # type: ignore[attr-defined]
     assert all(owners.values()), owners
