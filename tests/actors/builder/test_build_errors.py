@@ -287,7 +287,7 @@ LINES = [
     ("pip", "ERROR: HTTP error 403 while getting https://example.org/x.whl", "package_auth_refused"),
     ("npm", "npm error code E404", "package_unknown"),
     ("npm", "npm error code ENOTFOUND", "registry_unreachable"),
-    ("go", "dial tcp: lookup proxy.golang.org: no such host", "registry_unreachable"),
+    ("go", "dial tcp: lookup modules.example.org: no such host", "registry_unreachable"),
     ("go", "verifying example.org/x@v1.0.0: checksum mismatch", "checksum_mismatch"),
     ("pip", "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.", "checksum_mismatch"),
     ("sh", "sh: 1: cannot create big: No space left on device", "disk_full"),

@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import urllib.request
 import zipfile
 from collections.abc import AsyncIterator
@@ -27,6 +28,7 @@ ANSWER_SECONDS = 60.0
 # Example, the programs it needs, what it answers, and whether its second build takes the cached layer. Go, Java and the
 # tools that have to be downloaded first are for `make test-all`.
 _LONG = pytest.mark.long
+LOCKED_HERE = {"hello-uv": "uv", "hello-pipenv": "pipenv"}
 CASES = [
     pytest.param("hello-php", ("php", "composer"), "Hello from Rayfold on PHP\nasked for /\n", False, id="php"),
     pytest.param("hello-ruby", ("ruby", "bundle"), "Hello from Rayfold on Ruby\n", True, id="ruby"),
@@ -91,13 +93,26 @@ async def ask(address: str, path: str = "/") -> str:
     return await asyncio.to_thread(get)
 
 
+def _locked(example: str, place: Path) -> Path:
+    """The example; where its lock would name an index, a copy that its own tool has locked."""
+    tool = LOCKED_HERE.get(example)
+    if tool is None:
+        return EXAMPLES / example
+    subprocess.run([sys.executable, "-m", "venv", place / "tool"], check=True, timeout=120)
+    subprocess.run([place / "tool/bin/pip", "install", "-q", tool], check=True, timeout=240)
+    source = Path(shutil.copytree(EXAMPLES / example, place / example))
+    subprocess.run([place / "tool/bin" / tool, "lock"], cwd=source, check=True, timeout=240, capture_output=True)
+    return source
+
+
 @pytest.mark.parametrize(("example", "programs", "answer", "cached"), CASES)
 async def test_an_example_is_built_twice_and_answers(
-    bench: Bench, example: str, programs: tuple[str, ...], answer: str, cached: bool
+    bench: Bench, example: str, programs: tuple[str, ...], answer: str, cached: bool, tmp_path: Path
 ) -> None:
     need(*programs)
-    first = await bench.build(EXAMPLES / example, user=USER)
-    again = await bench.build(EXAMPLES / example, user=USER)
+    source = await asyncio.to_thread(_locked, example, tmp_path)
+    first = await bench.build(source, user=USER)
+    again = await bench.build(source, user=USER)
 
     async with running(bench, again) as address:
         assert (await ask(address)).startswith(answer)
@@ -188,9 +203,9 @@ async def test_a_gem_from_vendor_cache_is_installed_without_a_registry(bench: Be
         capture_output=True,
     )
     tree = tmp_path / "app"
-    lock = "GEM\n  remote: https://rubygems.org/\n  specs:\n    greeting (1.0.0)\n\nPLATFORMS\n  x86_64-linux\n\n"
+    lock = "GEM\n  remote: https://gems.example.org/\n  specs:\n    greeting (1.0.0)\n\nPLATFORMS\n  x86_64-linux\n\n"
     files = {
-        "Gemfile": 'source "https://rubygems.org"\ngem "greeting"\n',
+        "Gemfile": 'source "https://gems.example.org"\ngem "greeting"\n',
         "Gemfile.lock": lock + "DEPENDENCIES\n  greeting\n\nBUNDLED WITH\n   2.3.15\n",
         "app.rb": (EXAMPLES / "hello-ruby/app.rb").read_text(),
     }
