@@ -195,19 +195,19 @@ class NodeAgent(ActorShell):
         while True:
             try:
                 async with event_log.client.lease(LEASE_SECONDS) as lease:
-                    await event_log.client.put(key, msgspec.json.encode(self._room()), lease=lease.id)
+                    room = self._room()
+                    await event_log.client.put(key, msgspec.json.encode(room), lease=lease.id)
                     if not told:
                         told = await self._join(event_log)
-                    await self._keep_telling(event_log.client, key, lease)
+                    await self._keep_telling(event_log.client, key, lease, said=room)
                     told = False  # somebody may have counted it as lost meanwhile
             except LogError as error:
                 log.info("could not register the node", error=str(error))
                 await asyncio.sleep(RETRY_SECONDS)
 
-    async def _keep_telling(self, client: EtcdClient, key: str, lease: KeptLease) -> None:
+    async def _keep_telling(self, client: EtcdClient, key: str, lease: KeptLease, *, said: Room) -> None:
         """Say how much room there is, and whether this node is being drained, until the lease is lost."""
         lost = asyncio.create_task(lease.lost())
-        said = Room(name="")
         try:
             while not lost.done():
                 self._changed.clear()

@@ -73,17 +73,18 @@ def _starting(
 def fill_slots(state: ComponentState, now: int, nodes: Sequence[Room]) -> list[Event]:
     """Start what is wanted and does not run; what runs on a node that is being drained is wanted elsewhere as well."""
     leaving = {room.name for room in nodes if room.leaving}
-    stateful = state.placement.stateful
     taken = {(i.fingerprint, i.slot) for i in services(state) if i.status in UP and i.node not in leaving}
     running = {i.slot for i in services(state) if i.status in ALIVE}
-    held = {(i.fingerprint, i.slot) for i in services(state) if i.status in UP}
+    missing = [item for item in wanted(state).items() if item[0] not in taken]
+    if not missing:
+        return []
     choice = _Choice(state, nodes)
     events: list[Event] = []
-    for place, number in sorted(wanted(state).items(), key=lambda item: item[0][1]):
+    for place, number in sorted(missing, key=lambda item: item[0][1]):
         slot = state.slots.get(f"{place[0]}:{place[1]}")
-        if place in taken or (slot is not None and slot.restart_at > now):
+        if slot is not None and slot.restart_at > now:
             continue
-        if stateful and (place in held or place[1] in running):
+        if state.placement.stateful and place[1] in running:
             continue  # two must not run in one slot
         node = choice.node(state.releases[number])
         if not node:
