@@ -11,13 +11,14 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 
 from actors.builder.model import LogLine
+from actors.runtime.shim.masking import Masking
 from events.clock import now_micros
+from events.secrets.forms import printed_forms
 
 LogSink = Callable[[list[LogLine]], Awaitable[None]]
 
 _URL_CREDENTIALS = re.compile(r"(?<=://)[^/@\s'\"]+@")
 _SECRET_NAME = re.compile(r"(SECRET|TOKEN|PASSWORD|PASSWD|API_?KEY|PRIVATE|CREDENTIAL)", re.IGNORECASE)
-_SHORTEST_SECRET = 6
 _MARK = "****"
 _KEPT_FOR_REASON = 200
 _TELLING = re.compile(r"error|fatal|not found|no matching|could not|failed|missing|denied|✖", re.IGNORECASE)
@@ -28,14 +29,14 @@ class Mask:
     """Replaces credentials in URLs, and the values of variables whose name says they are secret."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
-        values = {value for name, value in env.items() if _SECRET_NAME.search(name) and len(value) >= _SHORTEST_SECRET}
-        longest_first = sorted(values, key=lambda value: (-len(value), value))
-        self._secrets = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+        values = {value for name, value in env.items() if _SECRET_NAME.search(name)}
+        self.masking = Masking(printed_forms(values))
+        """For bytes that are still to be cut into lines."""
 
     def __call__(self, text: str) -> str:
         """`text` without the secrets."""
-        if self._secrets is not None:
-            text = self._secrets.sub(_MARK, text)
+        if self.masking:
+            text = self.masking.hide(text.encode("utf-8", "replace")).decode()
         return _URL_CREDENTIALS.sub(_MARK + "@", text) if "://" in text else text
 
 
@@ -45,7 +46,7 @@ class BuildLog:
     def __init__(self, path: Path, *, sink: LogSink | None, mask: Mask, limit_bytes: int) -> None:
         self._path = path
         self._sink = sink
-        self._mask = mask
+        self.mask = mask
         self._room = limit_bytes
         self._dropped = 0
         self._fd: int | None = None
@@ -70,7 +71,7 @@ class BuildLog:
         """Mask, number, keep and stream; waits for the sink, so a slow reader slows the build, not memory."""
         lines: list[LogLine] = []
         for text in texts:
-            masked = self._mask(text)
+            masked = self.mask(text)
             self._recent.append(masked)
             self.count += 1
             lines.append(LogLine(number=self.count, at=now_micros(), text=masked))
@@ -104,7 +105,7 @@ class BuildLog:
         self._dropped += len(lines) - len(kept)
         await self.write(kept)
         if len(kept) < len(lines):
-            self._recent.extend(self._mask(line) for line in lines[len(kept) :])
+            self._recent.extend(self.mask(line) for line in lines[len(kept) :])
 
     def recent(self) -> list[str]:
         """The last lines of the current step, without its announcement."""

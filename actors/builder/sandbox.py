@@ -13,29 +13,32 @@ from contextlib import suppress
 from pathlib import Path
 
 from actors.builder.model import BuildLimits
+from actors.runtime.shim.masking import Masking
+from actors.runtime.shim.segments import LINE_BYTES_MAX
 
 _LAUNCHER = Path(__file__).with_name("launch.py")
 _READ_BYTES = 64 * 1024
 _STOP_SECONDS = 10.0
-MAX_LINE_BYTES = 16 * 1024
+MAX_LINE_BYTES = LINE_BYTES_MAX
 """A longer line is cut into pieces of this size, so that output without newlines cannot fill memory."""
 
 LineSink = Callable[[list[str]], Awaitable[None]]
 
 
 class LineSplitter:
-    """Cuts a byte stream into text lines; bounded memory whatever comes in."""
+    """Cuts a byte stream into text lines, secrets hidden before a line is cut; bounded memory whatever comes in."""
 
-    def __init__(self) -> None:
+    def __init__(self, masking: Masking | None = None) -> None:
+        self._masking = masking or Masking(())
         self._rest = b""
 
     def feed(self, chunk: bytes) -> list[str]:
         """Lines completed by `chunk`, without their line ends; a carriage return alone does not end a line."""
         *whole, self._rest = (self._rest + chunk).split(b"\n")
         lines = [piece for line in whole for piece in self._pieces(line)]
-        while len(self._rest) > MAX_LINE_BYTES:
-            lines.append(self._text(self._rest[:MAX_LINE_BYTES]))
-            self._rest = self._rest[MAX_LINE_BYTES:]
+        if end := self._masking.end_of_piece(self._rest, 0):
+            lines += self._pieces(self._rest[:end])
+            self._rest = self._rest[end:]
         return lines
 
     def finish(self) -> list[str]:
@@ -44,6 +47,7 @@ class LineSplitter:
         return self._pieces(rest) if rest else []
 
     def _pieces(self, line: bytes) -> list[str]:
+        line = self._masking.hide(line)
         starts = range(0, max(len(line), 1), MAX_LINE_BYTES)
         return [self._text(line[start : start + MAX_LINE_BYTES]) for start in starts]
 
@@ -84,13 +88,14 @@ async def run_command(
     user: tuple[int, int] | None,
     sink: LineSink,
     network: bool = True,
+    masking: Masking | None = None,
 ) -> int:
     """Run `argv` to its end and return its exit status (128 + n for signal n, 127 if it could not start).
 
     Without `network` it has a loopback of its own and nothing else; only a platform that is root can take it away.
 
-    Output, both streams in the order written, goes to `sink` in lists; a slow sink slows the command. On
-    cancellation every process the command started is killed before the cancellation goes on.
+    Output, both streams in the order written, `masking`'s texts hidden, goes to `sink` in lists; a slow sink slows the
+    command. On cancellation every process the command started is killed before the cancellation goes on.
     """
     # The launcher runs as the platform: it gets an empty environment, so nothing in a build's can change it.
     process = await asyncio.create_subprocess_exec(
@@ -103,7 +108,7 @@ async def run_command(
     )
     try:
         await _send_spec(process, argv, cwd=cwd, env=env, limits=limits, user=user, network=network)
-        await _pump(process, sink)
+        await _pump(process, sink, LineSplitter(masking))
         return await process.wait()
     finally:
         if process.returncode is None:
@@ -141,9 +146,8 @@ async def _send_spec(
         process.stdin.close()
 
 
-async def _pump(process: asyncio.subprocess.Process, sink: LineSink) -> None:
+async def _pump(process: asyncio.subprocess.Process, sink: LineSink, splitter: LineSplitter) -> None:
     assert process.stdout is not None  # noqa: S101 - asked for above
-    splitter = LineSplitter()
     while chunk := await process.stdout.read(_READ_BYTES):
         lines = splitter.feed(chunk)
         if lines:

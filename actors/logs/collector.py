@@ -27,7 +27,9 @@ from actors.logs.line import Batch, Origin, Source, gap_record
 from actors.logs.shimlog import decode_damaged
 from actors.logs.stream import Appended
 from actors.logs.traces import join, unfinished
+from actors.runtime.record import hidden_texts
 from actors.runtime.shim.files import HOME
+from actors.runtime.shim.masking import Masking
 from events.clock import now_micros
 
 _log = logging.getLogger(__name__)
@@ -141,7 +143,8 @@ class Collector:
         assert self._watcher is not None  # noqa: S101 (started)
         follower = _Follower(self._client, self._state_dir, state, self.stats, self._watcher)
         instance_id = state.followed.instance_id
-        files, drains = self._files(state.followed), self._drains(state.followed)
+        hidden = await asyncio.to_thread(hidden_texts, Path(state.followed.directory))
+        files, drains = self._files(state.followed, Masking(hidden)), self._drains(state.followed)
         try:
             while not await self._attempt(follower):
                 self.stats.failures += 1
@@ -163,7 +166,7 @@ class Collector:
             self.stats.instances -= 1
             self._ended.pop(instance_id).set()
 
-    def _files(self, followed: Followed) -> list[tuple[FileFollower, asyncio.Task[None]]]:
+    def _files(self, followed: Followed, masking: Masking) -> list[tuple[FileFollower, asyncio.Task[None]]]:
         assert self._watcher is not None  # noqa: S101 (started)
         home, files = Path(followed.directory) / HOME, []
         for name in followed.files:
@@ -176,6 +179,7 @@ class Collector:
                 stream=followed.stream,
                 origin=followed.origin,
                 state=self._state_dir / "files" / f"{followed.instance_id}.{place}.json",
+                masking=masking,
             )
             files.append((file, self._tasks.start(file.run())))
         return files

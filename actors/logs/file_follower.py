@@ -28,7 +28,7 @@ from actors.logs.rotation import (
     siblings,
 )
 from actors.logs.traces import join
-from actors.runtime.shim.segments import encode
+from actors.runtime.shim.masking import Masking
 from events.clock import now_micros
 from events.durable import sync_directory
 
@@ -61,6 +61,7 @@ class FileFollower:
         stream: str,
         origin: Origin,
         state: Path,
+        masking: Masking | None = None,
     ) -> None:
         self.lines = 0
         self._client = client
@@ -70,6 +71,7 @@ class FileFollower:
         self._stream = stream
         self._origin = origin
         self._state = state
+        self._masking = masking or Masking(())
         self._wake = asyncio.Event()
         self._handle: int | None = None
         self._marks: dict[int, Mark] = {}
@@ -235,7 +237,7 @@ class FileFollower:
         """Store what there is of one generation; whether there was anything."""
         reading = self._open[number]
         data = await asyncio.to_thread(reading.read, _READ_BYTES)
-        records, taken = encode(data, b"o", now_micros(), final)
+        records, taken = self._masking.encode(data, b"o", now_micros(), final)
         if not taken:
             return False
         batch = Batch(

@@ -1,10 +1,10 @@
-"""Takes out of a text what must not be kept: values that are known, and whatever rules match.
+"""Takes out of a text what must not be kept: whatever rules match.
 
-Knows text only. Values come from whoever gave them to an application, rules from its team; time is linear in the text.
+Knows text only. Rules come from an application's team; time is linear in the text. Secret values that the platform
+gave to an application are out already when a line gets here (actors/runtime/shim/masking.py).
 """
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import re2
@@ -17,29 +17,22 @@ from events.secrets import MASK
 
 MAX_RULES = 20
 MAX_RULE_CHARS = 500
-LEAST_VALUE_CHARS = 4
-"""Shorter values stand in too many lines by chance, and hiding them would say what they are."""
 
 
 class Redactor:
-    """Replaces values and matches by the mask that secrets have everywhere. Raises BadQuery for a rule that is none.
+    """Replaces matches by the mask that secrets have everywhere. Raises BadQuery for a rule that is none.
 
     What a rule's first group matches is replaced where it has one (`password=(\\S+)`), else all that it matches.
     """
 
-    def __init__(self, values: Iterable[str] = (), rules: Sequence[str] = ()) -> None:
-        known = sorted({value for value in values if len(value) >= LEAST_VALUE_CHARS}, key=len, reverse=True)
-        lines = [part for value in known for part in value.split("\n") if len(part) >= LEAST_VALUE_CHARS]
-        self._values = re.compile("|".join(map(re.escape, dict.fromkeys([*known, *lines])))) if known else None
+    def __init__(self, rules: Sequence[str] = ()) -> None:
         self._rules = [_checked(rule) for rule in rules]
 
     def __bool__(self) -> bool:
-        return self._values is not None or bool(self._rules)
+        return bool(self._rules)
 
     def text(self, text: str) -> str:
         """`text` without what must not be kept."""
-        if self._values is not None:
-            text = self._values.sub(MASK, text)
         for rule in self._rules:
             text = _replaced(rule, text)
         return text

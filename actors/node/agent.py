@@ -350,6 +350,7 @@ def _spec(order: StartOrder, prepared: Prepared) -> InstanceSpec:
         command=order.command,
         artifact_path=prepared.path,
         env={**prepared.env, **order.config, **own},
+        secrets=order.secrets,
         wants_port=order.http and service,
         limits=Limits(memory_bytes=order.memory_bytes, open_files=order.open_files, processes=order.processes),
         grace_seconds=float(order.grace_seconds),

@@ -23,6 +23,7 @@ from actors.runtime.record import InstanceDirectory, Launch, Setup, directory_mo
 from actors.runtime.shim import files, proc
 from actors.runtime.users import Owner, UserBook
 from events.failpoints import failpoint
+from events.secrets.forms import printed_forms
 
 _INSTANCE_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,119}", re.ASCII)
 _NAME = re.compile(r"[a-z](?:[a-z0-9]|-(?=[a-z0-9])){0,39}", re.ASCII)
@@ -165,6 +166,7 @@ class NodeLayout:
             if own_user
             else proc.tasks_of(owner.uid) + processes + _BACKSTOP_TASKS,
             watched_processes=0 if own_user else processes,
+            hidden=printed_forms(spec.env[name] for name in spec.secrets if name in spec.env),
         )
 
     def delete(self, setup: Setup) -> None:

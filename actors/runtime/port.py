@@ -65,6 +65,8 @@ class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True):
     artifact_path: str
     """A directory, absolute, in which the command runs; the instance must not need to write there."""
     env: Mapping[str, str] = {}
+    secrets: tuple[str, ...] = ()
+    """Names in `env` whose values never stand in the output, in none of the forms in which they may be printed."""
     wants_port: bool = False
     """Allocate a port, given to the command as PORT."""
     limits: Limits = Limits()

@@ -34,6 +34,8 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     """RLIMIT_NPROC: of the user, not of the instance."""
     watched_processes: int
     """Processes and threads the shim lets the instance have; 0 leaves it to RLIMIT_NPROC."""
+    hidden: tuple[str, ...] = ()
+    """Texts that must not stand in the output, longest first, none with a newline: see events/secrets/forms.py."""
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +71,12 @@ def _read(path: Path, kind: type[_T]) -> _T | None:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except (FileNotFoundError, msgspec.DecodeError):
         return None
+
+
+def hidden_texts(directory: Path) -> tuple[str, ...]:
+    """The texts that must stand in nothing that the instance of this directory says. Blocks."""
+    setup = InstanceDirectory(directory).setup()
+    return setup.launch.hidden if setup else ()
 
 
 class InstanceDirectory:

@@ -23,6 +23,7 @@ from events.model.build import BuildState
 from events.model.component_parts import ComponentState, Instance, Operation, RouteSpec, Spec
 from events.model.component_progress import Effect, surplus_claims, unclaimed_routes
 from events.model.registry import encode_command
+from events.secrets import is_sealed
 from events.secrets.errors import SecretError
 
 DRAIN_POLL_SECONDS = 0.05
@@ -322,6 +323,7 @@ def start_order(state: ComponentState, instance: Instance) -> StartOrder:
         command=instance.command,
         artifact=release.artifact.digest,
         config=spec.config,
+        secrets=tuple(name for name, value in spec.config.items() if is_sealed(value)),
         http=spec.http,
         probe_path=spec.probe_path,
         start_timeout_seconds=spec.start_timeout_seconds,

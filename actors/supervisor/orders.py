@@ -29,6 +29,8 @@ class StartOrder(msgspec.Struct, frozen=True, kw_only=True):
     command: str
     artifact: str
     config: dict[str, str]
+    secrets: tuple[str, ...] = ()
+    """The names in `config` whose values are secret."""
     http: bool
     probe_path: str
     start_timeout_seconds: int

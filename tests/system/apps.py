@@ -11,7 +11,7 @@ from pathlib import Path
 Files = dict[str, str]
 
 _WEB = """
-import json, os, sys, time
+import base64, json, os, sys, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 SETTINGS = {settings}
@@ -23,6 +23,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         if self.path.startswith("/say/"):
             print(self.path[5:], flush=True)
+        if self.path == "/tell":
+            greeting = os.environ.get("GREETING", "")
+            print("told", greeting, base64.b64encode(f"user:{{greeting}}".encode()).decode(), flush=True)
         if self.path == "/crash":
             print("about to crash", flush=True)
             os._exit(3)
@@ -52,7 +55,8 @@ server.serve_forever()
 
 def web(text: str, *, start_seconds: float = 0.0, release_seconds: float = 0.0, work_seconds: float = 0.0) -> Files:
     """Answers every GET with what it is: pid, text, release, instance, greeting. It ends at once on SIGTERM: whoever
-    stops it has to have drained it. `/crash` ends it with exit code 3, `/say/WORD` prints WORD."""
+    stops it has to have drained it. `/crash` ends it with exit code 3, `/say/WORD` prints WORD, `/tell`
+    its greeting, as it is and in base64."""
     settings = {"text": text, "start_seconds": start_seconds, "work_seconds": work_seconds}
     files = {"app.py": _WEB.format(settings=settings), "Procfile": "web: python3 app.py\n"}
     if release_seconds:

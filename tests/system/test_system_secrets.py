@@ -7,7 +7,7 @@ import pytest
 
 from tests.system import apps
 from tests.system.conftest import Deploy
-from tests.system.platform import Platform
+from tests.system.platform import Platform, until
 
 pytestmark = [pytest.mark.system, pytest.mark.servers]
 
@@ -27,6 +27,12 @@ def test_a_secret_is_in_the_applications_environment_and_nowhere_else(
     platform.cli("secrets", "rotate-master")
     platform.cli("ps", "restart", "--app", "vault")
     assert platform.serving("vault")["greeting"] == VALUE, "another master key changes nothing"
+    platform.visit("vault", "/tell")
+    said = until("what it printed in its log", lambda: _lines_with(platform, "told"))
+    assert said[-1].startswith("told •••• "), said
+    platform.visit("vault", "/crash")
+    until("its last lines in an event", lambda: "about to crash" in platform.cli("events", "--stream", "vault").out)
+    assert platform.serving("vault")["greeting"] == VALUE
 
     shown = platform.cli("config", "get", "GREETING", "--app", "vault").json["GREETING"]
     assert shown.startswith("•••• (")
@@ -47,6 +53,10 @@ def test_a_secret_is_in_the_applications_environment_and_nowhere_else(
         "read models, etcd's files, platform's and Ray's logs"
     )
     assert {path.name for path in found} == {"spec.json"}, "the search finds what is there"
+
+
+def _lines_with(platform: Platform, word: str) -> list[str]:
+    return [line["text"] for line in platform.cli("logs", "--word", word, "--app", "vault").lines]
 
 
 def _alive(process: psutil.Process) -> bool:

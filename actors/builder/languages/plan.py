@@ -106,7 +106,7 @@ class Workbench:
         """
         status = await run_command(
             argv, cwd=cwd, env=env, limits=self.request.limits, user=self.request.user,
-            sink=sink or self.log.output, network=network,
+            sink=sink or self.log.output, network=network, masking=None if sink else self.log.mask.masking,
         )  # fmt: skip
         if status not in accepted:
             why = "the program was not found" if status == _MISSING_PROGRAM else f"exit status {status}"

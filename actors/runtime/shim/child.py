@@ -87,6 +87,7 @@ class Plan:
         "directory",
         "environment",
         "gid",
+        "hidden",
         "memory_bytes",
         "open_files",
         "processes",
@@ -107,6 +108,7 @@ class Plan:
         self.open_files = int(launch["open_files"])
         self.processes = int(launch["processes"])
         self.watched_processes = int(launch["watched_processes"])
+        self.hidden = tuple(map(str, launch.get("hidden") or ()))
 
     def mark(self) -> bytes:
         """The environment entry that every process of the instance bears unless it takes it off.

@@ -16,6 +16,7 @@ import time
 from actors.runtime.shim import child, files, proc
 from actors.runtime.shim.crashing import failpoint
 from actors.runtime.shim.ending import Ending, Process, kill_members
+from actors.runtime.shim.masking import Masking
 from actors.runtime.shim.segments import Output
 from actors.runtime.shim.wire import Listener, answers
 
@@ -127,7 +128,8 @@ class Shim:
             if os.getuid() == 0:
                 os.chown(path, 0, self._plan.gid)
             os.chmod(path, 0o620)  # programs reopen /dev/stdout, which asks for the pipe's own mode
-        return Output(self._path(files.PIPES), self._path(files.LOG))
+        hidden = Masking(self._plan.hidden)
+        return Output(self._path(files.PIPES), self._path(files.LOG), hidden.encode)
 
     def _launch(self) -> "Process | None":
         failpoint("shim.pipes")

@@ -28,6 +28,13 @@ _libc.tee.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_size_t, ctypes.c_uint
 _libc.tee.restype = ctypes.c_ssize_t
 
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Encode = Callable[[bytes, bytes, int, bool], tuple[bytes, int]]
+
+
 def segment_number(name: str) -> int:
     """The number in `000001.log`; 0 for any other name."""
     stem, dot, end = name.partition(".")
@@ -53,7 +60,7 @@ def encode(data: bytes, tag: bytes, micros: int, final: bool) -> "tuple[bytes, i
         _cut_line(rest, full, partial, records)
         return b"".join(records), len(data)
     while len(rest) > LINE_BYTES_MAX:
-        cut = _between_characters(rest)
+        cut = between_characters(rest)
         records.append(partial + rest[:cut] + b"\n")
         rest = rest[cut:]
         taken += cut
@@ -62,13 +69,13 @@ def encode(data: bytes, tag: bytes, micros: int, final: bool) -> "tuple[bytes, i
 
 def _cut_line(line: bytes, full: bytes, partial: bytes, records: "list[bytes]") -> None:
     while len(line) > LINE_BYTES_MAX:
-        cut = _between_characters(line)
+        cut = between_characters(line)
         records.append(partial + line[:cut] + b"\n")
         line = line[cut:]
     records.append(full + line + b"\n")
 
 
-def _between_characters(line: bytes) -> int:
+def between_characters(line: bytes) -> int:
     """Where to cut a long line so that every piece is text by itself; in what is no UTF-8, anywhere."""
     for cut in range(LINE_BYTES_MAX, LINE_BYTES_MAX - 4, -1):
         if len(line) == cut or line[cut] & 0xC0 != 0x80:
@@ -187,9 +194,10 @@ class Pump:
     shim is killed in between, its successor writes that batch again rather than never.
     """
 
-    def __init__(self, path: str, tag: bytes, segments: Segments) -> None:
+    def __init__(self, path: str, tag: bytes, segments: Segments, encode: "Encode" = encode) -> None:
         self._tag = tag
         self._segments = segments
+        self._encode = encode
         # Opened for both directions: never an end of file, whoever else has it open or closed.
         self.descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         self._peek_out, self._peek_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -207,7 +215,7 @@ class Pump:
             data = self._peek()
             if not data:
                 return False
-            records, taken = encode(data, self._tag, time.time_ns() // 1000, final)
+            records, taken = self._encode(data, self._tag, time.time_ns() // 1000, final)
             if not taken:
                 return False
             self._segments.write(records)
@@ -231,10 +239,10 @@ class Pump:
 class Output:
     """Both streams of an instance, moved to the same segments."""
 
-    def __init__(self, pipes: str, log: str) -> None:
+    def __init__(self, pipes: str, log: str, encode: "Encode" = encode) -> None:
         self._segments = Segments(log)
         self._pumps = [
-            Pump(os.path.join(pipes, name), tag, self._segments) for name, tag in (("out", b"o"), ("err", b"e"))
+            Pump(os.path.join(pipes, name), tag, self._segments, encode) for name, tag in (("out", b"o"), ("err", b"e"))
         ]
         self.descriptors = [pump.descriptor for pump in self._pumps]
 

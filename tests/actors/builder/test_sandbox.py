@@ -11,6 +11,7 @@ import pytest
 
 from actors.builder.model import BuildLimits
 from actors.builder.sandbox import MAX_LINE_BYTES, LineSplitter, run_command
+from actors.runtime.shim.masking import Masking
 from tests.actors.builder.conftest import eventually, processes_with
 
 ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
@@ -36,6 +37,13 @@ def test_lines_are_cut_at_newlines_and_at_the_longest() -> None:
     assert splitter.finish() == ["\ufffd\ufffd"]
     assert [len(line) for line in splitter.feed(b"x" * (2 * MAX_LINE_BYTES + 5))] == [MAX_LINE_BYTES] * 2
     assert splitter.finish() == ["x" * 5]
+
+
+def test_a_secret_is_hidden_where_a_long_line_is_cut() -> None:
+    splitter = LineSplitter(Masking(("s3cr3t-value",)))
+    line = b"x" * (MAX_LINE_BYTES - 5) + b"s3cr3t-value" + b"y" * MAX_LINE_BYTES
+    lines = [*splitter.feed(line[: MAX_LINE_BYTES + 2]), *splitter.feed(line[MAX_LINE_BYTES + 2 :]), *splitter.finish()]
+    assert "".join(lines) == "x" * (MAX_LINE_BYTES - 5) + "••••" + "y" * MAX_LINE_BYTES
 
 
 async def test_output_of_both_streams_and_the_status_come_back(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from actors.logs.file_follower import FileFollower
 from actors.logs.filter import Query
 from actors.logs.inotify import DirectoryWatcher
 from actors.logs.line import Origin
+from actors.runtime.shim.masking import Masking
 
 STREAM = "0123456789abcdef"
 ORIGIN = Origin(source="app", instance="i-1", release=1)
@@ -41,7 +42,8 @@ for number in range(count):
 class Follow:
     """A follower of `app.log` and what it has stored."""
 
-    def __init__(self, client: LogClient, root: Path) -> None:
+    def __init__(self, client: LogClient, root: Path, masking: Masking | None = None) -> None:
+        self._masking = masking
         self.client = client
         self.directory = root / "app"
         self.directory.mkdir()
@@ -59,6 +61,7 @@ class Follow:
             stream=STREAM,
             origin=ORIGIN,
             state=self._state,
+            masking=self._masking,
         )
         self._task = asyncio.get_running_loop().create_task(self.follower.run())
 
@@ -249,3 +252,19 @@ async def started(path: Path, name: str, count: int) -> asyncio.subprocess.Proce
     assert process.stdout is not None
     await process.stdout.readline()
     return process
+
+
+async def test_a_secret_in_a_file_is_hidden_and_its_positions_are_the_files_own(
+    client: LogClient, tmp_path: Path
+) -> None:
+    follow = Follow(client, tmp_path, Masking(("s3cr3t-value",)))
+    follow.path.write_bytes(b"one s3cr3t-value\n" * 3)
+    follow.start()
+    while len(await follow.stored()) < 3:
+        await asyncio.sleep(0.01)
+    await follow.kill()
+    with follow.path.open("ab") as file:
+        file.write(b"two s3cr3t-value s3cr3t-value")
+    follow.start()
+    assert await follow.all() == ["one ••••"] * 3 + ["two •••• ••••"]
+    assert not [path for path in tmp_path.rglob("*.seg") if b"s3cr3t-value" in path.read_bytes()]

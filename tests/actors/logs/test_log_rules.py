@@ -3,7 +3,6 @@
 import pytest
 
 from actors.logs.errors import BadQuery
-from actors.logs.redact import Redactor
 from actors.logs.rules import ComponentLines, LinesSettings, NamedPolicies, TeamLines
 
 SETTINGS = LinesSettings(
@@ -39,9 +38,3 @@ def test_the_nearest_decision_wins_and_rules_add_up() -> None:
 def test_a_rule_that_cannot_be_used_is_refused(rule: str) -> None:
     with pytest.raises(BadQuery):
         LinesSettings(teams={"red": TeamLines(redact=(rule,))}).check()
-
-
-def test_known_values_are_masked_the_longest_first_and_line_by_line() -> None:
-    redactor = Redactor(["hunter2", "hunter2-and-more", "abc", "-----BEGIN\nMIIEvQIB\n-----END"])
-    assert redactor.text("x hunter2-and-more y hunter2 abc MIIEvQIB") == "x •••• y •••• abc ••••"
-    assert not Redactor()
