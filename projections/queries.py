@@ -12,6 +12,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from events.model.app import AppStatus
 from events.model.component_parts import ComponentStatus
+from events.model.log_rules import LogRules
 from events.model.team import TeamStatus
 from projections.apps import APPS
 from projections.builds import BUILDS
@@ -26,7 +27,7 @@ from projections.releases import RELEASES
 from projections.rollouts import ROLLOUTS
 from projections.routes import CLAIMS, ROUTES
 from projections.schema import COMPONENT_NAMES, SqlValue
-from projections.teams import TEAMS, TOKENS
+from projections.teams import LOG_RULES, TEAMS, TOKENS
 from projections.views import (
     AppView,
     BuildView,
@@ -71,6 +72,18 @@ def component_names(database: Database) -> dict[str, tuple[str, str, str]]:
     except ProgrammingError as error:
         raise DatabaseUnavailable("the read models' tables are not there yet") from error
     return {str(row["service_id"]): (str(row["team"]), str(row["app"]), str(row["component"])) for row in rows}
+
+
+def log_rules(database: Database, team: str | None = None) -> dict[tuple[str, str], LogRules]:
+    """Rules for log lines by team and scope ("" the team, else app/component); of one team, or of all."""
+    wanted = LOG_RULES.select() if team is None else LOG_RULES.select().where(LOG_RULES.c.team == team)
+    try:
+        rows = database.read(lambda connection: connection.execute(wanted).mappings().all())
+    except ProgrammingError as error:
+        raise DatabaseUnavailable("the read models' tables are not there yet") from error
+    return {
+        (str(row["team"]), str(row["scope"])): msgspec.json.decode(str(row["rules"]), type=LogRules) for row in rows
+    }
 
 
 def get_team(database: Database, name: str) -> TeamView | None:

@@ -17,7 +17,7 @@ from actors.logs.totals import StoreTotals, Totals
 from events.log.blobs import open_blobs
 from projections.database import Database
 from projections.errors import ProjectionsError
-from projections.queries import component_names
+from projections.queries import component_names, log_rules
 
 log = structlog.get_logger("eventlog")
 
@@ -55,6 +55,7 @@ class EventlogPartition(ActorShell):
             member=self.name,
             host=settings.reached_at,
             mesh_directory=settings.eventlog_addresses,
+            policies=policies,
         )
         self._totals = Totals(store)
         self._totals.start()
@@ -73,7 +74,8 @@ class EventlogPartition(ActorShell):
     async def _learn(policies: NamedPolicies, database: Database) -> None:
         """Whose streams they are; while the read models cannot be asked, what was known before stands."""
         try:
-            policies.names = await asyncio.to_thread(component_names, database)
+            names = await asyncio.to_thread(component_names, database)
+            policies.learn(names, await asyncio.to_thread(log_rules, database))
         except ProjectionsError as error:
             log.warning("whose log streams they are is not known anew", error=str(error))
 
@@ -106,6 +108,7 @@ class EventlogPartition(ActorShell):
             archived=kept.archived,
             expired=kept.expired,
             tails=self._server.stats.tails,
+            held_back=self._server.shares.held_back,
         )
 
     async def detail(self) -> str:

@@ -19,7 +19,7 @@ from actors.logs.drain import Drain
 from actors.logs.drivers.named import driver_for
 from actors.logs.drivers.port import BadDriver
 from actors.logs.drivers.port import Origin as Whose
-from actors.logs.errors import BadBatch, LogError, StreamClosed, WrongPosition
+from actors.logs.errors import BadBatch, LogError, StreamClosed, TooFast, WrongPosition
 from actors.logs.file_follower import FileFollower
 from actors.logs.inotify import DirectoryWatcher
 from actors.logs.instance_log import HELD_MICROS, InstanceLog, Piece
@@ -278,9 +278,11 @@ class _Follower:
             if isinstance(error, BadBatch):
                 await self._store(self._as_lines(piece))
                 return
-            if not isinstance(error, WrongPosition):
+            if not isinstance(error, WrongPosition | TooFast):
                 raise error
         if refused:
+            # What is not sent stays in the instance's own segments.
+            await asyncio.sleep(max(error.seconds if isinstance(error, TooFast) else 0.0 for error in refused))
             stored = await self._client.position(stream, self.instance_id)
             self._stored, self._is_known = stored or began, stored is not None
             await asyncio.to_thread(self._log.seek, self._stored)

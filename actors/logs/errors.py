@@ -36,6 +36,16 @@ class TooManyQueries(LogError):
     code = "too-many-queries"
 
 
+class TooFast(LogError):
+    """The team's lines come faster than it may have them stored; nothing of them is. Send again after `seconds`."""
+
+    code = "too-fast"
+
+    def __init__(self, message: str, seconds: float = 0.25) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
 class BadBatch(LogError):
     """The batch is malformed; sending it again cannot help."""
 

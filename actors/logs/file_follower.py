@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from actors.logs.client import LogClient
-from actors.logs.errors import LogError, StreamClosed, WrongPosition
+from actors.logs.errors import LogError, StreamClosed, TooFast, WrongPosition
 from actors.logs.inotify import DirectoryWatcher
 from actors.logs.line import Batch, Origin, gap_record
 from actors.logs.rotation import (
@@ -249,6 +249,9 @@ class FileFollower:
         )
         try:
             await self._client.append_batch(self._stream, batch)
+        except TooFast as error:
+            await asyncio.sleep(error.seconds)
+            return True
         except WrongPosition as error:
             await asyncio.to_thread(reading.seek, error.stored)
             return True

@@ -25,6 +25,8 @@ class StreamPolicy(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int = 1024 * 1024 * 1024
     team_bytes: int = 20 * 1024 * 1024 * 1024
     redactor: Redactor | None = None
+    bytes_per_second: float = 0.0
+    """Of all the team's lines at one log server; 0: no limit."""
 
     def limits(self, base: StoreLimits) -> StoreLimits:
         """The stream's own limits, segments as in `base`."""

@@ -8,7 +8,7 @@ import hmac
 
 import msgspec
 
-from actors.logs.errors import BY_CODE, LogError, ProtocolBroken, StreamMoved, WrongPosition
+from actors.logs.errors import BY_CODE, LogError, ProtocolBroken, StreamMoved, TooFast, WrongPosition
 from actors.logs.filter import LineFilter, Query, QueryResult
 from actors.logs.line import MAX_BATCH_BYTES, Batch
 from actors.logs.query import StreamStats, TailPiece
@@ -107,13 +107,15 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
-    """The request `id` failed: `code` is a `LogError.code`; `stored` goes with wrong-position, `address` with moved."""
+    """The request `id` failed: `code` is a `LogError.code`; `stored` goes with wrong-position, `address` with moved,
+    `seconds` with too-fast."""
 
     id: int
     code: str
     message: str
     stored: int = 0
     address: str = ""
+    seconds: float = 0.0
 
 
 class More(msgspec.Struct, frozen=True, kw_only=True, tag="more"):
@@ -141,7 +143,8 @@ def refusal(number: int, error: LogError) -> Refused:
     """`error` as the answer to the request `number`."""
     stored = error.stored if isinstance(error, WrongPosition) else 0
     address = error.address if isinstance(error, StreamMoved) else ""
-    return Refused(id=number, code=error.code, message=str(error), stored=stored, address=address)
+    seconds = error.seconds if isinstance(error, TooFast) else 0.0
+    return Refused(id=number, code=error.code, message=str(error), stored=stored, address=address, seconds=seconds)
 
 
 def raised(reply: Reply) -> LogError:
@@ -150,6 +153,8 @@ def raised(reply: Reply) -> LogError:
         return ProtocolBroken(f"expected an answer to the request, found {type(reply).__name__}")
     if reply.code == WrongPosition.code:
         return WrongPosition(reply.message, reply.stored)
+    if reply.code == TooFast.code:
+        return TooFast(reply.message, reply.seconds)
     if reply.code == StreamMoved.code:
         return StreamMoved(reply.message, reply.address)
     return BY_CODE.get(reply.code, LogError)(reply.message)

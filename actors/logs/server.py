@@ -6,6 +6,7 @@ Knows the protocol and the store, nothing of Ray or of who runs where.
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,7 @@ from actors.logs.background import Background
 from actors.logs.errors import AccessRefused, LogError, ProtocolBroken
 from actors.logs.line import Batch, check_stream_name
 from actors.logs.mesh import Mesh
+from actors.logs.policy import Policies
 from actors.logs.pool import PoolMember, Rates
 from actors.logs.protocol import (
     Append,
@@ -35,7 +37,8 @@ from actors.logs.protocol import (
 )
 from actors.logs.query import answer, follow, stats
 from actors.logs.search import Searcher
-from actors.logs.store import LogStore
+from actors.logs.shares import Shares
+from actors.logs.store import PENDING_BYTES, LogStore
 from actors.logs.stream import Appended
 from actors.logs.totals import StoreTotals
 from actors.logs.turns import Turns
@@ -63,7 +66,8 @@ class EventlogServer:
     """Serves `store` on `host`:`port` (0: any free one). The store is started and closed by whoever made it.
 
     `port_file`, when given, holds `host:port` while the server runs, for clients that look it up at each connect.
-    `member` and `mesh_directory`: the server is one of a pool whose members meet there and share the store's directory.
+    `policies` say how fast each team may be. `member` and `mesh_directory`: the server is one of a pool whose members
+    meet there and share the store's directory.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class EventlogServer:
         port_file: Path | None = None,
         member: str = "",
         mesh_directory: Path | None = None,
+        policies: Policies | None = None,
     ) -> None:
         if len(token) < 16:
             raise AccessRefused("expected a token of at least 16 characters; remove tokens/logs and start again")
@@ -86,11 +91,13 @@ class EventlogServer:
         self.totals: Callable[[], StoreTotals] | None = None
         """What is told of the store's counts; set by whoever keeps them."""
         self.rates = Rates()
+        self.shares = Shares(PENDING_BYTES)
         self.pool: PoolMember | None = None
         self.mesh: Mesh | None = None
         if mesh_directory is not None:
             self.mesh = Mesh(member, mesh_directory, load=self.rates.total, serve=self._serve_member)
             self.pool = PoolMember(store, self.mesh, self.rates)
+        self._policies = policies
         self._token = token
         self._host = host
         self._port = port
@@ -125,6 +132,13 @@ class EventlogServer:
         self._connections.check()
         if self.mesh is not None:
             self.mesh.check()
+
+    def share_of(self, stream: str) -> tuple[str, float]:
+        """Whose stream it is, and how many bytes a second all its team's may have; 0: no limit."""
+        if self._policies is None:
+            return "", 0.0
+        policy = self._policies.of(stream)
+        return policy.team, policy.bytes_per_second
 
     async def must_be_here(self, stream: str) -> None:
         """Raises StreamMoved where another member of the pool has the stream, StorageFailed."""
@@ -256,25 +270,43 @@ class _Connection:
         while self._unacknowledged > protocol.WINDOW_BYTES:
             self._room.clear()
             await self._room.wait()
-        size = len(batch.blob)
+        size, server = len(batch.blob), self._server
+        team, per_second = server.share_of(stream)
         try:
-            await self._server.must_be_here(stream)
-            future = await self._server.store.submit(stream, batch)
+            await server.must_be_here(stream)
+            # Only what an application prints can wait where it is printed.
+            must = batch.origin is None or batch.origin.source != "app"
+            wait = server.shares.enter(team, size, per_second, must=must)
         except LogError as error:
             await self._refuse(number, error)
             return
-        self._server.rates.add(stream, size)
-        self._unacknowledged += size
-        tasks.create_task(self._acknowledge(number, future, size))
-
-    async def _acknowledge(self, number: int, future: "asyncio.Future[Appended]", size: int) -> None:
         try:
-            await self._send(Done(id=number, appended=await future))
+            future = await server.store.submit(stream, batch)
+        except BaseException as error:
+            server.shares.leave(team, size)
+            if not isinstance(error, LogError):
+                raise
+            await self._refuse(number, error)
+            return
+        server.rates.add(stream, size)
+        self._unacknowledged += size
+        future.add_done_callback(partial(self._durable, team, size))
+        tasks.create_task(self._acknowledge(number, future, wait))
+
+    def _durable(self, team: str, size: int, _: "asyncio.Future[Appended]") -> None:
+        """Nothing is under way any more, though an acknowledgement may still be held back: that takes no room."""
+        self._server.shares.leave(team, size)
+        self._unacknowledged -= size
+        self._room.set()
+
+    async def _acknowledge(self, number: int, future: "asyncio.Future[Appended]", wait: float) -> None:
+        try:
+            appended = await future
+            if wait:
+                await asyncio.sleep(wait)
+            await self._send(Done(id=number, appended=appended))
         except LogError as error:
             await self._refuse(number, error)
-        finally:
-            self._unacknowledged -= size
-            self._room.set()
 
     async def _answer(self, number: int, work: Coroutine[None, None, Reply]) -> None:
         try:

@@ -20,6 +20,7 @@ from actors.logs.claim import Membership, owner_of, streams_in
 from actors.logs.errors import BadBatch, LogError, StorageFailed, StreamMoved
 from actors.logs.line import Batch, check_stream_name
 from actors.logs.policy import Policies
+from actors.logs.ready import Ready
 from actors.logs.redact import Redactor
 from actors.logs.segment import Closed
 from actors.logs.stream import Appended, StoreLimits, StreamLog, StreamView
@@ -30,7 +31,7 @@ _T = TypeVar("_T")
 _COMMITTERS = 4
 """Streams whose fsyncs run side by side; the file system's journal merges them."""
 _COMMIT_BYTES = 4 * 1024 * 1024
-_PENDING_BYTES = 64 * 1024 * 1024
+PENDING_BYTES = 64 * 1024 * 1024
 """Lines taken but not yet durable, over all streams; beyond it `submit` waits."""
 _OPEN_STREAMS = 2048
 """Streams kept in memory (a few KB each: index and source positions)."""
@@ -101,7 +102,7 @@ class LogStore:
         self._appended: dict[str, int] = {}
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._handles: OrderedDict[str, None] = OrderedDict()
-        self._ready: asyncio.Queue[str] = asyncio.Queue()
+        self._ready = Ready()
         self._room = asyncio.Condition()
         self._tasks = Background("log store")
 
@@ -135,9 +136,9 @@ class LogStore:
         """
         check_stream_name(stream)
         size = len(batch.blob)
-        if self.stats.pending_bytes and self.stats.pending_bytes + size > _PENDING_BYTES:
+        if self.stats.pending_bytes and self.stats.pending_bytes + size > PENDING_BYTES:
             async with self._room:
-                await self._room.wait_for(lambda: self.stats.pending_bytes + size <= _PENDING_BYTES)
+                await self._room.wait_for(lambda: self.stats.pending_bytes + size <= PENDING_BYTES)
         return self._enqueue(stream, batch, size)
 
     def _enqueue(self, stream: str, item: Batch | Closed, size: int) -> "asyncio.Future[Appended]":
@@ -148,8 +149,11 @@ class LogStore:
         entry.pending.append(_Pending(item, size, future))
         if not entry.queued:
             entry.queued = True
-            self._ready.put_nowait(stream)
+            self._ready.put(stream, self._team_of(stream))
         return future
+
+    def _team_of(self, stream: str) -> str:
+        return self._policies.of(stream).team if self._policies is not None else ""
 
     async def append(self, stream: str, batch: Batch) -> Appended:
         """Store `batch`; returns once it is durable. Raises as `submit` and its future."""
@@ -296,7 +300,7 @@ class LogStore:
             async with entry.lock:
                 await self._commit(entry)
             if entry.pending:
-                self._ready.put_nowait(stream)
+                self._ready.put(stream, self._team_of(stream))
             else:
                 entry.queued = False
             self._limit_handles(stream)

@@ -24,7 +24,8 @@ OTHERS = "others"
 
 
 class StoreTotals(msgspec.Struct, frozen=True, kw_only=True):
-    """`streams`: by service id, and `OTHERS`; `archived`, `sealed`, `expired` segments; `store` as the store has it."""
+    """`streams`: by service id, and `OTHERS`; `archived`, `sealed`, `expired` segments; `store` as the store has it;
+    `held_back`: by team, appends that waited or came again because they were too many."""
 
     streams: dict[str, Counts] = {}
     store: StoreStats = msgspec.field(default_factory=StoreStats)
@@ -32,6 +33,7 @@ class StoreTotals(msgspec.Struct, frozen=True, kw_only=True):
     archived: int = 0
     expired: int = 0
     tails: int = 0
+    held_back: dict[str, int] = {}
 
     def plus(self, other: "StoreTotals") -> "StoreTotals":
         """Both together; a stream that moved was counted at both places."""
@@ -46,6 +48,10 @@ class StoreTotals(msgspec.Struct, frozen=True, kw_only=True):
             archived=self.archived + other.archived,
             expired=self.expired + other.expired,
             tails=self.tails + other.tails,
+            held_back={
+                team: self.held_back.get(team, 0) + other.held_back.get(team, 0)
+                for team in self.held_back | other.held_back
+            },
         )
 
 

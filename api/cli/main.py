@@ -23,6 +23,7 @@ from api.cli import (
     exporting,
     history,
     instances,
+    line_rules,
     log_commands,
     logs,
     machines,
@@ -79,7 +80,7 @@ _GROUPS = (
     ("Apps", (
         ("apps", apps.apps), ("ps", instances.ps), ("releases", releases.releases), ("builds", builds.builds),
         ("config", config.config), ("settings", config.settings), ("domains", domains.domains),
-        ("placement", machines.placement),
+        ("placement", machines.placement), ("log-rules", line_rules.log_rules),
     )),
     ("The platform", (
         ("teams", apps.teams), ("nodes", machines.nodes), ("secrets", secrets.secrets),

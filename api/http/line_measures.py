@@ -62,6 +62,10 @@ class LineMeasures(Collector):
             yield CounterMetricFamily(f"rayfold_lines_store_{name}", words, value=getattr(totals.store, name))
         for name, count in (("sealed", totals.sealed), ("archived", totals.archived), ("expired", totals.expired)):
             yield CounterMetricFamily(f"rayfold_lines_segments_{name}", f"Segments {name}.", value=count)
+        held = CounterMetricFamily("rayfold_lines_held_back", "Batches of a team that came too fast.", labels=("team",))
+        for team, count in sorted(totals.held_back.items()):
+            held.add_metric((team,), count)
+        yield held
         yield GaugeMetricFamily("rayfold_lines_tails", "Open tails.", value=totals.tails)
         pending = totals.store.pending_bytes
         yield GaugeMetricFamily("rayfold_lines_pending_bytes", "Taken, not yet durable.", value=pending)

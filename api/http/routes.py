@@ -13,6 +13,7 @@ from api.http import queries as q
 from api.http import schema as s
 from api.http import schema_debugger as d
 from api.http import schema_hooks as hooks
+from api.http import schema_lines as lines
 from api.http import schema_log as kept
 from api.http import schema_platform as p
 from api.http import schema_queue as queue
@@ -329,6 +330,8 @@ ROUTES: tuple[Route, ...] = (
     ),
     _command("revokeToken", "DELETE", TEAM + "/tokens/{token}", "End a token.", None),
     _page("listSecrets", TEAM + "/secrets", "Variables that are sealed, by component.", secret.SecretView),
+    _get("listLogRules", TEAM + "/log-rules", "What is kept of log lines.", s.Page[lines.LogRulesView]),
+    _command("changeTeamLogRules", "PATCH", TEAM + "/log-rules", "Change that for the team.", lines.ChangeTeamLogRules),
     _get("listKeys", TEAM + "/keys", "The keys that seal them.", s.Page[secret.KeyView], q.Nothing),
     _command(
         "destroyKey",
@@ -421,6 +424,8 @@ ROUTES: tuple[Route, ...] = (
     _command("runTask", "POST", COMPONENT + "/tasks", "Run a command once in the current release.", s.RunTask),
     _get("getLogs", COMPONENT + "/logs", "Log lines.", story.LogPage, q.Logs, streams=True, codes=(429,)),
     _get("getLogStats", COMPONENT + "/logs/stats", "Lines, counted.", story.LogStatsView, q.LogTimes, codes=(429,)),
+    _get("getLogRules", COMPONENT + "/log-rules", "What is kept of its lines.", lines.LogRulesView),
+    _command("changeLogRules", "PATCH", COMPONENT + "/log-rules", "Change that.", lines.ChangeLogRules),
     _page("listComponentOperations", COMPONENT + "/operations", "Its operations.", s.OperationView),
     _get("listComponentEvents", COMPONENT + "/events", "Its events.", story.EventPage, q.ComponentEvents, streams=True),
 )

@@ -5,6 +5,7 @@ from enum import StrEnum
 import msgspec
 
 from events.model.base import Command, Decision, Event, Meta, Refusal, name_problem
+from events.model.log_rules import MAX_SCOPES, NO_RULES, LogRules, changed, problem
 
 
 class TeamStatus(StrEnum):
@@ -33,6 +34,8 @@ class TeamState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     tokens: dict[str, str] = {}
     doomed_keys: dict[str, DoomedKey] = {}
     destroyed_keys: tuple[str, ...] = ()
+    log_rules: dict[str, LogRules] = {}
+    """Of the team's log lines (""), and of single components' (`app/component`), which may come and go."""
 
 
 class TeamCreated(Event, frozen=True):
@@ -68,6 +71,13 @@ class TeamKeyDestroyed(Event, frozen=True):
     why: str = ""
 
 
+class TeamLogRulesChanged(Event, frozen=True):
+    """`rules`: all that hold from now on for `scope`: "" the team, else `app/component`."""
+
+    scope: str = ""
+    rules: LogRules = NO_RULES
+
+
 class CreateTeam(Command, frozen=True):
     name: str
 
@@ -89,10 +99,24 @@ class ReportKeyDestroyed(Command, frozen=True):
     key_id: str
 
 
+class ChangeLogRules(Command, frozen=True):
+    """Set what is given in `rules`, leave to the wider rules what is in `unset`, and the rest as it is."""
+
+    scope: str = ""
+    rules: LogRules = NO_RULES
+    unset: tuple[str, ...] = ()
+
+
 TeamEvent = (
-    TeamCreated | TeamTokenIssued | TeamTokenRevoked | TeamDeleted | TeamKeyDestructionRequested | TeamKeyDestroyed
+    TeamCreated
+    | TeamTokenIssued
+    | TeamTokenRevoked
+    | TeamDeleted
+    | TeamKeyDestructionRequested
+    | TeamKeyDestroyed
+    | TeamLogRulesChanged
 )
-TeamCommand = CreateTeam | IssueTeamToken | RevokeTeamToken | DestroyTeamKey | ReportKeyDestroyed
+TeamCommand = CreateTeam | IssueTeamToken | RevokeTeamToken | DestroyTeamKey | ReportKeyDestroyed | ChangeLogRules
 
 
 def apply(state: TeamState, event: TeamEvent, at: int) -> TeamState:
@@ -116,6 +140,9 @@ def apply(state: TeamState, event: TeamEvent, at: int) -> TeamState:
         case TeamKeyDestroyed(key_id=key):
             left = {k: v for k, v in state.doomed_keys.items() if k != key}
             return msgspec.structs.replace(state, doomed_keys=left, destroyed_keys=(*state.destroyed_keys, key))
+        case TeamLogRulesChanged(scope=scope, rules=rules):
+            others = {name: each for name, each in state.log_rules.items() if name != scope}
+            return msgspec.structs.replace(state, log_rules=others if rules == NO_RULES else {**others, scope: rules})
 
 
 def decide(state: TeamState, command: TeamCommand, meta: Meta) -> Decision:
@@ -141,4 +168,18 @@ def decide(state: TeamState, command: TeamCommand, meta: Meta) -> Decision:
             if key in state.doomed_keys or key in state.destroyed_keys:
                 return []
             return [TeamKeyDestructionRequested(key_id=key, by=meta.actor, why=meta.reason)]
+        case ChangeLogRules():
+            return _change_log_rules(state, command)
     raise TypeError(f"not a team command: {type(command).__name__}")
+
+
+def _change_log_rules(state: TeamState, command: ChangeLogRules) -> Decision:
+    scope, before = command.scope, state.log_rules.get(command.scope, NO_RULES)
+    if found := problem(scope, command.rules, command.unset):
+        return found
+    rules = changed(before, command.rules, command.unset)
+    if rules == before:
+        return []
+    if scope not in state.log_rules and len(state.log_rules) >= MAX_SCOPES:
+        return Refusal(code="invalid", message=f"expected rules for at most {MAX_SCOPES} components", hint="unset some")
+    return [TeamLogRulesChanged(scope=scope, rules=rules)]

@@ -20,10 +20,11 @@ from events.model.component_commands import (
     RunTask,
 )
 from events.model.component_parts import RouteSpec, Spec
+from events.model.log_rules import LogRules
 from events.model.node import NodeJoined, NodeLost
 from events.model.registry import encode_event
 from events.model.route import RouteClaimed, RouteReleased
-from events.model.team import TeamCreated, TeamTokenIssued, TeamTokenRevoked
+from events.model.team import TeamCreated, TeamLogRulesChanged, TeamTokenIssued, TeamTokenRevoked
 from tests.events.model.component_world import World, artifact
 
 START = 1_000_000_000  # microseconds: where the World's clock begins
@@ -141,6 +142,11 @@ def tell_everything() -> tuple[EventRecord, ...]:
     r = Recorder()
     r.add("team/default", TeamCreated(name="default"))
     r.add("team/default", TeamTokenIssued(name="first", sha256="a" * 64))
+    rules = LogRules(keep_days=7.0, redact=("a=.",))
+    r.add("team/default", TeamLogRulesChanged(rules=rules))
+    r.add("team/default", TeamLogRulesChanged(scope="shop/web", rules=LogRules(component_mib=4)))
+    r.add("team/default", TeamLogRulesChanged(scope="shop/api", rules=LogRules(component_mib=4)))
+    r.add("team/default", TeamLogRulesChanged(scope="shop/api"))
     r.add("team/default", TeamTokenIssued(name="second", sha256="b" * 64))
     r.add("team/default", TeamTokenRevoked(name="first"))
     r.add("team/other", TeamCreated(name="other"))

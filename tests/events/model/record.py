@@ -12,6 +12,7 @@ from events.model import app, build, component_commands, node, parked, pool, tea
 from events.model.base import Command, Event, service_id_of
 from events.model.build import Artifact, BuildStatus, Source
 from events.model.component_parts import ComponentState, Spec
+from events.model.log_rules import LogRules
 from events.model.placement import Placement
 from tests.events.model.recorded import HISTORIES, write_history, write_states
 from tests.events.model.shapes import write_shapes
@@ -91,6 +92,11 @@ def _teams_and_nodes(world: Scribe) -> None:
     world.send("team/default", team.IssueTeamToken(name="ci", sha256="0" * 64))
     world.send("team/default", team.RevokeTeamToken(name="ci"))
     world.send("team/default", team.DestroyTeamKey(key_id=KEY), reason="ann has left")
+    rules = LogRules(keep_days=7.5, component_mib=64, team_gib=2.0, kib_per_second=512, redact=(r"card=\d+",))
+    world.send("team/default", team.ChangeLogRules(rules=rules), reason="audit")
+    of_web = LogRules(keep_days=0.0, component_mib=8)
+    world.send("team/default", team.ChangeLogRules(scope="shop/web", rules=of_web))
+    world.send("team/default", team.ChangeLogRules(scope="shop/web", unset=("keep_days", "component_mib")))
     world.send("team/default", team.ReportKeyDestroyed(key_id=KEY))
     world.send("team/old", team.CreateTeam(name="old"))
     world.note("team/old", team.TeamDeleted())

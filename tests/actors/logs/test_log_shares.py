@@ -1,0 +1,114 @@
+"""Each team's lines are taken at its own rate: one that prints too much waits for itself, and loses nothing by it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from actors.logs.client import LogClient
+from actors.logs.collector import Collector
+from actors.logs.errors import TooFast
+from actors.logs.line import LineRecord
+from actors.logs.policy import FixedPolicies, StreamPolicy
+from actors.logs.ready import Ready
+from actors.logs.server import EventlogServer
+from actors.logs.shares import BURST_SECONDS, LONGEST_WAIT_SECONDS, Shares
+from actors.logs.store import LogStore
+from tests.actors.logs.conftest import TOKEN
+from tests.actors.logs.test_log_collector import Instance, stored
+
+NOISY, QUIET = "1" * 16, "2" * 16
+PER_SECOND = 100_000.0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_what_comes_too_fast_is_acknowledged_later_and_then_refused() -> None:
+    clock = Clock()
+    shares = Shares(1 << 30, clock)
+    waits: list[float] = []
+    with pytest.raises(TooFast) as refused:
+        while True:
+            waits.append(shares.enter("red", 10_000, PER_SECOND))
+    burst = int(PER_SECOND * BURST_SECONDS) // 10_000
+    assert waits[:burst] == [0.0] * burst and waits[burst] > 0
+    assert waits == sorted(waits) and waits[-1] <= LONGEST_WAIT_SECONDS
+    assert refused.value.seconds > 0
+    assert shares.enter("blue", 10_000, PER_SECOND) == 0.0, "another team's rate is its own"
+    assert shares.enter("red", 10_000, PER_SECOND, must=True) == 0.0, "what cannot wait is taken and counts"
+    clock.now += 60
+    assert shares.enter("red", 10_000, PER_SECOND) == 0.0
+
+
+def test_a_batch_larger_than_a_rate_allows_is_taken_all_the_same() -> None:
+    shares = Shares(1 << 30, Clock())
+    assert shares.enter("red", 4 << 20, 1024.0) == LONGEST_WAIT_SECONDS
+
+
+def test_no_team_takes_all_the_room() -> None:
+    shares = Shares(1000)
+    with pytest.raises(TooFast):
+        for _ in range(20):
+            shares.enter("red", 100, 0)
+    for _ in range(3):
+        shares.enter("blue", 100, 0)
+    shares.leave("red", 500)
+    shares.enter("red", 100, 0)
+    assert shares.held_back == {"red": 1}
+
+
+async def test_streams_are_committed_one_team_after_the_other() -> None:
+    ready = Ready()
+    for number in range(4):
+        ready.put(f"red-{number}", "red")
+    ready.put("blue-0", "blue")
+    assert [await ready.get() for _ in range(5)] == ["red-0", "blue-0", "red-1", "red-2", "red-3"]
+
+
+@pytest.fixture
+async def limited(store: LogStore, tmp_path: Path) -> AsyncIterator[EventlogServer]:
+    teams = {
+        NOISY: StreamPolicy(team="red", bytes_per_second=PER_SECOND),
+        QUIET: StreamPolicy(team="blue", bytes_per_second=PER_SECOND),
+    }
+    server = EventlogServer(store, TOKEN, port_file=tmp_path / "port", policies=FixedPolicies(streams=teams))
+    await server.start()
+    yield server
+    await server.aclose()
+
+
+async def test_a_noisy_team_waits_alone_and_loses_nothing(limited: EventlogServer, tmp_path: Path) -> None:
+    noisy = Instance(tmp_path / "noisy", segment_bytes=1 << 20)
+    text = b"".join(b"noisy %d %s\n" % (number, b"x" * 90) for number in range(12_000))
+    noisy.print(text)
+    noisy.exit()
+    # One connection, as all instances of a node share one.
+    client = LogClient(tmp_path / "port", TOKEN)
+    collector = Collector(client, tmp_path / "state")
+    await collector.start()
+    await collector.follow(noisy.followed(NOISY))
+    while not limited.shares.held_back:
+        await asyncio.sleep(0.01)
+    for number in range(100):
+        line = LineRecord(at=number + 1, text=f"quiet {number}")
+        await client.append(QUIET, "q", [line], after=number, upto=number + 1)
+    assert not await collector.drained("i-1", 0.0), "the noisy one is still held back"
+    assert "blue" not in limited.shares.held_back
+
+    limited.shares.enter = _at_once  # type: ignore[method-assign] # the rest need not take its time
+    assert await collector.drained("i-1", 60)
+    assert [line.text.split()[1] for line in await stored(client, NOISY)] == [str(n) for n in range(12_000)]
+    assert [line.text for line in await stored(client, QUIET)] == [f"quiet {n}" for n in range(100)]
+    await collector.aclose()
+    await client.aclose()
+
+
+def _at_once(team: str, size: int, per_second: float, *, must: bool = False) -> float:
+    return 0.0
