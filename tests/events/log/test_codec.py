@@ -113,13 +113,17 @@ def test_facts_are_what_the_records_say(made: list[tuple[str, list[EventRecord]]
     ]
 
 
-@pytest.mark.parametrize(("name", "base"), [("format-1-plain", 0), ("format-1-zstd", 1)])
-def test_what_format_1_wrote_is_read_for_ever(name: str, base: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "base"), [("format-1-plain", 0), ("format-1-zstd", 1), ("format-2-plain", 0), ("format-2-zstd", 1)]
+)
+def test_what_a_format_wrote_is_read_for_ever(name: str, base: int) -> None:
     value, events = recorded(name)
     header, records = decode_batch(value, Position(3, base))
     assert records == events
-    assert (header.format, header.previous, header.count) == (1, b"", len(events))
-    assert {span.last_version for span in header.commands} == {0}
+    assert (f"format-{header.format}", header.count) == (name[: len("format-1")], len(events))
+    if header.format == 1:
+        assert header.previous == b""
+        assert {span.last_version for span in header.commands} == {0}
     facts = decode_facts(value, Position(3, base))
     assert [bytes(body) for body in facts.bodies] == [bytes(event.body) for event in events]
     assert (facts.streams, facts.versions) == ([e.stream for e in events], [e.version for e in events])
