@@ -7,6 +7,8 @@ from typing import Annotated
 import msgspec
 
 from actors.cluster.settings import NODE_LOST_SECONDS
+from actors.containers.errors import ContainerFault
+from actors.containers.settings import ContainerSettings
 from actors.logs.errors import BadQuery
 from actors.logs.rules import LinesSettings
 from events.log.archive.archiver import RETAIN_S
@@ -64,6 +66,7 @@ class PlatformConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     etcd: EtcdConfig | None = None
     log: LogConfig = LogConfig()
     lines: LinesSettings = LinesSettings()
+    containers: ContainerSettings = ContainerSettings()
     ray_address: str = ""
     database_url: str = ""
     partitions: int | None = None
@@ -88,8 +91,9 @@ def load_config(data: Path) -> PlatformConfig:
     try:
         config = msgspec.convert(tomllib.loads(path.read_text()), PlatformConfig)
         config.lines.check()
+        config.containers.check()
         return config
     except FileNotFoundError:
         return PlatformConfig()
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError, BadQuery) as error:
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError, BadQuery, ContainerFault) as error:
         raise BadConfig(f"{path}: {error}; see docs/configuration.md") from error

@@ -121,6 +121,7 @@ def make_settings(
         node_lost_seconds=config.node_lost_seconds,
         log=log,
         lines=config.lines,
+        containers=config.containers,
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 from events.log.blobs import ArchiveSettings
 from events.log.embedded import EmbeddedEtcd
 from events.log.etcd_connection import EtcdSettings
+from tests.container_engine import Engine, running_engine
 from tests.s3 import S3Server, find_weed
 
 # How long one example takes says more about what else the machine does than about the code.
@@ -53,3 +54,10 @@ def session_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 def s3_archive(session_s3: S3Server) -> ArchiveSettings:
     """The session's S3 server with a prefix no other test uses."""
     return session_s3.settings(f"test-{uuid.uuid4().hex[:12]}")
+
+
+@pytest.fixture(scope="session")
+def container_engine() -> Iterator[Engine]:
+    """One container engine and one registry for the whole session, with the suite's base images."""
+    with running_engine() as engine:
+        yield engine

@@ -9,6 +9,7 @@ import pytest
 
 _PACKAGES = {
     "bundle": "bundler",
+    "busybox": "busybox-static",
     "composer": "composer",
     "docker-registry": "docker-registry",
     "gem": "ruby",
@@ -22,6 +23,7 @@ _PACKAGES = {
     "podman": "podman",
     "python3": "python3",
     "ruby": "ruby",
+    "runc": "runc",
     "svn": "subversion",
     "svnserve": "subversion",
 }

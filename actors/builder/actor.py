@@ -58,7 +58,7 @@ class Builder(ActorShell):
         self._leaving_since: float | None = None
         at_once = settings.builds_at_once or os.cpu_count() or 1
         dirs = BuildDirs.under(settings.data_dir, settings.node_root_dir)
-        self._engine = BuildEngine(dirs, sink_for=self._sink_for, at_once=at_once)
+        self._engine = BuildEngine(dirs, sink_for=self._sink_for, at_once=at_once, containers=settings.containers)
         await self._engine.start()
         token = settings.log_token_file.read_text().strip()
         client = IntakeClient(settings.eventlog_addresses, token)

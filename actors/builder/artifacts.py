@@ -41,25 +41,38 @@ class StoredBlob(msgspec.Struct, frozen=True, kw_only=True):
     stored_at: float
 
 
+class ImageRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A container image to run. `reference` is `host/name@sha256:…`, or `sha256:…` of one machine's engine.
+
+    `command` is what the image starts by itself, in words; a process with this very command runs the image as it is.
+    `port`: where it listens inside; None: where PORT tells it to.
+    """
+
+    reference: str
+    command: str
+    port: int | None = None
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """All that running an artifact needs. Its canonical JSON is a blob, whose sha256 is the artifact's digest.
 
     `app` is the layer with the application, `deps` the layer with its dependencies. `links` maps a path in the unpacked
     application to a path in the unpacked dependencies. `interpreter` is the absolute path the build used; `runtime`
     names its kind and version (python3.11, node20, system). In `env`, `{app}` and `{deps}` stand for the unpacked
-    directories.
+    directories. `image` holds the application as a container image: instead of `app`, or the same as `app` and `deps`.
     """
 
     format: int = 1
     language: str
     runtime: str
     interpreter: str | None
-    app: BlobRef
+    app: BlobRef | None
     deps: BlobRef | None
     links: dict[str, str] = {}
     processes: dict[str, str]
     release_command: str | None = None
     env: dict[str, str] = {}
+    image: ImageRun | None = None
 
 
 class ArtifactStore(Protocol):

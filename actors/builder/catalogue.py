@@ -40,8 +40,8 @@ LANGUAGES = {
             name="dockerfile",
             title="a Dockerfile",
             built=False,
-            instead="it needs a container engine, which builds here do not use yet: let a language be detected, or add "
-            "a Procfile with `web: COMMAND`",
+            instead="it needs a container engine ([containers] engine in the platform's config.toml): let a language "
+            "be detected, or add a Procfile with `web: COMMAND`",
         ),
         Language(name="clojure", title="Clojure", built=False, memory_bytes=JVM_MEMORY, instead=_NOT_BUILT),
         Language(name="grails", title="Grails", built=False, memory_bytes=JVM_MEMORY, instead=_NOT_BUILT),
@@ -71,7 +71,7 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
 # Within one strength the first line wins. The order is Rainbond's, but for three things. A jar or war counts less than
 # any source beside it (Rainbond: more), for an archive beside source is most often its tool. Go comes before static
 # files (Rainbond: after), for an index.html beside go.mod is what the program serves. Dockerfile comes last of the
-# strong ones while builds here use no container engine.
+# strong ones: what a language's own files say is built without an engine too, and the same everywhere.
 MARKERS = (
     Marker(
         language="java-maven",

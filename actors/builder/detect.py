@@ -14,6 +14,7 @@ import msgspec
 from actors.builder.catalogue import LANGUAGES, LEFTOVERS, LOOK_ALIKES, MARKERS, SKIPPED, Language, Marker
 from actors.builder.errors import DetectionError
 
+DOCKERFILE = "dockerfile"
 _SHOWN_ENTRIES = 15
 _MOST_DOCKERFILES = 5
 _STRENGTHS = {3: "says how to build it", 2: "can be started", 1: "can be served or run as it is"}
@@ -49,14 +50,18 @@ class Detection(msgspec.Struct, frozen=True, kw_only=True):
         return LANGUAGES[self.language]
 
 
-def detect(root: Path, *, explicit: str | None = None, said_by: str = "rayfold.toml") -> Detection:
+def detect(
+    root: Path, *, explicit: str | None = None, said_by: str = "rayfold.toml", engine: bool = False
+) -> Detection:
     """Choose the language of the tree `root`; `explicit` is what the file `said_by` asks for. Blocking.
+
+    `engine`: there is a container engine, so a Dockerfile is built too.
 
     The rule: the file that says most wins (what says how to build, then what can be started, then what can be served);
     among equals the order of `catalogue.MARKERS`; what is not built here only when nothing else is there.
     Raises `DetectionError` (nothing_detected, language_not_built): expected, what the directory holds, and the fix.
     """
-    hits = sorted(_hits(root), key=_rank)
+    hits = sorted(_hits(root, engine), key=_rank)
     if explicit is not None:
         return _answer(explicit, said_by, f"{said_by} asks for it", hits)
     if not hits:
@@ -77,7 +82,7 @@ def _rank(hit: Hit) -> tuple[bool, int, int]:
     return (not hit.built, -hit.strength, order if hit.language != "procfile" else len(MARKERS))
 
 
-def _hits(root: Path) -> list[Hit]:
+def _hits(root: Path, engine: bool = False) -> list[Hit]:
     """One hit for each language: its strongest marker."""
     names = list(_names(root))
     found: dict[str, Hit] = {}
@@ -85,21 +90,22 @@ def _hits(root: Path) -> list[Hit]:
         for pattern in marker.files:
             name = next((each for each in names if _matches(each, pattern)), None)
             if name is not None and marker.language not in found:
-                found[marker.language] = _hit(marker, name)
+                found[marker.language] = _hit(marker, name, engine)
     if "node" in found and found.get("static"):
         del found["static"]  # its files are what Node serves or builds
     return list(found.values())
 
 
-def _hit(marker: Marker, name: str) -> Hit:
+def _hit(marker: Marker, name: str, engine: bool) -> Hit:
     language = LANGUAGES[marker.language]
-    reason = _STRENGTHS[marker.strength] + ("" if language.built else f"; not built here: {language.instead}")
+    built = language.built or (engine and language.name == DOCKERFILE)
+    reason = _STRENGTHS[marker.strength] + ("" if built else f"; not built here: {language.instead}")
     return Hit(
         language=marker.language,
         title=language.title,
         file=name,
         strength=marker.strength,
-        built=language.built,
+        built=built,
         reason=reason,
     )
 
@@ -139,7 +145,7 @@ def _answer(language: str, because: str, rule: str, hits: list[Hit]) -> Detectio
 
 def dockerfiles(root: Path) -> tuple[str, ...]:
     """At most five Dockerfiles at the top or one directory below, those at the top first. Blocking."""
-    patterns = next(marker.files for marker in MARKERS if marker.language == "dockerfile")
+    patterns = next(marker.files for marker in MARKERS if marker.language == DOCKERFILE)
     found = [name for name in _names(root) if any(_matches(name, pattern) for pattern in patterns)]
     return tuple(sorted(found, key=lambda name: (name.count("/"), name)))[:_MOST_DOCKERFILES]
 

@@ -14,15 +14,21 @@ from pathlib import Path
 from time import monotonic, time
 
 import msgspec
+import structlog
 
 from actors.builder.archive import remove_tree
 from actors.builder.artifacts import ArtifactStore, DirectoryArtifactStore
 from actors.builder.cache import LayerCache
 from actors.builder.errors import BuilderError
+from actors.builder.images import ContainerExecutor
 from actors.builder.job import BuildJob
 from actors.builder.log import BuildLog, LogSink, Mask, read_log
 from actors.builder.model import BuildOutcome, BuildRequest, BuildState, BuildStatus, LogLine
 from actors.builder.tools import IndexSettings
+from actors.containers.errors import ContainerFault
+from actors.containers.settings import ContainerSettings
+
+log = structlog.get_logger("builder")
 
 _BUILD_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 _LOCK_FILE = "owner.lock"
@@ -73,10 +79,16 @@ class BuildEngine:
         sink_for: SinkFor | None = None,
         store: ArtifactStore | None = None,
         at_once: int | None = None,
+        containers: ContainerSettings | None = None,
     ) -> None:
         self.dirs = dirs
         self.store: ArtifactStore = store or DirectoryArtifactStore(dirs.artifacts)
         self.cache = LayerCache(dirs.cache, self.store)
+        self._containers = (
+            ContainerExecutor(containers, home=str(dirs.work), store=self.store)
+            if containers is not None and containers.engine
+            else None
+        )
         self._sink_for = sink_for
         self._slots = asyncio.Semaphore(at_once or os.cpu_count() or 1)
         self._index = IndexSettings()
@@ -85,6 +97,11 @@ class BuildEngine:
     async def start(self) -> None:
         """Make the directories, and remove what builds left behind whose engine was killed."""
         await asyncio.to_thread(self._prepare)
+        if self._containers is not None:
+            try:
+                await self._containers.sweep()
+            except ContainerFault as error:
+                log.warning("the container engine cannot be used now", error=str(error))
 
     async def run(self, request: BuildRequest) -> BuildOutcome:
         """Run one build to its end; every end, a time-out or a cancellation through `cancel` included, is an outcome.
@@ -172,6 +189,7 @@ class BuildEngine:
                 running.job = BuildJob(
                     request, work=work, dirs_uploads=self.dirs.uploads, tools=self.dirs.tools, log=log,
                     store=self.store, cache=self.cache, index=self._index,
+                    containers=self._containers,
                 )  # fmt: skip
                 return await self._to_outcome(running, running.job, log)
             finally:

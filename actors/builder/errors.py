@@ -55,6 +55,12 @@ class ToolMissingError(BuilderError):
     code = "tool_missing"
 
 
+class ContainerError(BuilderError):
+    """The container engine or a registry is missing, away or refuses."""
+
+    code = "container_fault"
+
+
 class ArtifactError(BuilderError):
     """Base of what can go wrong with stored artifacts."""
 

@@ -14,9 +14,10 @@ from actors.builder.archive import chown_tree
 from actors.builder.artifacts import ArtifactStore, BlobRef, Manifest, put_layer, put_manifest
 from actors.builder.cache import LayerCache, cache_key
 from actors.builder.declared import PROCFILE, Declared, read_declared
-from actors.builder.detect import Detection, detect
+from actors.builder.detect import DOCKERFILE, Detection, detect
 from actors.builder.errors import DetectionError
 from actors.builder.git import GitSource
+from actors.builder.images import ContainerExecutor, engine_missing
 from actors.builder.languages import go, gradle, java, maven, node, php, python, ruby, static
 from actors.builder.languages.plan import LanguagePlan, LayerPlan, Workbench
 from actors.builder.log import BuildLog
@@ -53,6 +54,7 @@ class BuildJob:
         store: ArtifactStore,
         cache: LayerCache,
         index: IndexSettings,
+        containers: ContainerExecutor | None = None,
     ) -> None:
         self._request = request
         self._work = work
@@ -61,6 +63,7 @@ class BuildJob:
         self._store = store
         self._cache = cache
         self._index = index
+        self._containers = containers
         self.bench = Workbench(
             request=request, work=work, root=work / "src", settings=ComponentSettings(), log=log, tools=tools
         )
@@ -70,13 +73,26 @@ class BuildJob:
         bench = self.bench
         for name in ("home", "tmp"):
             await asyncio.to_thread(bench.make_directory, name)
+        if self._request.source.kind == "image":
+            if self._containers is None:
+                raise engine_missing("deploy a source instead of an image")
+            return msgspec.structs.replace(await self._containers.from_image(bench), steps=tuple(bench.times))
         async with bench.step("source"):
             source = await self._fetch()
         async with bench.step("detect"):
             declared = await self._read_files()
             procfile, explicit = declared.procfile, bench.settings.language
-            found = await asyncio.to_thread(detect, bench.root, explicit=explicit, said_by=declared.language_from)
+            engine = self._containers is not None
+            found = await asyncio.to_thread(
+                detect, bench.root, explicit=explicit, said_by=declared.language_from, engine=engine
+            )
             await self._log.step(found.sentence[0].upper() + found.sentence[1:])
+        if found.language == DOCKERFILE:
+            if self._containers is None:
+                raise engine_missing("set build.language in rayfold.toml to a language")
+            artifact = await self._containers.from_dockerfile(bench, found, procfile, source)
+            return msgspec.structs.replace(artifact, steps=tuple(bench.times))
+        async with bench.step("plan"):
             plan = await self._plan(found)
             processes = {} if plan.start_after_finish else await self._processes(procfile, plan)
         dependencies = _Dependencies()
@@ -221,6 +237,8 @@ class BuildJob:
             release_command=procfile.release or bench.settings.processes.get(RELEASE),
             env=plan.env,
         )
+        if self._containers is not None:
+            manifest = msgspec.structs.replace(manifest, image=await self._containers.wrap(bench, manifest))
         blob = await put_manifest(self._store, manifest, scratch=self._work)
         return Artifact(
             digest=blob.digest,

@@ -6,14 +6,15 @@ Text in, a checked struct out; it must not know what is done with the values.
 import tomllib
 
 from actors.builder import catalogue
+from actors.builder.detect import DOCKERFILE
 from actors.builder.errors import SettingsError
 from actors.builder.model import ComponentSettings
 from actors.builder.procfile import check_process_name
 
 FILE = "rayfold.toml"
-LANGUAGES = tuple(language.name for language in catalogue.LANGUAGES.values() if language.built)
+LANGUAGES = (*(language.name for language in catalogue.LANGUAGES.values() if language.built), DOCKERFILE)
 _HIGHEST_PORT = 65535
-_KNOWN = {"build": {"language", "root"}, "component": {"port", "probe"}}
+_KNOWN = {"build": {"language", "root", "dockerfile"}, "component": {"port", "probe"}}
 
 
 def parse_settings(text: str) -> tuple[ComponentSettings, tuple[str, ...]]:
@@ -29,11 +30,15 @@ def parse_settings(text: str) -> tuple[ComponentSettings, tuple[str, ...]]:
     probe = _text(component, "component", "probe")
     if probe is not None and not probe.startswith("/"):
         raise SettingsError(f"{FILE}: component.probe: expected a path such as /healthz, found {probe!r}.")
+    dockerfile = _text(build, "build", "dockerfile")
+    if dockerfile is not None and language is None:
+        language = DOCKERFILE
     settings = ComponentSettings(
         port=_port(component),
         probe_path=probe,
         language=language,
         static_root=_text(build, "build", "root"),
+        dockerfile=dockerfile,
         processes=_processes(_table(tables, "processes")),
     )
     unread = [

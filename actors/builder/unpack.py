@@ -15,7 +15,7 @@ import zstandard
 
 from actors.builder.archive import ExtractLimits, Ownership, extract_tar, remove_tree
 from actors.builder.artifacts import ArtifactStore, BlobRef, Manifest, read_manifest
-from actors.builder.errors import ToolMissingError
+from actors.builder.errors import ArtifactError, ToolMissingError
 from actors.builder.interpreters import family_of, find_interpreter
 from actors.builder.model import GIB
 from events.failpoints import failpoint
@@ -42,6 +42,8 @@ async def unpack_artifact(store: ArtifactStore, digest: str, dest_root: Path, gi
     await asyncio.to_thread(_make_roots, dest_root, group, gid)
     manifest = await read_manifest(store, digest)
     deps = await _unpack_layer(store, manifest.deps, dest_root, group, gid) if manifest.deps else None
+    if manifest.app is None:
+        raise ArtifactError(f"{digest} is a container image, which is not unpacked but run by a container engine.")
     archive = await store.local_path(manifest.app.digest)
     await asyncio.to_thread(_build_artifact, final, manifest, archive, deps, gid)
     return final
@@ -116,7 +118,7 @@ def _build_artifact(final: Path, manifest: Manifest, archive: Path, deps: Path |
                 (aside / "app" / place).symlink_to(Path("../deps") / target)
         for name, program in _programs(manifest, gid).items():
             (aside / "bin" / name).symlink_to(program)
-        (aside / _RUN_FILE).write_text(json.dumps(_environment(manifest, final), indent=1, sort_keys=True))
+        (aside / _RUN_FILE).write_text(json.dumps(environment_of(manifest, final), indent=1, sort_keys=True))
         if gid is not None:
             os.chown(aside / _RUN_FILE, -1, gid)
         (aside / _RUN_FILE).chmod(0o640)
@@ -144,7 +146,8 @@ def _programs(manifest: Manifest, gid: int | None) -> dict[str, Path]:
     return dict.fromkeys(names, found.path)
 
 
-def _environment(manifest: Manifest, final: Path) -> Mapping[str, str]:
+def environment_of(manifest: Manifest, final: Path) -> Mapping[str, str]:
+    """What a process needs in its environment where `app`, `deps` and `bin` lie in `final`."""
     app, deps = final / "app", final / "deps"
     path = [str(final / "bin")]
     env: dict[str, str] = {}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from actors.containers.settings import ContainerSettings
 from actors.logs.rules import LinesSettings
 from events.log.blobs import ArchiveSettings
 from events.log.etcd_connection import EtcdSettings
@@ -52,6 +53,7 @@ class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
     node_home: str = ""
     log: LogSettings | None = None
     lines: LinesSettings = LinesSettings()
+    containers: ContainerSettings = ContainerSettings()
 
     @property
     def log_settings(self) -> LogSettings:

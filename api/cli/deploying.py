@@ -1,8 +1,9 @@
-"""`rayfold deploy`: a directory or a git URL becomes a running release.
+"""`rayfold deploy`: a directory, a git URL or an image becomes a running release.
 
 Knows packing, uploading and asking for the deploy; how an operation is followed is in `waiting`.
 """
 
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,33 +20,52 @@ from api.cli.story import Story
 from api.cli.waiting import DEFAULT_SECONDS, expect_success, how_to_follow, operation_path, watch
 from api.cli.words import Detach, Wait, Why
 
-_IMAGE_HINT = "give a directory or a git URL (https://, ssh://, file://, user@host:path)"
+_HINT = (
+    "give a directory, a git URL (https://, ssh://, file://, user@host:path) or an image with its tag or digest "
+    "(nginx:1.27, host:5000/team/app@sha256:…)"
+)
+_TAGGED = re.compile(r"[a-z0-9][^\s@]*(:[A-Za-z0-9_][A-Za-z0-9._-]*|@sha256:[0-9a-f]{64})\Z")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What is deployed: a directory here, or a git URL. The other one is None or empty."""
+    """What is deployed: a directory here, a git URL or an image. The others are None or empty."""
 
     directory: Path | None = None
     url: str = ""
+    image: str = ""
+
+    @property
+    def name(self) -> str:
+        """The last part of a URL or an image's name, without tag and digest."""
+        if self.image:
+            return self.image.partition("@")[0].rpartition("/")[2].partition(":")[0]
+        return self.url.rstrip("/").replace(":", "/").rpartition("/")[2].removesuffix(".git")
 
 
 @takes_session
 def deploy(
     session: Session,
-    source: Annotated[str, typer.Argument(metavar="[PATH|GIT_URL]", help="What to deploy.")] = ".",
+    source: Annotated[str, typer.Argument(metavar="[PATH|GIT_URL|IMAGE]", help="What to deploy.")] = ".",
     ref: Annotated[str, typer.Option("--ref", help="Branch, tag or commit of a git URL.")] = "",
     subdir: Annotated[str, typer.Option("--subdir", help="The directory in the source that holds the app.")] = "",
     message: Why = "",
     detach: Detach = False,
     timeout: Wait = DEFAULT_SECONDS,
 ) -> None:
-    """Build a directory or a git repository and roll it out; the old release serves until the new one is ready."""
+    """Roll out a directory, a git repository or an image; the old release serves until the new one is ready."""
     origin = origin_of(source)
     _name_app(session, origin, ref)
+    if origin.image and (ref or subdir):
+        raise CliError(
+            "--ref and --subdir are of sources; found an image", exit_code=ExitCode.USAGE, hint="name its tag instead"
+        )
     out = session.out
     with Progress(out) as progress:
-        what = _git_source(origin, ref, subdir) if origin.url else _upload(session, origin, subdir, progress)
+        if origin.image:
+            what: dict[str, object] = {"kind": "image", "image": origin.image}
+        else:
+            what = _git_source(origin, ref, subdir) if origin.url else _upload(session, origin, subdir, progress)
         progress.doing("asking for the deploy")
         answer = session.client.send("POST", session.component_path("deploys"), {"source": what, "reason": message})
         operation = answer.text("operation")
@@ -63,19 +83,23 @@ def deploy(
 
 
 def origin_of(text: str) -> Origin:
-    """A directory that exists, else a git URL by its form. Raises CliError for anything else."""
+    """A directory that exists, else a git URL or an image by its form. Raises CliError for anything else."""
     path = Path(text).expanduser()
     if path.is_dir():
         return Origin(directory=path.absolute())
-    scp_like = "@" in text and ":" in text.partition("@")[2] and "/" not in text.partition(":")[0]
+    scp_like = (
+        "@" in text and ":" in text.partition("@")[2].removeprefix("sha256:") and "/" not in text.partition(":")[0]
+    )
     if "://" in text or "::" in text or scp_like:
         return Origin(url=text)
+    if not path.exists() and not text.startswith("/") and _TAGGED.match(text):
+        return Origin(image=text)
     if path.exists():
-        raise CliError(f"expected a directory, found the file {text}", exit_code=ExitCode.USAGE, hint=_IMAGE_HINT)
+        raise CliError(f"expected a directory, found the file {text}", exit_code=ExitCode.USAGE, hint=_HINT)
     raise CliError(
-        f"expected a directory or a git URL, found {text!r}, which is neither",
+        f"expected a directory, a git URL or an image, found {text!r}, which is none of them",
         exit_code=ExitCode.USAGE,
-        hint=_IMAGE_HINT,
+        hint=_HINT,
     )
 
 
@@ -90,10 +114,10 @@ def _name_app(session: Session, origin: Origin, ref: str) -> None:
             )
         session.directory = origin.directory
     elif not session.app:
-        name = normalised(origin.url.rstrip("/").replace(":", "/").rpartition("/")[2].removesuffix(".git"))
+        name = normalised(origin.name)
         if name:
             session.app = name
-            session.out.say(f"app {name} (from the URL; another: --app)")
+            session.out.say(f"app {name} (from the {'image' if origin.image else 'URL'}; another: --app)")
 
 
 def _git_source(origin: Origin, ref: str, subdir: str) -> dict[str, object]:

@@ -130,6 +130,7 @@ class ApiServer(ActorShell):
             admin_token=settings.admin_token_file.read_text().strip(),
             gateway_port=lambda: settings.gateway_port,
             version=VERSION,
+            registry=settings.containers.registry,
         )
         self._rate = Rate()
         self._queue_server: grpc.aio.Server | None = None

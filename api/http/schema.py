@@ -83,7 +83,14 @@ class GitSource(Body):
     subdir: str = Field(default="", max_length=512)
 
 
-Source = Annotated[UploadSource | GitSource, Field(discriminator="kind")]
+class ImageSource(Body):
+    """A container image: `host/name:tag`, pinned to the digest it has now, or `host/name@sha256:…`."""
+
+    kind: Literal["image"] = "image"
+    image: str = Field(min_length=1, max_length=512)
+
+
+Source = Annotated[UploadSource | GitSource | ImageSource, Field(discriminator="kind")]
 
 
 class Deploy(Body):

@@ -87,7 +87,8 @@ class Platform(Protocol):
 @dataclass(frozen=True, kw_only=True)
 class Services:
     """Everything `create_app` needs. `stored`: the log as it is kept, for its verification; `gateway_port`: where this
-    machine's browser reaches the gateway (0: not known yet); `uploads`: the directory of sources, by sha256."""
+    machine's browser reaches the gateway (0: not known yet); `uploads`: the directory of sources, by sha256;
+    `registry`: the platform's own, for images (host:port/prefix, empty: none)."""
 
     commands: CommandPort
     log: EventLog
@@ -102,4 +103,5 @@ class Services:
     admin_token: str
     gateway_port: Callable[[], int]
     version: str
+    registry: str = ""
     upload_bytes: int = DEFAULT_UPLOAD_BYTES

@@ -10,6 +10,9 @@ from aiohttp import web
 
 from actors.builder.errors import SourceError
 from actors.builder.git import check_ref, check_url
+from actors.containers.errors import ContainerFault
+from actors.containers.reference import parse_reference
+from actors.containers.registry import resolve
 from api.http import schema as s
 from api.http.answers import accepted
 from api.http.call import Call
@@ -53,7 +56,9 @@ async def deploy(call: Call) -> web.Response:
     return accepted(accepted_view(reply, team, operation=reply.operation, service_id=service_id))
 
 
-async def _source(call: Call, given: s.UploadSource | s.GitSource) -> Source:
+async def _source(call: Call, given: s.Source) -> Source:
+    if isinstance(given, s.ImageSource):
+        return await _image(call, given.image)
     _check_subdir(given.subdir)
     if isinstance(given, s.UploadSource):
         uploads = Uploads(call.context.services.uploads)
@@ -69,6 +74,22 @@ async def _source(call: Call, given: s.UploadSource | s.GitSource) -> Source:
         # The builder reads with the platform's eyes: a path of this machine is for whoever runs the platform.
         raise invalid("expected a git URL of https or ssh, found a path: only the administrator deploys from a path")
     return Source(kind="git", url=url, ref=ref, subdir=given.subdir)
+
+
+async def _image(call: Call, name: str) -> Source:
+    """The image as it is now: what is built later, and again after a crash, is what was asked for."""
+    try:
+        asked = parse_reference(name)
+        ours = asked.host == call.context.services.registry.partition("/")[0]
+        if call.principal.team is not None and asked.plain_http and not ours:
+            raise invalid(
+                f"expected an image of a registry, found {asked.host}: only the administrator deploys from a registry "
+                "of the platform's own machine"
+            )
+        pinned = await resolve(asked)
+    except ContainerFault as error:
+        raise HttpProblem(422, error.code, str(error), hint="give another image, or its tag or digest") from None
+    return Source(kind="image", url=str(pinned), ref=str(asked) if asked != pinned else "")
 
 
 def _check_subdir(subdir: str) -> None:

@@ -312,7 +312,7 @@ def _names(node: ast.keyword | ast.Assign) -> list[str | None]:
 def codes_in_the_source() -> set[str]:
     """Every code that the builder's modules can raise: `code="…"`, `code = "…"` and those of `diagnosis`."""
     found = {cause.code for cause in CAUSES} | {f"{family}_missing" for family in interpreters._FAMILIES}
-    for path in (ROOT / "actors/builder").rglob("*.py"):
+    for path in [path for room in ("builder", "containers") for path in (ROOT / "actors" / room).rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.keyword | ast.Assign) and "code" in _names(node):
                 options = [node.value.body, node.value.orelse] if isinstance(node.value, ast.IfExp) else [node.value]

@@ -4,7 +4,10 @@ import asyncio
 
 import pytest
 
+from actors.containers.reference import parse_reference
+from actors.containers.registry import resolve
 from tests.api.http.conftest import House
+from tests.container_engine import BUSYBOX, Engine
 
 pytestmark = pytest.mark.servers
 
@@ -172,3 +175,23 @@ async def test_routes_tasks_restart_stop_and_destroy(house: House) -> None:
     assert (await house.ended(gone.json["operation"]))["status"] == "succeeded"
     await house.gone(WEB)
     assert (await house.get("/v1/teams/default/apps")).json["items"] == []
+
+
+async def test_an_image_is_pinned_to_the_digest_it_has_when_it_is_asked_for(
+    house: House, container_engine: Engine
+) -> None:
+    asked = {"source": {"kind": "image", "image": f"{container_engine.registry}/{BUSYBOX}"}}
+
+    accepted = await house.post(f"{WEB}/deploys", asked)
+
+    assert accepted.status == 202, accepted.json
+    await house.ended(accepted.json["operation"])
+    (build,) = (await house.get(f"{WEB}/builds")).json["items"]
+    pinned = await resolve(parse_reference(asked["source"]["image"]))
+    assert build["source"] == {"kind": "image", "url": str(pinned), "ref": asked["source"]["image"]}
+
+
+async def test_an_image_that_nobody_has_is_refused_with_a_code(house: House) -> None:
+    for image, code in (("127.0.0.1:9/x:1", "registry_unreachable"), ("UPPER:1", "image_refused")):
+        answer = await house.post(f"{WEB}/deploys", {"source": {"kind": "image", "image": image}})
+        assert (answer.status, answer.json["code"]) == (422, code)

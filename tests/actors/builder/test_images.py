@@ -1,0 +1,294 @@
+"""Builds with a real container engine and a real registry: Dockerfiles, images, slugs put on a runner image."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from actors.builder.artifacts import Manifest, read_manifest
+from actors.builder.engine import BuildDirs, BuildEngine
+from actors.builder.errors import DetectionError
+from actors.builder.images import choose_dockerfile
+from actors.builder.model import BuildOutcome, BuildState, SourceSpec
+from actors.containers.engine import BUILD_LABEL, ContainerEngine
+from actors.containers.errors import ImageNotFound, ImageRefused, RegistryRefused
+from actors.containers.reference import parse_reference
+from actors.containers.registry import resolve
+from actors.containers.settings import ContainerSettings
+from tests.actors.builder.conftest import Bench, eventually, write_tree
+from tests.container_engine import BUSYBOX, Engine
+
+pytestmark = [pytest.mark.servers, pytest.mark.root]
+
+LONG = f"4242.{os.getpid()}"  # seconds, and no other run's
+USER = (70031, 70031) if os.getuid() == 0 else None
+
+
+def settings_of(engine: Engine, **changes: object) -> ContainerSettings:
+    values = {"engine": engine.address, "registry": f"{engine.registry}/rayfold", **changes}
+    return ContainerSettings(**values)  # type: ignore[arg-type]
+
+
+class ContainerBench(Bench):
+    """A bench whose engine has containers."""
+
+    def with_containers(self, settings: ContainerSettings) -> "ContainerBench":
+        self.engine = BuildEngine(
+            BuildDirs.under(self.root / "data", self.root / "node"), sink_for=self._sink_for, containers=settings
+        )
+        return self
+
+
+@pytest.fixture
+async def bench(open_dir: Path, container_engine: Engine) -> AsyncIterator[ContainerBench]:
+    made = ContainerBench(open_dir).with_containers(settings_of(container_engine))
+    await made.engine.start()
+    yield made
+
+
+def dockerfile(engine: Engine, *lines: str) -> str:
+    return "\n".join([f"FROM {engine.registry}/{BUSYBOX}", *lines, ""])
+
+
+async def manifest_of(bench: Bench, outcome: BuildOutcome) -> Manifest:
+    assert outcome.artifact is not None, f"{outcome}\n{bench.text(outcome.build_id)}"
+    return await read_manifest(bench.engine.store, outcome.artifact.digest)
+
+
+async def run_image(engine: Engine, reference: str, *command: str) -> str:
+    """Run a container of the image, which is pulled, to its end; its output."""
+    await ContainerEngine(engine.address).pull(parse_reference(reference))
+
+    def run() -> str:
+        with engine.client() as client:
+            made = client.create_container(reference, command=list(command) or None)
+            try:
+                client.start(made["Id"])
+                client.wait(made["Id"])
+                return client.logs(made["Id"]).decode()
+            finally:
+                client.remove_container(made["Id"], force=True)
+
+    return await asyncio.to_thread(run)
+
+
+async def test_a_dockerfile_is_built_pushed_and_named_by_digest(
+    bench: ContainerBench, container_engine: Engine, tmp_path: Path
+) -> None:
+    files = {
+        "Dockerfile": dockerfile(
+            container_engine, "COPY hello.txt secret.env* /app/", "RUN echo built on line one && ls /app",
+            "EXPOSE 8000/tcp", 'CMD ["cat", "/app/hello.txt"]',
+        ),
+        "hello.txt": "hello from the image\n",
+        "secret.env": "PASSWORD=x",
+        ".dockerignore": "*.env\nDockerfile\n",
+    }  # fmt: skip
+    outcome = await bench.build(write_tree(tmp_path, files), user=USER)
+    manifest = await manifest_of(bench, outcome)
+
+    assert outcome.artifact is not None and manifest.image is not None and manifest.app is None
+    assert manifest.image.reference.startswith(f"{container_engine.registry}/rayfold/t/a/web@sha256:")
+    assert (manifest.image.command, manifest.image.port) == ("cat /app/hello.txt", 8000)
+    assert outcome.artifact.processes == {"web": "cat /app/hello.txt"}
+    text = bench.text(outcome.build_id)
+    assert "built on line one" in text and "hello.txt" in text
+    assert "\nsecret.env" not in text, "what .dockerignore names was sent"
+    assert await run_image(container_engine, manifest.image.reference) == "hello from the image\n"
+
+
+async def test_the_same_dockerfile_again_comes_from_the_cache(
+    bench: ContainerBench, container_engine: Engine, tmp_path: Path
+) -> None:
+    lines = ("RUN echo made by the first", 'CMD ["true"]')
+    tree = write_tree(tmp_path, {"Dockerfile": dockerfile(container_engine, *lines)})
+    first = await bench.build(tree, user=USER)
+    again = await bench.build(tree, user=USER)
+
+    assert first.artifact is not None and again.artifact is not None, bench.text(first.build_id)
+    assert "Using cache" in bench.text(again.build_id)
+    assert "Using cache" not in bench.text(first.build_id)
+
+
+async def test_a_dockerfile_that_fails_says_which_lines(
+    bench: ContainerBench, container_engine: Engine, tmp_path: Path
+) -> None:
+    tree = write_tree(tmp_path, {"Dockerfile": dockerfile(container_engine, "RUN echo about to fail && false")})
+    outcome = await bench.build(tree, user=USER)
+
+    assert (outcome.state, outcome.code) == (BuildState.FAILED, "dockerfile_failed")
+    assert any("false" in line for line in outcome.lines), outcome
+
+
+async def test_memory_of_a_step_is_limited(container_engine: Engine, open_dir: Path, tmp_path: Path) -> None:
+    bench = ContainerBench(open_dir).with_containers(settings_of(container_engine, build_memory_mib=32))
+    await bench.engine.start()
+    # What a tmpfs holds counts as memory of the group; /dev/shm of a step is one.
+    hog = "RUN echo limit $(cat /sys/fs/cgroup/memory/memory.limit_in_bytes) && head -c 60000000 /dev/zero > /dev/shm/x"
+    outcome = await bench.build(write_tree(tmp_path, {"Dockerfile": dockerfile(container_engine, hog)}), user=USER)
+
+    assert "limit 33554432" in bench.text(outcome.build_id)
+    assert outcome.code == "dockerfile_failed", outcome
+
+
+async def test_a_cancelled_build_leaves_no_container_and_no_process(
+    bench: ContainerBench, container_engine: Engine, tmp_path: Path
+) -> None:
+    tree = write_tree(tmp_path, {"Dockerfile": dockerfile(container_engine, f"RUN sleep {LONG}")})
+    building = asyncio.create_task(bench.build(tree, user=USER))
+    await eventually(lambda: bool(_sleepers()))
+
+    assert await bench.engine.cancel("b1")
+
+    assert (await building).state is BuildState.CANCELLED
+    await eventually(lambda: not _sleepers())
+
+
+async def test_a_builder_killed_in_the_middle_leaves_nothing(
+    open_dir: Path, container_engine: Engine, tmp_path: Path
+) -> None:
+    tree = write_tree(tmp_path, {"Dockerfile": dockerfile(container_engine, f"RUN sleep {LONG}")})
+    program = f"""
+import asyncio
+from pathlib import Path
+from tests.actors.builder.test_images import ContainerBench
+from actors.containers.settings import ContainerSettings
+
+async def main():
+    bench = ContainerBench(Path({str(open_dir)!r}))
+    bench.with_containers(ContainerSettings(engine={container_engine.address!r}))
+    await bench.engine.start()
+    await bench.build(Path({str(tree)!r}))
+
+asyncio.run(main())
+"""
+    builder = subprocess.Popen([sys.executable, "-c", program])
+    try:
+        await eventually(lambda: bool(_sleepers()), seconds=40.0)
+    finally:
+        builder.send_signal(signal.SIGKILL)
+        builder.wait()
+
+    bench = ContainerBench(open_dir).with_containers(settings_of(container_engine))
+    await bench.engine.start()
+    await eventually(lambda: not _sleepers())
+    left = await ContainerEngine(container_engine.address).containers({BUILD_LABEL: ""})
+    assert left == []
+    assert list(bench.engine.dirs.work.iterdir()) == []
+
+
+def _sleepers() -> list[str]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if words[:2] == [b"sleep", LONG.encode()]:
+                found.append(entry.name)
+    return found
+
+
+async def test_without_an_engine_it_is_said_what_is_missing(open_dir: Path, tmp_path: Path) -> None:
+    plain = Bench(open_dir)
+    await plain.engine.start()
+    tree = write_tree(tmp_path, {"Dockerfile": "FROM scratch", "rayfold.toml": "[build]\ndockerfile = 'Dockerfile'"})
+
+    by_source = await plain.build(tree, user=USER)
+    image = SourceSpec(kind="image", url=f"h.example/x@sha256:{'0' * 64}")
+    by_image = await plain.engine.run(plain.request(image))
+
+    assert (by_source.code, by_image.code) == ("engine_missing", "engine_missing")
+    assert "[containers]" in by_image.reason
+
+
+async def test_an_engine_that_is_away(open_dir: Path, tmp_path: Path) -> None:
+    settings = ContainerSettings(engine=f"unix://{tmp_path}/nobody.sock")
+    bench = ContainerBench(open_dir).with_containers(settings)
+    await bench.engine.start()
+
+    outcome = await bench.build(write_tree(tmp_path / "src", {"Dockerfile": "FROM scratch"}), user=USER)
+    image = SourceSpec(kind="image", url=f"h.example/x@sha256:{'0' * 64}")
+    by_image = await bench.engine.run(bench.request(image))
+
+    assert (outcome.code, by_image.code) == ("engine_failed", "engine_missing"), (outcome, by_image)
+
+
+async def test_an_image_is_taken_by_the_digest_it_had_when_it_was_asked_for(
+    bench: ContainerBench, container_engine: Engine
+) -> None:
+    asked = parse_reference(f"{container_engine.registry}/{BUSYBOX}")
+    pinned = await resolve(asked)
+    outcome = await bench.engine.run(bench.request(SourceSpec(kind="image", url=str(pinned), ref=str(asked))))
+    manifest = await manifest_of(bench, outcome)
+
+    assert manifest.image is not None and manifest.image.reference == str(pinned)
+    assert outcome.artifact is not None and outcome.artifact.processes == {"web": "/bin/sh"}
+    assert (await resolve(pinned)) == pinned
+
+
+async def test_what_a_registry_does_not_have(bench: ContainerBench, container_engine: Engine) -> None:
+    for missing in ("rayfold-test/busybox:2", "rayfold-test/nobody:1", f"rayfold-test/busybox@sha256:{'1' * 64}"):
+        with pytest.raises(ImageNotFound, match="has no image"):
+            await resolve(parse_reference(f"{container_engine.registry}/{missing}"))
+    with pytest.raises(RegistryRefused) as caught:
+        await resolve(parse_reference("127.0.0.1:9/x:1"))
+    assert caught.value.code == "registry_unreachable"
+
+    gone = SourceSpec(kind="image", url=f"{container_engine.registry}/rayfold-test/busybox@sha256:{'1' * 64}")
+    assert (await bench.engine.run(bench.request(gone))).code == "image_not_found"
+
+
+async def test_a_slug_is_put_on_its_runner_image_and_pushed(
+    container_engine: Engine, open_dir: Path, tmp_path: Path
+) -> None:
+    settings = settings_of(container_engine, runners={"system": f"{container_engine.registry}/{BUSYBOX}"})
+    bench = ContainerBench(open_dir).with_containers(settings)
+    await bench.engine.start()
+    tree = write_tree(tmp_path, {"Procfile": "web: sh run.sh", "run.sh": "echo in $PWD as $(id -u); cat words.txt",
+                                 "words.txt": "words of the slug\n"})  # fmt: skip
+    outcome = await bench.build(tree, user=USER)
+    manifest = await manifest_of(bench, outcome)
+
+    assert manifest.app is not None and manifest.image is not None
+    assert "@sha256:" in manifest.image.reference
+    assert await run_image(container_engine, manifest.image.reference) == "in /app as 1000\nwords of the slug\n"
+
+
+def test_one_of_up_to_five_dockerfiles_is_chosen(tmp_path: Path) -> None:
+    two = write_tree(tmp_path / "two", {"api/Dockerfile": "", "web/Dockerfile": ""})
+    with pytest.raises(DetectionError, match="api/Dockerfile, web/Dockerfile") as caught:
+        choose_dockerfile(two, None)
+    assert caught.value.code == "dockerfile_ambiguous"
+    assert choose_dockerfile(two, "web/Dockerfile") == ("web/Dockerfile", ("api/Dockerfile",))
+    top = write_tree(tmp_path / "top", {"Dockerfile": "", "Dockerfile.dev": ""})
+    assert choose_dockerfile(top, None) == ("Dockerfile", ("Dockerfile.dev",))
+    (top / "Dockerfile.link").symlink_to("/etc/passwd")
+    for wrong in ("Dockerfile.link", "nowhere", "../two/api/Dockerfile"):
+        with pytest.raises(DetectionError, match="is no file of the source"):
+            choose_dockerfile(top, wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("nginx", "docker.io/library/nginx:latest"),
+        ("team/app:1.2", "docker.io/team/app:1.2"),
+        ("localhost:5000/a/b", "localhost:5000/a/b:latest"),
+        (f"ghcr.io/a/b:1@sha256:{'a' * 64}", f"ghcr.io/a/b@sha256:{'a' * 64}"),
+    ],
+)
+def test_names_of_images_are_read_as_docker_reads_them(text: str, read: str) -> None:
+    assert str(parse_reference(text)) == read
+
+
+@pytest.mark.parametrize("text", ["", "UPPER/x", "a b", "x@sha256:12", "x:", "-x/y", "x/../y", "x:1:2", "a" * 600])
+def test_what_is_no_name_of_an_image(text: str) -> None:
+    with pytest.raises(ImageRefused, match="Expected an image"):
+        parse_reference(text)
