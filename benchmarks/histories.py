@@ -141,7 +141,10 @@ class World:
             case "stop":
                 return component_commands.ReportExited(instance=effect.key, exit_code=0, signal=15)
             case "await-build":
-                return self._build(state, effect.key)
+                return self._build(stream, state, effect.key)
+            case "abandon-build":
+                self.send(f"build/{effect.key}", build.CancelBuild())
+                return component_commands.ReportAbandonedTold(build_id=effect.key)
             case "claim":
                 return self._claim(state)
             case "free":
@@ -167,7 +170,7 @@ class World:
         port = self._random.randrange(20_000, 60_000)
         return component_commands.ReportReady(instance=key, host="10.1.2.3", port=port, pid=port + 7)
 
-    def _build(self, state: ComponentState, build_id: str) -> Command | None:
+    def _build(self, stream: str, state: ComponentState, build_id: str) -> Command | None:
         operation = state.operation
         if operation is None or operation.source is None:
             return None
@@ -181,6 +184,7 @@ class World:
             source=operation.source,
         )
         self.send(f"build/{build_id}", request)
+        self._decide(stream, component_commands.ReportBuildBegun(build_id=build_id))
         ended = self.entities[f"build/{build_id}"].state
         if not isinstance(ended, BuildState) or not ended.ended:
             return None

@@ -7,7 +7,13 @@ from enum import StrEnum
 
 from events.log.records import StoredEvent
 from events.model.base import Event
-from events.model.component_events import ComponentDestroyed, ReleaseCreated, RolloutFailed, RolloutSucceeded
+from events.model.component_events import (
+    ComponentDestroyed,
+    ReleaseCreated,
+    ReleasesPruned,
+    RolloutFailed,
+    RolloutSucceeded,
+)
 from projections.model import Projection, ident_of, names_of, to_json
 from projections.rows import Rows
 from projections.schema import SqlValue, index, json_text, model_table, number, text
@@ -38,12 +44,14 @@ index(RELEASES, "service_id", "status")
 
 
 class ReleaseStatus(StrEnum):
-    """created → current → succeeded (it served once; another took over), or created → failed."""
+    """created → current → succeeded (it served once; another took over), or created → failed; both can end as pruned:
+    what it would run is gone."""
 
     CREATED = "created"
     CURRENT = "current"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+    PRUNED = "pruned"
 
 
 def fold(rows: Rows, stored: StoredEvent, event: Event) -> None:
@@ -61,6 +69,9 @@ def fold(rows: Rows, stored: StoredEvent, event: Event) -> None:
             if row is not None and row["status"] == ReleaseStatus.CREATED:
                 changes = {"status": ReleaseStatus.FAILED.value, "ended_at": at, "failure": reason}
                 rows.change(RELEASES, (service_id, number), stored, **changes)
+        case ReleasesPruned(releases=numbers):
+            for number in numbers:
+                rows.change(RELEASES, (service_id, number), stored, status=ReleaseStatus.PRUNED.value)
         case ComponentDestroyed():
             _retire(rows, stored, service_id)
 

@@ -50,6 +50,7 @@ class Effects:
             "stop": self._stop,
             "await-build": self._await_build,
             "cancel-build": self._cancel_build,
+            "abandon-build": self._abandon_build,
             "claim": self._claim,
             "free": self._free,
             "wait-applied": self._wait_applied,
@@ -127,6 +128,11 @@ class Effects:
         stream = f"build/{key}"
         await _tell(engine, stream, request, command_id=f"{key}.request", operation=operation.id)
         failpoint("effects.build-requested")
+        begun = cast("BuildState", await engine.until(stream, _begun_or_ended))
+        if not begun.ended:
+            report = component_commands.ReportBuildBegun(build_id=key)
+            await _tell(engine, entity.stream, report, command_id=f"{key}.begun", operation=operation.id)
+            failpoint("effects.build-begun")
         ended = cast("BuildState", await engine.until(stream, lambda s: cast("BuildState", s).ended))
         failpoint("effects.build-ended")
         finish = component_commands.FinishDeployBuild(
@@ -143,6 +149,14 @@ class Effects:
         state = cast("ComponentState", entity.state)
         reason = state.operation.cancel_reason if state.operation else "cancelled"
         await _tell(engine, f"build/{key}", build.CancelBuild(reason=reason), refusable=True)
+
+    async def _abandon_build(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
+        # One that was never requested is not requested any more: the effect that would have is cut off, and its
+        # successors do not owe it.
+        reason = "nobody waits for it any more: its deploy ended before it"
+        await _tell(engine, f"build/{key}", build.CancelBuild(reason=reason), refusable=True)
+        failpoint("effects.build-abandoned")
+        await _tell(engine, entity.stream, component_commands.ReportAbandonedTold(build_id=key))
 
     async def _run_build(self, engine: PartitionEngine, entity: Entity, key: str) -> None:
         # Asked for again by every owner: the queue has it, or a builder at work on it, or it begins anew.
@@ -305,6 +319,11 @@ class Effects:
         if reply.error:
             raise EffectFailed(f"{stream}: {reply.error}: {reply.error_message}")
         return reply
+
+
+def _begun_or_ended(state: msgspec.Struct) -> bool:
+    found = cast("BuildState", state)
+    return found.ended or found.status is build.BuildStatus.RUNNING
 
 
 def start_order(state: ComponentState, instance: Instance) -> StartOrder:

@@ -25,6 +25,7 @@ _TOLD: dict[type[Event], Callable[[Any], str]] = {
         f"release v{e.release.number} created by {e.release.created_by}"
         + (f", content of v{e.release.rollback_of}" if e.release.rollback_of else "")
     ),
+    component_events.ReleasesPruned: lambda e: f"releases {_numbers(e.releases)} are pruned: no rollback to them",
     component_events.RolloutSucceeded: lambda e: f"release v{e.release} is live",
     component_events.RolloutFailed: lambda e: f"rollout of v{e.release} failed: {e.reason}",
     component_events.InstanceStarting: lambda e: f"{_place(e)} of v{e.release} starts on {e.node}",
@@ -45,6 +46,11 @@ def narrate(records: Sequence[EventRecord], emit: Emit) -> None:
         if kind == "component" and record.type in TOLD_TYPES:
             event = decode_event(record)
             emit(service_id, _TOLD[type(event)](event))
+
+
+def _numbers(releases: Sequence[int]) -> str:
+    shown = ", ".join(f"v{number}" for number in releases[:10])
+    return shown + (f" and {len(releases) - 10} more" if len(releases) > 10 else "")
 
 
 def _place(event: "component_events.InstanceStarting") -> str:

@@ -11,7 +11,6 @@ from typing import Any, cast
 import msgspec
 
 from events.model.base import Command, Decision, Event, Meta, Refusal, host_problem, name_problem
-from events.model.build import Artifact
 from events.model.component_commands import (
     CancelOperation,
     ChangeSpec,
@@ -20,69 +19,39 @@ from events.model.component_commands import (
     Deploy,
     DeployArtifact,
     DestroyComponent,
-    FinishDeployBuild,
-    ReportApplied,
-    ReportClaims,
-    ReportDeregistered,
-    ReportDrained,
-    ReportExited,
-    ReportFreed,
-    ReportParentTold,
-    ReportReady,
-    ReportSibling,
-    ReportStarted,
-    ReportUnready,
+    PruneReleases,
     Restart,
     Rollback,
     RunTask,
     SetPlacement,
+    SetRetention,
 )
 from events.model.component_events import (
+    BuildAbandoned,
     CancelRequested,
     ComponentCreated,
-    ComponentDestroyed,
     ComponentDestroyRequested,
     DeployRequested,
-    EndpointsDrained,
-    InstanceExited,
-    InstanceReady,
-    InstanceStarted,
-    InstanceStopped,
-    InstanceUnready,
-    ParentTold,
     PlacementSet,
-    ReleaseCreated,
-    RolloutFailed,
-    RoutesClaimed,
-    RoutesFreed,
-    RoutingApplied,
-    SiblingEnded,
     SpecChanged,
     TaskRequested,
 )
 from events.model.component_parts import (
-    ALIVE,
-    BACKOFF_FREE_RESTARTS,
     MAX_SCALE,
     SECOND,
-    STABLE_SECONDS,
     ComponentState,
     ComponentStatus,
-    InstanceKind,
-    InstanceStatus,
+    Operation,
     Phase,
-    Release,
-    Slot,
     Spec,
-    backoff_seconds,
     config_problem,
 )
+from events.model.component_reports import REPORTED, new_release
+from events.model.component_retention import not_there, prune, set_retention
 from events.model.operation import (
     OperationCancelled,
-    OperationFailed,
     OperationStarted,
     OperationSucceeded,
-    OperationTimedOut,
 )
 from events.model.placement import label_problem
 from events.model.route import path_problem
@@ -98,7 +67,7 @@ def decide(state: ComponentState, command: ComponentCommand, meta: Meta) -> Deci
     """What `command` comes to in `state`: the events to append, nothing, or a refusal."""
     if isinstance(command, CreateComponent):
         return _create(state, command)
-    observed = _OBSERVED.get(type(command))
+    observed = REPORTED.get(type(command))
     if observed is not None:
         return observed(state, command, meta)
     if state.status is ComponentStatus.DESTROYING and isinstance(command, DestroyComponent):
@@ -109,7 +78,7 @@ def decide(state: ComponentState, command: ComponentCommand, meta: Meta) -> Deci
         return _cancel(state, command, meta)
     if isinstance(command, RunTask):
         return _run_task(state, command, meta)
-    if state.operation is not None:
+    if state.operation is not None and not (isinstance(command, Deploy) and _may_be_superseded(state.operation)):
         busy = state.operation
         return Refusal(
             code="conflict",
@@ -145,28 +114,24 @@ def _deploy(state: ComponentState, command: Deploy, meta: Meta) -> Decision:
     build_id = f"{state.service_id}-{meta.command_id}"
     seconds = state.spec.build_timeout_seconds * 3 + state.spec.start_timeout_seconds + OPERATION_SECONDS
     return [
+        *_superseded(state, meta),
         _begin(meta, "deploy", what, seconds),
         DeployRequested(operation=meta.command_id, build_id=build_id, source=command.source),
     ]
 
 
-def _release(
-    state: ComponentState, operation: str, artifact: Artifact, spec: Spec, meta: Meta, rollback_of: int = 0
-) -> ReleaseCreated:
-    number = max(state.releases, default=0) + 1
-    begun = state.operation  # a deploy's release is made by whoever asked for it, not by the builder that reports
-    release = Release(
-        number=number,
-        operation=operation,
-        artifact=artifact,
-        spec=spec,
-        command=artifact.processes.get(state.process, ""),
-        rollback_of=rollback_of,
-        created_at=meta.at,
-        created_by=begun.by if begun else meta.actor,
-        reason=begun.why if begun else meta.reason,
-    )
-    return ReleaseCreated(operation=operation, release=release)
+def _may_be_superseded(operation: Operation) -> bool:
+    """While its build waits for a builder nothing was done yet that a newer deploy would not do anew."""
+    return operation.phase is Phase.BUILDING and not operation.build_begun
+
+
+def _superseded(state: ComponentState, meta: Meta) -> list[Event]:
+    """The end of the deploy that still waits for a builder, in favour of the newer one."""
+    older = state.operation
+    if older is None:
+        return []
+    reason = f"superseded by the newer deploy {meta.command_id}: its build had not begun"
+    return [BuildAbandoned(build_id=older.build_id), OperationCancelled(operation=older.id, reason=reason)]
 
 
 def _deploy_artifact(state: ComponentState, command: DeployArtifact, meta: Meta) -> Decision:
@@ -174,7 +139,7 @@ def _deploy_artifact(state: ComponentState, command: DeployArtifact, meta: Meta)
     started = _begin(meta, "deploy", command.artifact.digest[:12], seconds)
     return [
         _replace(started, parent=command.parent, parent_stream=command.parent_stream),
-        _release(state, meta.command_id, command.artifact, state.spec, meta),
+        new_release(state, meta.command_id, command.artifact, state.spec, meta),
     ]
 
 
@@ -193,7 +158,7 @@ def _change_spec(state: ComponentState, command: ChangeSpec, meta: Meta) -> Deci
     seconds = state.spec.start_timeout_seconds + OPERATION_SECONDS
     return [
         _begin(meta, kind, detail, seconds),
-        _release(state, meta.command_id, live.artifact, changed, meta),
+        new_release(state, meta.command_id, live.artifact, changed, meta),
     ]
 
 
@@ -257,7 +222,7 @@ def _restart(state: ComponentState, command: Restart, meta: Meta) -> Decision:
     spec = _replace(state.spec, restart_nonce=meta.command_id)
     return [
         _begin(meta, "restart", f"v{live.number}", seconds),
-        _release(state, meta.command_id, live.artifact, spec, meta),
+        new_release(state, meta.command_id, live.artifact, spec, meta),
     ]
 
 
@@ -267,14 +232,14 @@ def _rollback(state: ComponentState, command: Rollback, meta: Meta) -> Decision:
     if to == 0:
         return Refusal(code="conflict", message="there is no earlier release to go back to", hint="rayfold releases")
     if to not in born_here:
-        return Refusal(code="not_found", message=f"no release v{to}", hint="rayfold releases")
+        return not_there(state, to)
     if to == state.current:
         return Refusal(code="conflict", message=f"v{to} is the current release already", hint="rayfold releases")
     target = state.releases[to]
     seconds = state.spec.start_timeout_seconds + OPERATION_SECONDS
     return [
         _begin(meta, "rollback", f"to v{to}", seconds),
-        _release(state, meta.command_id, target.artifact, target.spec, meta, rollback_of=to),
+        new_release(state, meta.command_id, target.artifact, target.spec, meta, rollback_of=to),
     ]
 
 
@@ -307,128 +272,6 @@ def _destroy(state: ComponentState, command: DestroyComponent, meta: Meta) -> De
     return [_begin(meta, "destroy", state.name), ComponentDestroyRequested(operation=meta.command_id)]
 
 
-def _finish_build(state: ComponentState, command: FinishDeployBuild, meta: Meta) -> Decision:
-    operation = state.operation
-    if operation is None or operation.build_id != command.build_id or operation.phase is not Phase.BUILDING:
-        return []
-    serving = state.current
-    if command.status == "cancelled":
-        return [OperationCancelled(operation=operation.id, reason=command.reason)]
-    if command.status == "timed_out":
-        return [OperationTimedOut(operation=operation.id, reason=command.reason, still_serving=serving)]
-    if command.artifact is None:
-        return [OperationFailed(operation=operation.id, code=command.code or "build_failed", reason=command.reason,
-                                lines=command.lines, still_serving=serving)]  # fmt: skip
-    if state.process not in command.artifact.processes:
-        known = ", ".join(sorted(command.artifact.processes)) or "none"
-        reason = f"expected a process type {state.process!r} in the Procfile, found: {known}"
-        return [OperationFailed(operation=operation.id, code="no_process", reason=reason, still_serving=serving)]
-    spec = state.spec.with_settings(command.artifact.settings)
-    if isinstance(spec, Refusal):
-        reason = f"rayfold.toml: {spec.message}"
-        return [OperationFailed(operation=operation.id, code="invalid", reason=reason, still_serving=serving)]
-    return [_release(state, operation.id, command.artifact, spec, meta)]
-
-
-def _report_claims(state: ComponentState, command: ReportClaims, meta: Meta) -> Decision:
-    events: list[Event] = []
-    if new := tuple(r for r in command.routes if r not in state.claims):
-        events.append(RoutesClaimed(routes=new))
-    operation = state.operation
-    if command.refused and operation is not None and operation.phase is Phase.CLAIMING:
-        events += [
-            RolloutFailed(operation=operation.id, release=operation.release, reason=command.refused),
-            OperationFailed(operation=operation.id, code="conflict", reason=command.refused,
-                            still_serving=state.current),
-        ]  # fmt: skip
-    return events
-
-
-def _report_freed(state: ComponentState, command: ReportFreed, meta: Meta) -> Decision:
-    freed = tuple(r for r in command.routes if r in state.claims or r in state.doubtful)
-    return [RoutesFreed(routes=freed)] if freed else []
-
-
-def _report_started(state: ComponentState, command: ReportStarted, meta: Meta) -> Decision:
-    instance = state.instances.get(command.instance)
-    if instance is None or instance.status is not InstanceStatus.STARTING:
-        return []
-    return [InstanceStarted(**msgspec.structs.asdict(command))]
-
-
-def _report_ready(state: ComponentState, command: ReportReady, meta: Meta) -> Decision:
-    instance = state.instances.get(command.instance)
-    if instance is None:
-        return []
-    ready = InstanceReady(instance=command.instance)
-    if instance.status is InstanceStatus.STARTING:
-        return [InstanceStarted(**msgspec.structs.asdict(command)), ready]
-    return [ready] if instance.status in (InstanceStatus.STARTED, InstanceStatus.UNREADY) else []
-
-
-def _report_unready(state: ComponentState, command: ReportUnready, meta: Meta) -> Decision:
-    instance = state.instances.get(command.instance)
-    if instance is None or instance.status in (InstanceStatus.UNREADY, InstanceStatus.STOPPING):
-        return []
-    return [InstanceUnready(instance=command.instance, reason=command.reason, lines=command.lines)]
-
-
-def _report_exited(state: ComponentState, command: ReportExited, meta: Meta) -> Decision:
-    instance = state.instances.get(command.instance)
-    if instance is None or instance.status not in ALIVE:
-        return []
-    if instance.status is InstanceStatus.STOPPING:
-        return [InstanceStopped(instance=instance.id, exit_code=command.exit_code, signal=command.signal)]
-    crashed = instance.kind is InstanceKind.SERVICE
-    slot = state.slots.get(f"{instance.fingerprint}:{instance.slot}", Slot())
-    stable = instance.ready_at > 0 and meta.at - instance.ready_at >= STABLE_SECONDS * SECOND
-    failures = 1 if stable else slot.failures + 1
-    wait = backoff_seconds(failures - BACKOFF_FREE_RESTARTS)
-    return [
-        InstanceExited(
-            instance=instance.id,
-            exit_code=command.exit_code,
-            signal=command.signal,
-            reason=command.reason,
-            lines=command.lines,
-            crashed=crashed,
-            restart_at=meta.at + int(wait * SECOND) if crashed else 0,
-        )
-    ]
-
-
-def _report_applied(state: ComponentState, command: ReportApplied, meta: Meta) -> Decision:
-    if command.version <= state.applied_version:
-        return []
-    return [RoutingApplied(version=command.version, gateways=command.gateways)]
-
-
-def _report_drained(state: ComponentState, command: ReportDrained, meta: Meta) -> Decision:
-    draining = {e.instance for e in state.endpoints if e.draining}
-    new = tuple(i for i in command.instances if i in draining and i not in state.drained)
-    return [EndpointsDrained(instances=new, timed_out=command.timed_out)] if new else []
-
-
-def _report_sibling(state: ComponentState, command: ReportSibling, meta: Meta) -> Decision:
-    operation = state.operation
-    if operation is None or operation.phase is not Phase.SIBLINGS:
-        return []
-    if not any(s.process == command.process and not s.ended for s in operation.siblings):
-        return []
-    return [SiblingEnded(process=command.process, succeeded=command.succeeded, reason=command.reason)]
-
-
-def _report_deregistered(state: ComponentState, command: ReportDeregistered, meta: Meta) -> Decision:
-    if state.status is not ComponentStatus.DESTROYING:
-        return []
-    told = [OperationSucceeded(operation=state.operation.id, detail="destroyed")] if state.operation else []
-    return [ComponentDestroyed(), *told]
-
-
-def _report_parent_told(state: ComponentState, command: ReportParentTold, meta: Meta) -> Decision:
-    return [ParentTold(operation=command.operation)] if command.operation in state.reports else []
-
-
 _Decider = Callable[[ComponentState, Any, Meta], Decision]
 
 
@@ -439,27 +282,10 @@ _ASKED = cast(
         DeployArtifact: _deploy_artifact,
         ChangeSpec: _change_spec,
         SetPlacement: _set_placement,
+        PruneReleases: prune,
+        SetRetention: set_retention,
         Restart: _restart,
         Rollback: _rollback,
         DestroyComponent: _destroy,
-    },
-)
-
-
-_OBSERVED = cast(
-    "dict[type[Command], _Decider]",
-    {
-        FinishDeployBuild: _finish_build,
-        ReportClaims: _report_claims,
-        ReportFreed: _report_freed,
-        ReportStarted: _report_started,
-        ReportReady: _report_ready,
-        ReportUnready: _report_unready,
-        ReportExited: _report_exited,
-        ReportApplied: _report_applied,
-        ReportDrained: _report_drained,
-        ReportSibling: _report_sibling,
-        ReportDeregistered: _report_deregistered,
-        ReportParentTold: _report_parent_told,
     },
 )

@@ -43,6 +43,18 @@ class SetPlacement(Command, frozen=True):
     placement: Placement
 
 
+class PruneReleases(Command, frozen=True):
+    """Give up all releases but the newest `keep` and those that something stands on."""
+
+    keep: int
+
+
+class SetRetention(Command, frozen=True):
+    """Keep the newest `keep` releases from now on."""
+
+    keep: int
+
+
 class Restart(Command, frozen=True):
     pass
 
@@ -63,6 +75,14 @@ class CancelOperation(Command, frozen=True):
 
 class DestroyComponent(Command, frozen=True):
     pass
+
+
+class ReportBuildBegun(Command, frozen=True):
+    build_id: str
+
+
+class ReportAbandonedTold(Command, frozen=True):
+    build_id: str
 
 
 class FinishDeployBuild(Command, frozen=True):
@@ -147,11 +167,15 @@ ComponentCommand = (
     | DeployArtifact
     | ChangeSpec
     | SetPlacement
+    | PruneReleases
+    | SetRetention
     | Restart
     | Rollback
     | RunTask
     | CancelOperation
     | DestroyComponent
+    | ReportBuildBegun
+    | ReportAbandonedTold
     | FinishDeployBuild
     | ReportClaims
     | ReportFreed

@@ -43,11 +43,42 @@ class DeployRequested(Event, frozen=True):
     source: Source
 
 
+class DeployBuildBegun(Event, frozen=True):
+    """A builder has begun with the deploy's build: from here on a newer deploy does not take its place."""
+
+    operation: str
+
+
+class BuildAbandoned(Event, frozen=True):
+    """Nobody waits for this build any more: the intent to end it, durable before it is told."""
+
+    build_id: str
+
+
+class AbandonedBuildTold(Event, frozen=True):
+    """The abandoned build has been told that it is to end, or has ended by itself."""
+
+    build_id: str
+
+
 class ReleaseCreated(Event, frozen=True):
     """The whole desired state of the component, immutable. `rollback_of`: the release whose content it repeats."""
 
     operation: str
     release: Release
+
+
+class RetentionSet(Event, frozen=True):
+    """How many releases are kept from now on. No part of a release: a rollback leaves it as it is."""
+
+    keep: int
+
+
+class ReleasesPruned(Event, frozen=True):
+    """These releases are gone for good; `artifacts`: digests that no release of the component refers to any more."""
+
+    releases: tuple[int, ...]
+    artifacts: tuple[str, ...] = ()
 
 
 class RoutesClaimed(Event, frozen=True):
@@ -200,7 +231,12 @@ ComponentEvent = (
     | SpecChanged
     | PlacementSet
     | DeployRequested
+    | DeployBuildBegun
+    | BuildAbandoned
+    | AbandonedBuildTold
     | ReleaseCreated
+    | RetentionSet
+    | ReleasesPruned
     | RoutesClaimed
     | RoutesFreed
     | RolloutStarted

@@ -7,11 +7,14 @@ own, a fold of many events takes them all on the same one (docs/decisions/0019).
 import msgspec
 
 from events.model.component_events import (
+    AbandonedBuildTold,
+    BuildAbandoned,
     CancelRequested,
     ComponentCreated,
     ComponentDestroyed,
     ComponentDestroyRequested,
     ComponentEvent,
+    DeployBuildBegun,
     DeployRequested,
     EndpointsChanged,
     EndpointsDrained,
@@ -25,6 +28,8 @@ from events.model.component_events import (
     ParentTold,
     PlacementSet,
     ReleaseCreated,
+    ReleasesPruned,
+    RetentionSet,
     RolloutFailed,
     RolloutStarted,
     RolloutSucceeded,
@@ -108,12 +113,14 @@ def _on_created(draft: ComponentDraft, event: ComponentCreated, at: int) -> None
         status=ComponentStatus.ACTIVE,
         version=draft.version,
         releases=draft.releases,  # release numbers go on where an earlier life of the name left off
-        born_after=max(draft.releases, default=0),
+        born_after=draft.last_release,
+        last_release=draft.last_release,
         started_instances=draft.started_instances,
         claims=draft.claims,
         doubtful=draft.doubtful,
         applied_version=draft.applied_version,
         routing_version=draft.routing_version,
+        abandoned=draft.abandoned,
     )
     for field in born.__struct_fields__:
         setattr(draft, field, getattr(born, field))
@@ -173,11 +180,35 @@ def _on_deploy_requested(draft: ComponentDraft, event: DeployRequested, at: int)
         draft.operation = _replace(draft.operation, phase=Phase.BUILDING, build_id=event.build_id, source=event.source)
 
 
+def _on_build_begun(draft: ComponentDraft, event: DeployBuildBegun, at: int) -> None:
+    draft.operation = draft.operation and _replace(draft.operation, build_begun=True)
+
+
+def _on_build_abandoned(draft: ComponentDraft, event: BuildAbandoned, at: int) -> None:
+    draft.abandoned = (*draft.abandoned, event.build_id)
+
+
+def _on_abandoned_told(draft: ComponentDraft, event: AbandonedBuildTold, at: int) -> None:
+    draft.abandoned = tuple(build for build in draft.abandoned if build != event.build_id)
+
+
 def _on_release_created(draft: ComponentDraft, event: ReleaseCreated, at: int) -> None:
     release = event.release
     draft.releases[release.number] = release
+    draft.last_release = max(draft.last_release, release.number)
     if draft.operation is not None:
         draft.operation = _replace(draft.operation, phase=Phase.CLAIMING, release=release.number)
+
+
+def _on_retention_set(draft: ComponentDraft, event: RetentionSet, at: int) -> None:
+    draft.releases_kept = event.keep
+
+
+def _on_releases_pruned(draft: ComponentDraft, event: ReleasesPruned, at: int) -> None:
+    gone = {*event.releases}
+    for number in gone:
+        draft.releases.pop(number, None)
+    draft.succeeded = tuple(number for number in draft.succeeded if number not in gone)
 
 
 def _on_routes_claimed(draft: ComponentDraft, event: RoutesClaimed, at: int) -> None:
@@ -353,7 +384,12 @@ DRAFTING = Drafting(
             SpecChanged: _on_spec_changed,
             PlacementSet: _on_placement_set,
             DeployRequested: _on_deploy_requested,
+            DeployBuildBegun: _on_build_begun,
+            BuildAbandoned: _on_build_abandoned,
+            AbandonedBuildTold: _on_abandoned_told,
             ReleaseCreated: _on_release_created,
+            RetentionSet: _on_retention_set,
+            ReleasesPruned: _on_releases_pruned,
             RoutesClaimed: _on_routes_claimed,
             RoutesFreed: _on_routes_freed,
             RolloutStarted: _on_rollout_started,

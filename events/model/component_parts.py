@@ -21,6 +21,7 @@ MAX_CONFIG_VALUE = 64 * 1024  # characters
 MAX_SEALED_VALUE = 6 * MAX_CONFIG_VALUE  # characters: four bytes for each in base64, and what says who can open it
 BACKOFF_FREE_RESTARTS = 3  # restarts at once, before the back-off begins
 BACKOFF_CAP_SECONDS = 300.0
+RELEASES_KEPT = 50  # where a component does not say it otherwise
 _CONFIG_KEY = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")
 _RESERVED = ("PORT", "RAYFOLD_")
 
@@ -225,6 +226,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     by: str = ""
     why: str = ""
     build_id: str = ""
+    build_begun: bool = False
     source: Source | None = None
     release: int = 0
     release_step: str = ""
@@ -253,7 +255,9 @@ class ComponentDraft(msgspec.Struct, gc=False):
 
     `version` counts its events. `routing_version` is the version of the last EndpointsChanged, `applied_version` the
     highest that every gateway has applied; `slots` is keyed by `fingerprint:slot`; `born_after` is the last release of
-    an earlier life of this name; `doubtful` are routes that an operation may have claimed which ended before it knew.
+    an earlier life of this name; `doubtful` are routes that an operation may have claimed which ended before it knew;
+    `abandoned` are builds whose operation ended before them and that were not told yet;
+    `last_release` is the highest number ever given, though that release may be pruned.
     """
 
     status: ComponentStatus = ComponentStatus.ABSENT
@@ -283,6 +287,9 @@ class ComponentDraft(msgspec.Struct, gc=False):
     succeeded: tuple[int, ...] = ()
     reports: dict[str, ParentReport] = {}
     placement: Placement = Placement()
+    abandoned: tuple[str, ...] = ()
+    last_release: int = 0
+    releases_kept: int = RELEASES_KEPT
 
 
 # The same fields in the same order, so that one becomes the other without naming them (`component_fold`). To mypy a

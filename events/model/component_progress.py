@@ -10,6 +10,7 @@ import msgspec
 
 from events.model.base import Event
 from events.model.component_events import (
+    BuildAbandoned,
     RolloutFailed,
     RolloutStarted,
     RolloutSucceeded,
@@ -34,6 +35,7 @@ from events.model.component_parts import (
     RouteSpec,
     Sibling,
 )
+from events.model.component_retention import keep_within_bounds
 from events.model.component_wanted import UP, services, slots_of, wanted
 from events.model.operation import OperationCancelled, OperationFailed, OperationSucceeded, OperationTimedOut
 from events.model.placement import Room
@@ -47,8 +49,8 @@ class Effect(msgspec.Struct, frozen=True, order=True):
 
     kinds: start, stop (key: instance); await-build, cancel-build (build id); claim, free (routes, sorted);
     wait-applied (routing version); wait-drained (instances); sibling (process); tell-parent (operation);
-    deregister (component). Of a build: run-build, cancel-running-build (build id); of an app: destroy-component
-    (name)."""
+    abandon-build (build id); deregister (component). Of a build: run-build, cancel-running-build (build id); of an app:
+    destroy-component (name)."""
 
     kind: str
     key: str
@@ -56,11 +58,15 @@ class Effect(msgspec.Struct, frozen=True, order=True):
 
 def progress(state: ComponentState, now: int, nodes: Sequence[Room]) -> list[Event]:
     """The events that follow at `now` (microseconds UTC) with these live `nodes`; call again after applying them."""
-    for step in (_advance_operation, fill_slots, start_tasks, sync_endpoints, stop_unwanted, _finish_rollout):
+    for step in (_advance_operation, fill_slots, start_tasks, sync_endpoints, stop_unwanted, _finish_rollout, _prune):
         events = step(state, now, nodes)
         if events:
             return events
     return []
+
+
+def _prune(state: ComponentState, now: int, nodes: Sequence[Room]) -> list[Event]:
+    return keep_within_bounds(state)
 
 
 def next_deadline(state: ComponentState, now: int) -> int | None:
@@ -87,6 +93,7 @@ def effects(state: ComponentState) -> list[Effect]:
         if operation.phase is Phase.SIBLINGS:
             owed += [Effect("sibling", s.process) for s in operation.siblings if not s.ended]
     owed += [Effect("tell-parent", operation) for operation in state.reports]
+    owed += [Effect("abandon-build", build_id) for build_id in state.abandoned]
     if surplus_claims(state):
         owed.append(Effect("free", ",".join(f"{r.host}{r.path}" for r in surplus_claims(state))))
     if state.routing_version > state.applied_version:
@@ -138,7 +145,8 @@ def _advance_operation(state: ComponentState, now: int, nodes: Sequence[Room]) -
     if operation.deadline_at and now >= operation.deadline_at and operation.phase is not Phase.DONE:
         reason = f"it took longer than allowed in phase {operation.phase}"
         ended_late = OperationTimedOut(operation=operation.id, reason=reason, still_serving=state.current)
-        return [*_rollout_failed(operation, reason), ended_late]
+        left = [BuildAbandoned(build_id=operation.build_id)] if operation.phase is Phase.BUILDING else []
+        return [*left, *_rollout_failed(operation, reason), ended_late]
     match operation.phase:
         case Phase.CLAIMING:
             return _after_claims(state, operation, now, nodes)

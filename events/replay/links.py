@@ -108,7 +108,9 @@ def _across(record: EventRecord, event: Event) -> Link | None:
             return Link(how="carries out", stream=asking, types=types, field="build_id", value=event.build_id)
         case BuildCancelRequested():
             service_id = stream.removeprefix("build/").partition("-")[0]
-            return Link(how="carries out", stream=f"component/{service_id}", types=("CancelRequested",))
+            return Link(
+                how="carries out", stream=f"component/{service_id}", types=("CancelRequested", "BuildAbandoned")
+            )
         case RouteClaimed() | RouteReleased() if event.as_of:
             return Link(how="was asked for by", stream=f"component/{event.service_id}", version=event.as_of)
         case OperationStarted() if event.parent_stream:

@@ -35,8 +35,8 @@ ENDINGS = {"OperationSucceeded", "OperationFailed", "OperationCancelled", "Opera
 APPENDING = ("supervisor.before-append", "log.append.before", "log.append.answered", "log.append.committed",
              "supervisor.after-commit")  # fmt: skip
 CLAIMING = ("log.claim.won", "supervisor.claimed", "supervisor.recovered")
-BUILDING = ("effects.build-requested", "effects.build-queued", "builder.claimed", "builder-blob-written",
-            "effects.build-ended")  # fmt: skip
+BUILDING = ("effects.build-requested", "effects.build-queued", "builder.claimed", "effects.build-begun",
+            "builder-blob-written", "effects.build-ended")  # fmt: skip
 # A build is given up after three attempts, so that no more than two builders may die during one.
 BUILT = ("builder.begun", "builder-publish")
 SAID = ("builder.finished", "builder.told")

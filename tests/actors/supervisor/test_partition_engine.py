@@ -1,6 +1,7 @@
 """The owner of a partition: commands become events once, effects follow durable events, a successor goes on."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -14,7 +15,7 @@ from events.log.memory import MemoryEventLog, MemoryStore
 from events.log.records import partition_of
 from events.model.base import Envelope, Reply, partition_key, service_id_of
 from events.model.build import Source
-from events.model.component_commands import ChangeSpec, CreateComponent, Deploy
+from events.model.component_commands import ChangeSpec, CreateComponent, Deploy, ReportBuildBegun
 from events.model.component_parts import ComponentState, Spec
 from events.model.component_progress import Effect
 from events.model.placement import Room
@@ -125,14 +126,18 @@ async def test_a_full_log_is_said_in_the_reply_and_the_command_may_be_sent_again
         assert (await engine.handle(create())).version == 1
 
 
-async def test_fifty_deploys_at_once_have_one_winner() -> None:
+async def test_of_fifty_deploys_at_once_the_newest_stays_until_its_build_begins() -> None:
     async with owner(MemoryStore(16)) as engine:
         await engine.handle(create())
         replies = await asyncio.gather(*(engine.handle(deploy(f"d{i}")) for i in range(50)))
-        won = [r for r in replies if r.refusal is None]
-        assert len(won) == 1
-        assert {r.refusal.code for r in replies if r.refusal} == {"conflict"}
-        assert (await types(engine)).count("DeployRequested") == 1
+        assert {r.refusal for r in replies} == {None}
+        told = Counter(await types(engine))
+        assert (told["DeployRequested"], told["OperationCancelled"], told["BuildAbandoned"]) == (50, 49, 49)
+        begun = encode_command(ReportBuildBegun(build_id=f"{SERVICE}-d49"))
+        await engine.handle(Envelope(stream=STREAM, command=begun, command_id="begun"))
+        late = await engine.handle(deploy("late"))
+        assert late.refusal is not None and late.refusal.code == "conflict"
+        assert "d49" in late.refusal.message
 
 
 async def test_an_effect_is_asked_for_only_when_its_intent_is_durable_and_again_by_a_successor() -> None:

@@ -9,7 +9,9 @@ from events.model.component_commands import (
     CreateComponent,
     Deploy,
     FinishDeployBuild,
+    ReportAbandonedTold,
     ReportApplied,
+    ReportBuildBegun,
     ReportClaims,
     ReportDeregistered,
     ReportDrained,
@@ -48,6 +50,9 @@ class World:
         self.next_artifact = artifact("one")
         self.gateways_answer = True
         self.refuse_claims = ""
+        self.builds = True
+        self.builds_end = True
+        self.abandoned: list[str] = []
         self.nodes = [Room(name="node1")]
 
     def send(self, command: object, reason: str = "") -> str:
@@ -91,8 +96,17 @@ class World:
                 return ReportStarted(instance=effect.key, host="127.0.0.1", port=20000 + self.commands, pid=42)
             case "stop":
                 return ReportExited(instance=effect.key, exit_code=0)
+            case "await-build" if not self.builds:
+                return None
+            case "await-build" if not (self.state.operation and self.state.operation.build_begun):
+                return ReportBuildBegun(build_id=effect.key)
+            case "await-build" if not self.builds_end:
+                return None
             case "await-build":
                 return FinishDeployBuild(build_id=effect.key, status="succeeded", artifact=self.next_artifact)
+            case "abandon-build":
+                self.abandoned.append(effect.key)
+                return ReportAbandonedTold(build_id=effect.key)
             case "claim":
                 return ReportClaims(
                     routes=() if self.refuse_claims else unclaimed_routes(self.state), refused=self.refuse_claims

@@ -82,6 +82,7 @@ def history() -> list[EventRecord]:
     _a_good_life(life)
     _what_goes_wrong(world, life)
     _siblings(world, life)
+    _retention(world, life)
     _builds(world)
     world.send("app/default.shop", app.DestroyApp(), reason="no longer needed")
     return world.records
@@ -155,6 +156,14 @@ def _what_goes_wrong(world: Scribe, life: ComponentLife) -> None:
     world.tell(life.stream, deploy, "too slow")
     world.now += DAY
     world.rest(life.stream)
+    world.tell(life.stream, deploy, "the first of two")
+    world.tell(life.stream, deploy, "the second, before a builder had begun with the first")
+    world.rest(life.stream)
+
+
+def _retention(world: Scribe, life: ComponentLife) -> None:
+    world.send(life.stream, component_commands.SetRetention(keep=9), reason="the disk is small")
+    world.send(life.stream, component_commands.PruneReleases(keep=1), reason="the disk is full")
 
 
 def _siblings(world: Scribe, life: ComponentLife) -> None:

@@ -120,7 +120,7 @@ def test_the_histories_hold_every_kind_of_stream_and_most_events() -> None:
         "SiblingsRequested", "SiblingEnded", "ParentTold", "OperationTimedOut", "OperationCancelled", "SpecChanged",
         "BuildTimedOut", "BuildCancelled", "BuildCancelRequested", "CancelRequested", "RolloutFailed", "TeamDeleted",
         "TeamKeyDestructionRequested", "TeamKeyDestroyed", "HandlingTried", "HandlingSucceeded", "ParkedSkipped",
-        "PlacementSet", "TeamLogRulesChanged",
+        "PlacementSet", "TeamLogRulesChanged", "BuildAbandoned", "AbandonedBuildTold", "RetentionSet",
     }  # fmt: skip
 
 
