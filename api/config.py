@@ -6,6 +6,7 @@ from typing import Annotated
 
 import msgspec
 
+from actors.builder.steps import LONGEST_SECONDS
 from actors.cluster.settings import NODE_LOST_SECONDS
 from actors.containers.errors import ContainerFault
 from actors.containers.settings import ContainerSettings
@@ -55,6 +56,18 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return LogSettings(archive=archive, retain_s=self.retain_hours * 3600, quota_bytes=self.quota_mib << 20)
 
 
+_Seconds = Annotated[float, msgspec.Meta(ge=0, le=LONGEST_SECONDS)]
+
+
+class BuildTimeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long each step of a build may take, in seconds; 0: its usual share of the whole build's time."""
+
+    source: _Seconds = 0
+    dependencies: _Seconds = 0
+    build: _Seconds = 0
+    publish: _Seconds = 0
+
+
 class PlatformConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`etcd` None: embedded. `database_url` empty: SQLite in the data directory. Ports: 0 picks a free one.
     `builds_at_once`: of one node; 0: one per core.
@@ -77,6 +90,7 @@ class PlatformConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     supervisors: int = 1
     builders: int = 1
     builds_at_once: Annotated[int, msgspec.Meta(ge=0)] = 0
+    build_timeouts: BuildTimeouts = BuildTimeouts()
     eventlogs: int = 1
     node_lost_seconds: Annotated[float, msgspec.Meta(ge=1)] = NODE_LOST_SECONDS
 

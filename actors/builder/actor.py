@@ -109,6 +109,7 @@ class Builder(ActorShell):
             component=order.component,
             source=SourceSpec(**msgspec.structs.asdict(order.source)),
             timeout_seconds=float(order.timeout_seconds),
+            step_seconds=self.settings.build_step_seconds,
             user=(owner.uid, owner.gid) if root else None,
         )
         finish = _finish(attempt, await self._engine.run(request))

@@ -49,6 +49,12 @@ class StepFailedError(BuilderError):
     code = "step_failed"
 
 
+class StepTimedOutError(BuilderError):
+    """A step took longer than it may, and was stopped."""
+
+    code = "step_timed_out"
+
+
 class ToolMissingError(BuilderError):
     """A language's interpreter or package tool is not there, or the build's user cannot execute it."""
 

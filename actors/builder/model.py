@@ -46,6 +46,8 @@ class BuildLimits(msgspec.Struct, frozen=True, kw_only=True):
 class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One build to run. `env` is build-time configuration; `fresh` ignores cached dependency layers.
 
+    `step_seconds`: the operator's time-outs by step (`steps.STEPS`), where they are not the usual shares of the whole.
+
     `user` is the (uid, gid) the build's commands run as; None means as the platform itself. Give builds another user
     than running instances have: a user's process limit counts both.
     """
@@ -58,6 +60,7 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     source: SourceSpec
     env: dict[str, str] = {}
     timeout_seconds: float = 900.0
+    step_seconds: dict[str, float] = {}
     limits: BuildLimits = BuildLimits()
     user: tuple[int, int] | None = None
     fresh: bool = False
@@ -87,6 +90,7 @@ class ComponentSettings(msgspec.Struct, frozen=True, kw_only=True):
     static_root: str | None = None
     dockerfile: str | None = None
     processes: dict[str, str] = {}
+    step_seconds: dict[str, float] = {}
 
 
 class Artifact(msgspec.Struct, frozen=True, kw_only=True):

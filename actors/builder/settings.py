@@ -10,11 +10,12 @@ from actors.builder.detect import DOCKERFILE
 from actors.builder.errors import SettingsError
 from actors.builder.model import ComponentSettings
 from actors.builder.procfile import check_process_name
+from actors.builder.steps import LONGEST_SECONDS, STEPS
 
 FILE = "rayfold.toml"
 LANGUAGES = (*(language.name for language in catalogue.LANGUAGES.values() if language.built), DOCKERFILE)
 _HIGHEST_PORT = 65535
-_KNOWN = {"build": {"language", "root", "dockerfile"}, "component": {"port", "probe"}}
+_KNOWN = {"build": {"language", "root", "dockerfile", "timeouts"}, "component": {"port", "probe"}}
 
 
 def parse_settings(text: str) -> tuple[ComponentSettings, tuple[str, ...]]:
@@ -40,6 +41,7 @@ def parse_settings(text: str) -> tuple[ComponentSettings, tuple[str, ...]]:
         static_root=_text(build, "build", "root"),
         dockerfile=dockerfile,
         processes=_processes(_table(tables, "processes")),
+        step_seconds=_timeouts(build),
     )
     unread = [
         f"{FILE}: {name}.{key} is not a key that builds read"
@@ -50,10 +52,25 @@ def parse_settings(text: str) -> tuple[ComponentSettings, tuple[str, ...]]:
     return settings, tuple(unread)
 
 
-def _table(tables: dict[str, object], name: str) -> dict[str, object]:
+def _timeouts(build: dict[str, object]) -> dict[str, float]:
+    # Not "source": when this file can be read, that step is over.
+    known = [step for step in STEPS if step != "source"]
+    found: dict[str, float] = {}
+    for step, seconds in _table(build, "timeouts", "build.timeouts").items():
+        if step not in known:
+            raise SettingsError(f"{FILE}: build.timeouts: expected one of {', '.join(known)}, found {step!r}.")
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 1 <= seconds <= LONGEST_SECONDS:
+            raise SettingsError(
+                f"{FILE}: build.timeouts.{step}: expected seconds from 1 to {LONGEST_SECONDS}, found {seconds!r}."
+            )
+        found[step] = float(seconds)
+    return found
+
+
+def _table(tables: dict[str, object], name: str, shown: str = "") -> dict[str, object]:
     found = tables.get(name, {})
     if not isinstance(found, dict):
-        raise SettingsError(f"{FILE}: expected a table [{name}], found {found!r}.")
+        raise SettingsError(f"{FILE}: expected a table [{shown or name}], found {found!r}.")
     return found
 
 

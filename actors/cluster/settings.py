@@ -47,6 +47,7 @@ class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
     builders: int = 1
     builds_at_once: int = 0
     """Of one node; 0: one per core."""
+    build_step_seconds: dict[str, float] = {}
     eventlogs: int = 1
     node_lost_seconds: float = NODE_LOST_SECONDS
     node_labels: dict[str, str] = {}

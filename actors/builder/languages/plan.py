@@ -13,10 +13,12 @@ from time import monotonic
 import msgspec
 
 from actors.builder.diagnosis import diagnose
-from actors.builder.errors import StepFailedError
+from actors.builder.errors import StepFailedError, StepTimedOutError
 from actors.builder.log import BuildLog
 from actors.builder.model import BuildRequest, ComponentSettings, StepTime
 from actors.builder.sandbox import LineSink, run_command
+from actors.builder.steps import step_seconds
+from events.failpoints import failpoint
 
 # What a machine's administrator sets so that package tools reach their index at all.
 _PASSED_PREFIXES = ("PIP_", "NPM_CONFIG_", "UV_")
@@ -65,13 +67,30 @@ class Workbench:
 
     @asynccontextmanager
     async def step(self, name: str, announcement: str = "") -> AsyncIterator[None]:
-        """Time a step, and announce it if it has something to say."""
+        """Time a step, and announce it if it has something to say. Raises `StepTimedOutError` when its time is up."""
         self.current_step = name
         started = monotonic()
         if announcement:
             await self.log.step(announcement)
+        limit = step_seconds(
+            name,
+            whole=self.request.timeout_seconds,
+            operator=self.request.step_seconds,
+            source=self.settings.step_seconds,
+        )
         try:
-            yield
+            async with asyncio.timeout(limit) as timer:
+                failpoint(f"builder-step-{name}")
+                yield
+        except TimeoutError as error:
+            if not timer.expired():
+                raise
+            raise StepTimedOutError(
+                f"The step {name!r} did not end within {limit:g} s and was stopped. Give it more time with "
+                f"`{name} = SECONDS` under [build.timeouts] in rayfold.toml, and the whole build with `rayfold "
+                "settings set build_timeout_seconds=SECONDS`; its last lines of output say what it waited for.",
+                lines=self.log.lines_that_matter(),
+            ) from error
         finally:
             self.times.append(StepTime(name=name, seconds=round(monotonic() - started, 3)))
 

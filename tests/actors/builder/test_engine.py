@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import re
+import socket
 import subprocess
 import sys
 import time
@@ -11,9 +13,11 @@ import pytest
 
 from actors.builder.artifacts import read_manifest
 from actors.builder.engine import BuildDirs, BuildEngine
-from actors.builder.errors import BuilderError
+from actors.builder.errors import BuilderError, SettingsError
 from actors.builder.log import Mask
 from actors.builder.model import BuildLimits, BuildState, SourceSpec
+from actors.builder.settings import parse_settings
+from actors.builder.steps import STEPS, step_seconds
 from actors.builder.unpack import run_env, unpack_artifact
 from tests.actors.builder.conftest import EXAMPLES, Bench, eventually, git, processes_with, write_tree
 
@@ -224,11 +228,63 @@ async def test_cancelling_ends_the_processes_and_says_cancelled(bench: Bench, tm
 
 async def test_a_time_out_ends_the_processes_and_names_the_step(bench: Bench, tmp_path: Path) -> None:
     mark = f"87655.{os.getpid()}"
-    found = await bench.build(sleeper(tmp_path, mark), user=USER, timeout_seconds=8.0)
+    found = await bench.build(sleeper(tmp_path, mark), user=USER, timeout_seconds=8.0, step_seconds={"build": 3600.0})
     assert (found.state, found.code) == (BuildState.TIMED_OUT, "timed_out")
     assert "within 8 s" in found.reason and "'build'" in found.reason
     assert "begun" in found.lines
     assert processes_with(mark) == []
+
+
+async def test_a_step_that_takes_too_long_ends_with_its_processes_and_a_code_of_its_own(
+    bench: Bench, tmp_path: Path
+) -> None:
+    mark = f"87657.{os.getpid()}"
+    source = write_tree(sleeper(tmp_path, mark), {"rayfold.toml": "[build.timeouts]\nbuild = 2\n"})
+    found = await bench.build(source, user=USER)
+    assert (found.state, found.code) == (BuildState.FAILED, "step_timed_out")
+    assert "'build' did not end within 2 s" in found.reason and "[build.timeouts]" in found.reason
+    assert "begun" in found.lines
+    assert processes_with(mark) == []
+
+
+async def test_dependencies_that_a_registry_never_sends_end_with_their_own_step(bench: Bench, tmp_path: Path) -> None:
+    source = write_tree(tmp_path, {"requirements.txt": "some-package==1.0\n", "app.py": ""})
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        index = f"http://127.0.0.1:{silent.getsockname()[1]}/simple"
+        found = await bench.build(
+            source, user=USER, env={"PIP_INDEX_URL": index}, timeout_seconds=60.0, step_seconds={"dependencies": 3.0}
+        )
+    assert (found.state, found.code) == (BuildState.FAILED, "step_timed_out")
+    assert "'dependencies' did not end within 3 s" in found.reason
+    assert [step.name for step in found.steps][-1] == "dependencies"
+    assert list(bench.engine.dirs.work.iterdir()) == []
+
+
+def test_a_steps_time_is_a_share_of_the_whole_unless_somebody_says_otherwise() -> None:
+    def limit(step: str, **said: dict[str, float]) -> float | None:
+        return step_seconds(step, whole=900.0, operator=said.get("operator", {}), source=said.get("source", {}))
+
+    assert {step: limit(step) for step in STEPS} == {
+        "source": 300.0, "dependencies": 600.0, "build": 600.0, "publish": 300.0
+    }  # fmt: skip
+    assert limit("detect") is None
+    assert limit("build", operator={"build": 700.0}) == 700.0
+    assert limit("build", operator={"build": 700.0}, source={"build": 50.0}) == 50.0
+    assert limit("build", source={"build": 5000.0}) == 900.0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[build.timeouts]\nsource = 5", "expected one of dependencies, build, publish, found 'source'"),
+        ("[build.timeouts]\nbuild = 0", "expected seconds from 1 to 86400, found 0"),
+        ("[build.timeouts]\nbuild = true", "expected seconds from 1 to 86400, found True"),
+        ("[build]\ntimeouts = 5", "expected a table [build.timeouts]"),
+    ],
+)
+def test_step_times_that_are_none_are_refused(text: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(said)):
+        parse_settings(text)
 
 
 async def test_no_more_than_the_limit_run_at_once_and_a_queued_one_can_be_cancelled(
