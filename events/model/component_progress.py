@@ -145,8 +145,10 @@ def _advance_operation(state: ComponentState, now: int, nodes: Sequence[Room]) -
     if operation.deadline_at and now >= operation.deadline_at and operation.phase is not Phase.DONE:
         reason = f"it took longer than allowed in phase {operation.phase}"
         ended_late = OperationTimedOut(operation=operation.id, reason=reason, still_serving=state.current)
-        left = [BuildAbandoned(build_id=operation.build_id)] if operation.phase is Phase.BUILDING else []
-        return [*left, *_rollout_failed(operation, reason), ended_late]
+        abandoned: list[Event] = (
+            [BuildAbandoned(build_id=operation.build_id)] if operation.phase is Phase.BUILDING else []
+        )
+        return [*abandoned, *_rollout_failed(operation, reason), ended_late]
     match operation.phase:
         case Phase.CLAIMING:
             return _after_claims(state, operation, now, nodes)
