@@ -33,6 +33,7 @@ log = structlog.get_logger("supervisor")
 
 RETRY_FIRST_SECONDS = 0.2
 RETRY_MAX_SECONDS = 5.0
+TIMER_MAX_SECONDS = 300.0
 REPLY_SECONDS = 15.0  # how long a command waits for its events to be durable
 
 _DEAD = (Fenced, WriterClosed, LogBroken)
@@ -78,6 +79,7 @@ class PartitionEngine:
         self._answers = Answers(REPLY_SECONDS)
         self._appends: set[asyncio.Future[Committed]] = set()
         self._closed = False
+        self.fenced: Fenced | None = None  # another owner took the partition, and this one was not asked
         self._sound = True  # memory is what the log holds or will hold: what a snapshot may be taken of
         self._upkeep: list[asyncio.Task[None]] = []
         self._next_offset = 0  # of the next event to be decided; everything before it was submitted
@@ -125,7 +127,18 @@ class PartitionEngine:
             await self._writer.wait_closed()
         except _DEAD as error:
             log.warning("the partition is served by another owner", partition=self.partition, error=str(error))
+            self.fenced = error if isinstance(error, Fenced) else None
         self._closed = True
+
+    async def look_for_successor(self) -> None:
+        """Note whether somebody claimed the partition since, also where nothing was appended or kept alive after."""
+        try:
+            found = await self._log.owner_of(self.partition)
+        except LogUnavailable:
+            return
+        if found is not None and found.epoch > self._writer.epoch:
+            message = f"partition {self.partition}: expected epoch {self._writer.epoch}, found {found.epoch}"
+            self.fenced = Fenced(f"{message} of {found.owner} (node {found.node}, pid {found.pid})")
 
     async def prepare_to_close(self) -> None:
         """What can be done for the next owner while this one still serves."""
@@ -396,7 +409,8 @@ class PartitionEngine:
         at = self._clock()
         deadline = entity.aggregate.next_deadline(entity.state, at)
         if deadline is not None:
-            delay = max(0.0, (deadline - at) / 1e6) + 0.001
+            # Never for long: the timer counts seconds of its own, and the clock may be set meanwhile.
+            delay = min(max(0.0, (deadline - at) / 1e6) + 0.001, TIMER_MAX_SECONDS)
             entity.timer = asyncio.get_running_loop().call_later(delay, self._settle, entity)
 
     # --- effects ------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from actors.supervisor.orders import Known, NodePort
 from actors.supervisor.parking import Hand
 from actors.supervisor.slices import batched, in_slices
 from events.failpoints import failpoint
-from events.log.errors import LogError, PartitionOwned
+from events.log.errors import Fenced, LogError, PartitionOwned
 from events.log.port import EventLog
 from events.log.records import EventRecord, partition_of
 from events.model.base import Envelope, Reply, partition_key
@@ -37,10 +37,16 @@ log = structlog.get_logger("supervisor")
 
 TEND_SECONDS = 0.5
 SWEEP_SECONDS = 5.0
+GIVE_BACK_SECONDS = 5.0
 SWEPT_PER_SECOND = 2_000  # streams: looking at so many takes some 10 ms, one per cent of a core
 ASKED_AT_ONCE = 5_000  # instances in one question to a node
 IN_HAND_COMMANDS = 16_384  # of all callers: some 100 MB with everything that belongs to them
 IN_HAND_BYTES = 64 << 20
+
+
+class GivenUp(Exception):
+    """Somebody held this process for dead and took what it owned. It must end: what it has in memory is of before, and
+    if it claimed again under its name, it would take what a second process of that name serves meanwhile."""
 
 
 class Supervisor:
@@ -69,6 +75,7 @@ class Supervisor:
         self._told = told
         self._runner: EffectRunner | None = None
         self._assigned: frozenset[int] = frozenset()
+        self._fenced: Fenced | None = None
         self._claiming = asyncio.Lock()
         self._snapshot_turn = asyncio.Semaphore(1)
         self._hand = hand or Hand()
@@ -157,11 +164,16 @@ class Supervisor:
             return engine.begin(envelope)
 
     async def tend(self) -> None:
-        """Claim what is assigned and free, give back what is not, and look for instances that are gone. For ever."""
+        """Claim what is assigned and free, give back what is not, and look for instances that are gone. For ever.
+
+        Raises GivenUp when another owner took a partition that this one was to serve; the others are given back first.
+        """
         known: dict[str, Room] = {}
         since_sweep = 0.0
         while True:
             await self._follow_assignment()
+            if self._fenced is not None:
+                await self._give_up(self._fenced)
             # How much memory is free changes all the time, and nobody waits for it.
             nodes = {room.name: msgspec.structs.replace(room, free_bytes=0) for room in self._nodes.nodes()}
             if nodes != known:
@@ -177,6 +189,18 @@ class Supervisor:
                 await self._sweep(known.keys())
             await asyncio.sleep(TEND_SECONDS)
 
+    async def _give_up(self, fence: Fenced) -> None:
+        log.error("held for dead, and ends", supervisor=self.name, error=str(fence))
+        failpoint("supervisor.fenced")
+        try:
+            async with asyncio.timeout(GIVE_BACK_SECONDS):
+                await self.close()  # else nobody else could have the rest until its leases lapse
+        except (TimeoutError, LogError) as error:
+            log.warning(
+                "could not give everything back", supervisor=self.name, error=f"{type(error).__name__}: {error}"
+            )
+        raise GivenUp(f"{self.name} is ended: {fence}")
+
     async def close(self) -> None:
         """Give every partition back."""
         self._assigned = frozenset()
@@ -186,6 +210,9 @@ class Supervisor:
         async with self._claiming:
             for partition, engine in list(self.engines.items()):
                 if engine.closed or partition not in self._assigned:
+                    if engine.fenced is None:
+                        await engine.look_for_successor()
+                    self._fenced = self._fenced or engine.fenced
                     # While it still serves: then the next owner has little to fold, and the pause is short.
                     await engine.prepare_to_close()
                     del self.engines[partition]
@@ -194,7 +221,7 @@ class Supervisor:
             await asyncio.gather(*(self._claim(partition) for partition in missing))
 
     async def _claim(self, partition: int) -> None:
-        if self._runner is None:
+        if self._runner is None or self._fenced is not None:
             return
         try:
             writer = await self._log.claim(partition, self.name)
