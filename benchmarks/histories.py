@@ -18,6 +18,7 @@ from events.model.base import Command, Envelope, Event, Meta, Refusal, service_i
 from events.model.build import Artifact, BuildState, BuildStatus, Source
 from events.model.component_parts import ComponentState, InstanceKind, InstanceStatus, RouteSpec, Spec
 from events.model.component_progress import Effect, surplus_claims, unclaimed_routes
+from events.model.cron import CronJob
 from events.model.placement import Room
 
 SECOND = 1_000_000
@@ -315,6 +316,22 @@ class ComponentLife:
         """A one-off command."""
         self.world.send(self.stream, component_commands.RunTask(command="python manage.py report"), reason=WHY)
 
+    def keep_time(self) -> None:
+        """A job that runs by the clock and by hand, is missed for hours, suspended, resumed and removed."""
+        job = CronJob(name="tidy", schedule="0 * * * *", command="tidy --all", zone="Europe/Berlin", late_seconds=600)
+        self.world.send(self.stream, component_commands.SetCron(job=job), reason=WHY)
+        for seconds in (3600, 5 * 3600 + 1800):
+            self.world.now += seconds * SECOND
+            self.world.now -= self.world.now % (600 * SECOND)
+            self.world.send(self.stream, component_commands.ReportApplied(version=0, gateways=()))
+        for command in (
+            component_commands.SuspendCron(name="tidy"),
+            component_commands.RunCron(name="tidy"),
+            component_commands.ResumeCron(name="tidy"),
+            component_commands.RemoveCron(name="tidy"),
+        ):
+            self.world.send(self.stream, command, reason=WHY)
+
     def cancel(self) -> None:
         """An operation that nobody can cancel any more."""
         self.world.send(self.stream, component_commands.CancelOperation(operation="gone"))
@@ -361,6 +378,7 @@ def platform_life(seed: int) -> list[EventRecord]:
         life = ComponentLife(world, name=name, seed=seed)
         for _ in range(25):
             life.step()
+        life.keep_time()
     world.send(stream, app.DestroyApp(), reason="no longer needed")
     world.send("team/default", team.RevokeTeamToken(name="ci"))
     return world.records

@@ -4,6 +4,7 @@ from projections import (
     apps,
     builds,
     components,
+    crons,
     instances,
     nodes,
     operations,
@@ -25,6 +26,7 @@ ALL: tuple[Projection, ...] = (
     instances.PROJECTION,
     routes.PROJECTION,
     operations.PROJECTION,
+    crons.PROJECTION,
     nodes.PROJECTION,
 )
 

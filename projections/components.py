@@ -20,7 +20,7 @@ from events.model.component_events import (
     SpecChanged,
 )
 from events.model.component_parts import ComponentStatus, Spec
-from events.model.operation import ENDINGS, OperationStarted
+from events.model.operation import ENDINGS, TASK_KINDS, OperationStarted
 from projections.model import Projection, ident_of, to_json
 from projections.phases import phase_of
 from projections.rows import Rows
@@ -116,7 +116,7 @@ def _changes(row: Row, stored: StoredEvent, event: Event) -> dict[str, SqlValue]
     match event:
         case SpecChanged(spec=spec):
             changes |= _spec_columns(spec)
-        case OperationStarted() if event.kind != "run":  # a task runs beside whatever else goes on
+        case OperationStarted() if event.kind not in TASK_KINDS:  # a task runs beside whatever else goes on
             changes |= _NO_OPERATION | {
                 "operation": event.operation,
                 "operation_kind": event.kind,

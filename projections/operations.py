@@ -20,6 +20,7 @@ from events.model.component_events import (
 from events.model.component_parts import InstanceKind, Sibling
 from events.model.operation import (
     ENDINGS,
+    TASK_KINDS,
     OperationFailed,
     OperationStarted,
     OperationStatus,
@@ -96,7 +97,7 @@ def _row_of(rows: Rows, stream: str, event: Event) -> Row | None:
     """The operation that `event` belongs to, by the id it names or, where it names none, the one under way."""
     if isinstance(event, SiblingsRequested | SiblingEnded):
         running = rows.select(OPERATIONS, on_stream=stream, status=OperationStatus.RUNNING.value)
-        return next((row for row in running if row["kind"] != "run"), None)
+        return next((row for row in running if row["kind"] not in TASK_KINDS), None)
     if isinstance(event, InstanceStarting):
         operation = event.task if event.kind is InstanceKind.TASK else ""
     else:

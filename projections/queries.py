@@ -17,6 +17,7 @@ from events.model.team import TeamStatus
 from projections.apps import APPS
 from projections.builds import BUILDS
 from projections.components import COMPONENTS
+from projections.crons import CRON_RUNS, CRONS
 from projections.database import Database
 from projections.errors import DatabaseUnavailable
 from projections.instances import INSTANCES, ShownStatus
@@ -33,6 +34,8 @@ from projections.views import (
     BuildView,
     ClaimView,
     ComponentView,
+    CronRunView,
+    CronView,
     InstanceView,
     NodeView,
     OperationView,
@@ -253,6 +256,39 @@ def list_claims(database: Database, team: str, *, cursor: str = "", limit: int =
 def list_nodes(database: Database, *, cursor: str = "", limit: int = LIMIT_DEFAULT) -> Page[NodeView]:
     """Every node by name, those that left included."""
     return _list(database, NODES, NodeView, true(), (Order("name"),), cursor, limit)
+
+
+# --- cron jobs --------------------------------------------------------------------------------------------------------
+
+
+def get_cron(database: Database, team: str, app: str, component: str, name: str) -> CronView | None:
+    """A component's job by its name."""
+    return _one(database, CRONS, CronView, team=team, app=app, component=component, name=name)
+
+
+def list_crons(
+    database: Database, team: str, *, app: str = "", component: str = "", cursor: str = "", limit: int = LIMIT_DEFAULT
+) -> Page[CronView]:
+    """Cron jobs by app, component and name."""
+    condition = _scope(CRONS, team, app=app, component=component)
+    order = (Order("app"), Order("component"), Order("name"))
+    return _list(database, CRONS, CronView, condition, order, cursor, limit)
+
+
+def list_cron_runs(
+    database: Database,
+    team: str,
+    *,
+    app: str = "",
+    component: str = "",
+    cron: str = "",
+    cursor: str = "",
+    limit: int = LIMIT_DEFAULT,
+) -> Page[CronRunView]:
+    """The runs that jobs remember and those that go on, newest first."""
+    condition = _scope(CRON_RUNS, team, app=app, component=component, cron=cron)
+    order = (Order("began_at", True), Order("operation"))
+    return _list(database, CRON_RUNS, CronRunView, condition, order, cursor, limit)
 
 
 # --- operations -------------------------------------------------------------------------------------------------------

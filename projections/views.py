@@ -254,6 +254,46 @@ class OperationView(View, frozen=True, kw_only=True):
     ended_at: int
 
 
+class CronView(View, frozen=True, kw_only=True):
+    """A cron job. `next_at` 0: suspended, or its schedule has no tick left; `last_skip`: why one was skipped last."""
+
+    service_id: str
+    name: str
+    team: str
+    app: str
+    component: str
+    schedule: str
+    zone: str
+    command: str
+    policy: str
+    late_seconds: int
+    run_seconds: int
+    history: int
+    suspended: bool
+    next_at: int
+    last_tick: int
+    missed: int
+    skipped: int
+    last_skip: str
+    created_at: int
+
+
+class CronRunView(View, frozen=True, kw_only=True):
+    """A run of a job. `tick` 0: asked for by hand; `status` as an operation's."""
+
+    service_id: str
+    operation: str
+    cron: str
+    team: str
+    app: str
+    component: str
+    tick: int
+    status: str
+    reason: str
+    began_at: int
+    ended_at: int
+
+
 class NodeView(View, frozen=True, kw_only=True):
     name: str
     status: str

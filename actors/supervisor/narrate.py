@@ -10,6 +10,7 @@ from events.log.records import EventRecord
 from events.model import component_events
 from events.model.base import Event
 from events.model.component_parts import InstanceKind
+from events.model.cron import tick_text
 from events.model.operation import OperationCancelled, OperationFailed, OperationStarted, OperationTimedOut
 from events.model.registry import decode_event
 
@@ -33,6 +34,11 @@ _TOLD: dict[type[Event], Callable[[Any], str]] = {
     component_events.InstanceUnready: lambda e: f"instance {e.instance} is not ready: {e.reason}",
     component_events.InstanceExited: lambda e: (
         f"instance {e.instance} " + (f"crashed: {e.reason}" if e.crashed else f"ended: {e.reason}")
+    ),
+    component_events.CronSkipped: lambda e: f"cron job {e.name} does not run for {tick_text(e.tick)}: {e.reason}",
+    component_events.CronMissed: lambda e: (
+        f"cron job {e.name} missed {'at least ' if e.more else ''}{e.count} of its times, "
+        f"from {tick_text(e.first)} to {tick_text(e.last)}"
     ),
     component_events.InstanceStopping: lambda e: f"instance {e.instance} stops: {e.reason}",
 }

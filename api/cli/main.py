@@ -16,6 +16,7 @@ from api.cli import (
     cluster,
     comparing,
     config,
+    crons,
     deploying,
     detecting,
     doctor,
@@ -80,7 +81,7 @@ _GROUPS = (
     ("Apps", (
         ("apps", apps.apps), ("ps", instances.ps), ("releases", releases.releases), ("builds", builds.builds),
         ("config", config.config), ("settings", config.settings), ("domains", domains.domains),
-        ("placement", machines.placement), ("log-rules", line_rules.log_rules),
+        ("placement", machines.placement), ("cron", crons.cron), ("log-rules", line_rules.log_rules),
     )),
     ("The platform", (
         ("teams", apps.teams), ("nodes", machines.nodes), ("secrets", secrets.secrets),

@@ -6,6 +6,7 @@ Knows the component's events and log lines; the process runs on some node of the
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -33,8 +34,16 @@ def run(
 ) -> None:
     """Run a command once in the current release; its output and exit code become this command's."""
     text = command[0] if len(command) == 1 else shlex.join(command)
+    body = {"command": text, "reason": message}
+    run_and_follow(session, text, ("tasks",), body, detach=detach, timeout=timeout)
+
+
+def run_and_follow(
+    session: Session, text: str, path: Sequence[str], body: object, *, detach: bool, timeout: float
+) -> None:
+    """POST what starts a task (`text` in words), and become it: its output, its exit code. Raises CliError."""
     number = session.read("logs", query={"n": 1}).whole("next", 1)
-    answer = session.write("POST", "tasks", body={"command": text, "reason": message})
+    answer = session.write("POST", *path, body=body)
     operation = answer.text("operation")
     if detach:
         session.out.json(answer) if session.out.as_json else session.out.line(operation)

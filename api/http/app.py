@@ -17,7 +17,8 @@ from api.http.context import Context
 from api.http.handlers.table import HANDLERS, Handler
 from api.http.identity import ADMIN, Principal, fresh_id
 from api.http.problems import HttpProblem, not_found, of_http, overloaded, unavailable
-from api.http.routes import COMPONENT, ROUTES, Route
+from api.http.route import COMPONENT, Route
+from api.http.routes import ROUTES
 from api.http.services import PlatformAway, Services
 from events.log.errors import BeyondTail, LogError
 from events.secrets.errors import SecretError

@@ -4,13 +4,11 @@ OpenAPI document are all made from it.
 It knows nothing of handlers; `app` joins each operation id with its own.
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
 from pydantic import BaseModel
 
 from api.http import queries as q
 from api.http import schema as s
+from api.http import schema_cron as cron
 from api.http import schema_debugger as d
 from api.http import schema_hooks as hooks
 from api.http import schema_lines as lines
@@ -19,110 +17,11 @@ from api.http import schema_platform as p
 from api.http import schema_queue as queue
 from api.http import schema_secrets as secret
 from api.http import schema_story as story
-
-Reach = Literal["public", "token", "team", "admin"]
-"""public: no token. token: any, the answer is limited to what it reaches. team: a token that reaches {team}. admin."""
-
-REQUEST_SECONDS = 60.0  # for an answer that is no stream and no upload
-CHECK_SECONDS = 300.0  # a stream is folded twice, in two processes
-REBUILD_SECONDS = 660.0  # a read model is folded again from the first event
-
-TEAM = "/v1/teams/{team}"
-APP = TEAM + "/apps/{app}"
-COMPONENT = APP + "/components/{component}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Route:
-    """One operation. `status` is the answer's when all goes well; `also` are further good ones; `codes` the problems.
-
-    `streams`: answers server-sent events when asked to (`Accept: text/event-stream`, or `follow=1`); `lines`: may
-    answer JSON Lines, for as long as that takes; `raw`: the body is a tar, not JSON.
-    """
-
-    id: str
-    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
-    path: str
-    summary: str
-    answer: type[BaseModel] | None
-    body: type[BaseModel] | None = None
-    query: type[q.Query] = q.Nothing
-    reach: Reach = "team"
-    status: int = 200
-    also: tuple[int, ...] = ()
-    codes: tuple[int, ...] = ()
-    streams: bool = False
-    lines: bool = False
-    raw: bool = False
-    seconds: float = REQUEST_SECONDS
-
-    @property
-    def writes(self) -> bool:
-        """Whether it takes an Idempotency-Key."""
-        return self.method not in ("GET", "HEAD")
-
-
-def _get(
-    id: str,
-    path: str,
-    summary: str,
-    answer: type[BaseModel],
-    query: type[q.Query] = q.Read,
-    reach: Reach = "team",
-    streams: bool = False,
-    codes: tuple[int, ...] = (),
-) -> Route:
-    return Route(
-        id=id,
-        method="GET",
-        path=path,
-        summary=summary,
-        answer=answer,
-        query=query,
-        reach=reach,
-        streams=streams,
-        codes=(*codes, 404, 503) if path.startswith("/v1") else (503,),
-    )
-
-
-def _command(
-    id: str,
-    method: Literal["POST", "PATCH", "DELETE"],
-    path: str,
-    summary: str,
-    body: type[BaseModel] | None,
-    query: type[q.Query] = q.Nothing,
-    answer: type[BaseModel] = s.Accepted,
-    reach: Reach = "team",
-    status: int = 202,
-    seconds: float = REQUEST_SECONDS,
-) -> Route:
-    return Route(
-        id=id,
-        method=method,
-        path=path,
-        summary=summary,
-        answer=answer,
-        body=body,
-        query=query,
-        reach=reach,
-        status=status,
-        also=(200,) if status == 202 else (),
-        seconds=seconds,
-        codes=(404, 409, 412, 413, 429, 503),
-    )
-
-
-def _page(
-    id: str,
-    path: str,
-    summary: str,
-    of: type[BaseModel],
-    query: type[q.Query] = q.PageOf,
-    reach: Reach | None = None,
-) -> Route:
-    default: Reach = "team" if "{team}" in path else "token"
-    return _get(id, path, summary, s.Page[of], query, reach or default)  # type: ignore[valid-type]
+from api.http.route import APP, CHECK_SECONDS, COMPONENT, REBUILD_SECONDS, TEAM
+from api.http.route import Route as Route
+from api.http.route import command as _command
+from api.http.route import get as _get
+from api.http.route import page as _page
 
 
 def _parked() -> tuple[Route, ...]:
@@ -201,6 +100,18 @@ DEBUGGER: tuple[Route, ...] = (
         codes=(404, 503),
         lines=True,
     ),
+)
+
+
+_JOB = COMPONENT + "/crons/{cron}"
+CRONS: tuple[Route, ...] = (
+    _page("listCrons", COMPONENT + "/crons", "Its cron jobs.", cron.CronView),
+    _command("setCron", "POST", COMPONENT + "/crons", "Run a command at times from now on.", cron.SetCron),
+    _get("getCron", _JOB, "A cron job.", cron.CronView),
+    _command("changeCron", "PATCH", _JOB, "Suspend or resume it.", cron.ChangeCron),
+    _command("removeCron", "DELETE", _JOB, "Have the job no more; a run goes on to its end.", None, q.Destroy),
+    _page("listCronRuns", _JOB + "/runs", "Its runs, newest first.", cron.CronRunView),
+    _command("runCron", "POST", _JOB + "/runs", "Run it now.", s.Because),
 )
 
 
@@ -422,6 +333,7 @@ ROUTES: tuple[Route, ...] = (
     _command("addRoute", "POST", COMPONENT + "/routes", "Answer at one more address.", s.AddRoute),
     _command("removeRoute", "DELETE", COMPONENT + "/routes", "Answer no more at an address.", None, q.RemoveRoute),
     _command("runTask", "POST", COMPONENT + "/tasks", "Run a command once in the current release.", s.RunTask),
+    *CRONS,
     _get("getLogs", COMPONENT + "/logs", "Log lines.", story.LogPage, q.Logs, streams=True, codes=(429,)),
     _get("getLogStats", COMPONENT + "/logs/stats", "Lines, counted.", story.LogStatsView, q.LogTimes, codes=(429,)),
     _get("getLogRules", COMPONENT + "/log-rules", "What is kept of its lines.", lines.LogRulesView),

@@ -1,8 +1,9 @@
 """Component: one running thing of an app: its configuration, releases, rollout and instances, told as events.
 
-Here is what may happen to a component in which state. Its events are in `component_events`, what can be asked of it in
-`component_commands`, the state after an event in `component_fold`, what follows by itself in `component_progress`, the
-words for its parts in `component_parts`. Pure: no clock, no randomness, no I/O.
+Here is what may happen to a component in which state. What is reported of it is in `component_reports`, its cron jobs
+are in `component_crons`, its events in `component_events`, what can be asked of it in `component_commands`, the state
+after an event in `component_fold`, what follows by itself in `component_progress`, the words for its parts in
+`component_parts`. Pure: no clock, no randomness, no I/O.
 """
 
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from events.model.component_commands import (
     SetPlacement,
     SetRetention,
 )
+from events.model.component_crons import ASKED_OF_CRONS, NOTHING_RELEASED, TOO_MANY_TASKS
 from events.model.component_events import (
     BuildAbandoned,
     CancelRequested,
@@ -38,6 +40,7 @@ from events.model.component_events import (
 )
 from events.model.component_parts import (
     MAX_SCALE,
+    MAX_TASKS,
     SECOND,
     ComponentState,
     ComponentStatus,
@@ -48,7 +51,9 @@ from events.model.component_parts import (
 )
 from events.model.component_reports import REPORTED, new_release
 from events.model.component_retention import not_there, prune, set_retention
+from events.model.cron import MAX_COMMAND
 from events.model.operation import (
+    RUN,
     OperationCancelled,
     OperationStarted,
     OperationSucceeded,
@@ -60,6 +65,7 @@ from events.secrets import is_sealed
 _replace = msgspec.structs.replace
 
 
+TASK_SECONDS = 24 * 3600  # a command that runs once is stopped after so long
 OPERATION_SECONDS = 300  # beyond build and start time-outs: what an operation may take before it ends as timed out
 
 
@@ -78,6 +84,9 @@ def decide(state: ComponentState, command: ComponentCommand, meta: Meta) -> Deci
         return _cancel(state, command, meta)
     if isinstance(command, RunTask):
         return _run_task(state, command, meta)
+    of_crons = ASKED_OF_CRONS.get(type(command))
+    if of_crons is not None:
+        return of_crons(state, command, meta)
     if state.operation is not None and not (isinstance(command, Deploy) and _may_be_superseded(state.operation)):
         busy = state.operation
         return Refusal(
@@ -245,18 +254,20 @@ def _rollback(state: ComponentState, command: Rollback, meta: Meta) -> Decision:
 
 def _run_task(state: ComponentState, command: RunTask, meta: Meta) -> Decision:
     if state.current == 0:
-        return Refusal(code="conflict", message="nothing is released yet, so there is nothing to run in",
-                       hint="rayfold deploy")  # fmt: skip
-    if not command.command.strip() or len(command.command) > 8192 or "\0" in command.command:
-        return Refusal(code="invalid", message="expected a command of 1 to 8192 characters without NUL")
-    return [
-        _begin(meta, "run", command.command[:200], 24 * 3600),
-        TaskRequested(operation=meta.command_id, command=command.command),
-    ]
+        return NOTHING_RELEASED
+    if not command.command.strip() or len(command.command) > MAX_COMMAND or "\0" in command.command:
+        return Refusal(code="invalid", message=f"expected a command of 1 to {MAX_COMMAND} characters without NUL")
+    if len(state.tasks) >= MAX_TASKS:
+        return TOO_MANY_TASKS
+    started = _begin(meta, RUN, command.command[:200], TASK_SECONDS)
+    asked = TaskRequested(operation=meta.command_id, command=command.command, end_by=started.deadline_at)
+    return [started, asked]
 
 
 def _cancel(state: ComponentState, command: CancelOperation, meta: Meta) -> Decision:
     operation = state.operation
+    if command.operation in state.tasks:
+        return [OperationCancelled(operation=command.operation, reason=meta.reason or "cancelled by user")]
     if operation is None or operation.id != command.operation:
         return Refusal(code="conflict", message=f"operation {command.operation[:60]} is not running here",
                        hint="rayfold operations")  # fmt: skip

@@ -3,6 +3,7 @@
 from events.model.base import Command
 from events.model.build import Artifact, Source
 from events.model.component_parts import RouteSpec, Spec
+from events.model.cron import CronJob
 from events.model.placement import Placement
 
 
@@ -67,6 +68,30 @@ class Rollback(Command, frozen=True):
 
 class RunTask(Command, frozen=True):
     command: str
+
+
+class SetCron(Command, frozen=True):
+    """Have `job` from now on, in place of the one of that name."""
+
+    job: CronJob
+
+
+class RemoveCron(Command, frozen=True):
+    name: str
+
+
+class SuspendCron(Command, frozen=True):
+    name: str
+
+
+class ResumeCron(Command, frozen=True):
+    name: str
+
+
+class RunCron(Command, frozen=True):
+    """Run a job now, whatever its schedule says; also one that is suspended."""
+
+    name: str
 
 
 class CancelOperation(Command, frozen=True):
@@ -172,6 +197,11 @@ ComponentCommand = (
     | Restart
     | Rollback
     | RunTask
+    | SetCron
+    | RemoveCron
+    | SuspendCron
+    | ResumeCron
+    | RunCron
     | CancelOperation
     | DestroyComponent
     | ReportBuildBegun

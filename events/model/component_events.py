@@ -6,6 +6,7 @@ Shapes only; what they mean for the state is in `component_fold`, which states a
 from events.model.base import Event
 from events.model.build import Source
 from events.model.component_parts import Endpoint, InstanceKind, Release, RouteSpec, Sibling, Spec
+from events.model.cron import CronJob
 from events.model.operation import (
     OperationCancelled,
     OperationFailed,
@@ -214,8 +215,69 @@ class ParentTold(Event, frozen=True):
 
 
 class TaskRequested(Event, frozen=True):
+    """A command to run once. `cron` and `tick`: the job it is a run of and the time it was scheduled for (0: by hand).
+    Times in microseconds UTC, 0 for none: it must have been started by `start_by`, and is stopped at `end_by`."""
+
     operation: str
     command: str
+    cron: str = ""
+    tick: int = 0
+    start_by: int = 0
+    end_by: int = 0
+
+
+class CronSet(Event, frozen=True):
+    """A job is new, or is another from now on. `next_at`: its first tick (microseconds UTC)."""
+
+    job: CronJob
+    next_at: int
+
+
+class CronRemoved(Event, frozen=True):
+    """Its runs that are not over go on to their end."""
+
+    name: str
+
+
+class CronSuspended(Event, frozen=True):
+    name: str
+
+
+class CronResumed(Event, frozen=True):
+    """What would have been run meanwhile is not missed: nobody wanted it."""
+
+    name: str
+    next_at: int
+
+
+class CronTicked(Event, frozen=True):
+    """The time `tick` has come, and `operation`, which is named after it, runs the job: both in one append."""
+
+    name: str
+    tick: int
+    operation: str
+    next_at: int
+
+
+class CronSkipped(Event, frozen=True):
+    """The time `tick` has come, and nothing is run for it."""
+
+    name: str
+    tick: int
+    reason: str
+    next_at: int
+
+
+class CronMissed(Event, frozen=True):
+    """The `count` ticks from `first` to `last` came while nobody could run them, and are over. `more`: at least so
+    many. `next_at` may have come as well: then that one is still run."""
+
+    name: str
+    first: int
+    last: int
+    count: int
+    next_at: int
+    more: bool = False
 
 
 class ComponentDestroyRequested(Event, frozen=True):
@@ -258,6 +320,13 @@ ComponentEvent = (
     | RolloutFailed
     | ParentTold
     | TaskRequested
+    | CronSet
+    | CronRemoved
+    | CronSuspended
+    | CronResumed
+    | CronTicked
+    | CronSkipped
+    | CronMissed
     | ComponentDestroyRequested
     | ComponentDestroyed
     | OperationStarted

@@ -6,6 +6,7 @@ own, a fold of many events takes them all on the same one (docs/decisions/0019).
 
 import msgspec
 
+from events.model.component_cron_fold import CRON_STEPS, keep_run
 from events.model.component_events import (
     AbandonedBuildTold,
     BuildAbandoned,
@@ -40,7 +41,6 @@ from events.model.component_events import (
     SiblingEnded,
     SiblingsRequested,
     SpecChanged,
-    TaskRequested,
 )
 from events.model.component_parts import (
     SECOND,
@@ -55,11 +55,11 @@ from events.model.component_parts import (
     ParentReport,
     Phase,
     Slot,
-    Task,
     fingerprint,
 )
 from events.model.drafts import Drafting, Steps
 from events.model.operation import (
+    TASK_KINDS,
     OperationCancelled,
     OperationFailed,
     OperationStarted,
@@ -89,6 +89,7 @@ def _thaw(state: ComponentState) -> ComponentDraft:
     draft.instances = draft.instances.copy()
     draft.slots = draft.slots.copy()
     draft.reports = draft.reports.copy()
+    draft.crons = draft.crons.copy()
     return draft
 
 
@@ -121,6 +122,7 @@ def _on_created(draft: ComponentDraft, event: ComponentCreated, at: int) -> None
         applied_version=draft.applied_version,
         routing_version=draft.routing_version,
         abandoned=draft.abandoned,
+        ticked_until=draft.ticked_until,
     )
     for field in born.__struct_fields__:
         setattr(draft, field, getattr(born, field))
@@ -135,7 +137,7 @@ def _on_placement_set(draft: ComponentDraft, event: PlacementSet, at: int) -> No
 
 
 def _on_operation_started(draft: ComponentDraft, event: OperationStarted, at: int) -> None:
-    if event.kind == "run":
+    if event.kind in TASK_KINDS:
         return
     draft.operation = Operation(
         id=event.operation, kind=event.kind, phase=Phase.ACCEPTED, started_at=at, deadline_at=event.deadline_at,
@@ -154,6 +156,7 @@ def _on_operation_ended(
     task = draft.tasks.pop(event.operation, None)
     if task is not None:
         draft.ended_tasks.pop(task.instance, None)
+        keep_run(draft, task, event, at)
         return
     operation = draft.operation
     if operation is None:
@@ -242,6 +245,7 @@ def _on_instance_starting(draft: ComponentDraft, event: InstanceStarting, at: in
         command=event.command,
         status=InstanceStatus.STARTING,
         starting_at=at,
+        cron=draft.tasks[event.task].cron if event.kind is InstanceKind.TASK else "",
     )
     if event.kind is InstanceKind.RELEASE_STEP:
         draft.operation = draft.operation and _replace(draft.operation, release_step=event.instance)
@@ -359,10 +363,6 @@ def _on_rollout_failed(draft: ComponentDraft, event: RolloutFailed, at: int) -> 
     draft.operation = draft.operation and _replace(draft.operation, phase=Phase.FAILED)
 
 
-def _on_task_requested(draft: ComponentDraft, event: TaskRequested, at: int) -> None:
-    draft.tasks[event.operation] = Task(command=event.command)
-
-
 def _on_destroy_requested(draft: ComponentDraft, event: ComponentDestroyRequested, at: int) -> None:
     draft.status = ComponentStatus.DESTROYING
 
@@ -372,6 +372,7 @@ def _on_destroyed(draft: ComponentDraft, event: ComponentDestroyed, at: int) -> 
     draft.current = 0
     draft.slots = {}
     draft.ended_tasks = {}
+    draft.crons = {}
 
 
 DRAFTING = Drafting(
@@ -410,7 +411,6 @@ DRAFTING = Drafting(
             RolloutSucceeded: _on_rollout_succeeded,
             RolloutFailed: _on_rollout_failed,
             ParentTold: _on_parent_told,
-            TaskRequested: _on_task_requested,
             ComponentDestroyRequested: _on_destroy_requested,
             ComponentDestroyed: _on_destroyed,
             OperationStarted: _on_operation_started,
@@ -418,6 +418,7 @@ DRAFTING = Drafting(
             OperationFailed: _on_operation_ended,
             OperationCancelled: _on_operation_ended,
             OperationTimedOut: _on_operation_ended,
+            **CRON_STEPS,
         },
     ),
 )

@@ -6,6 +6,7 @@ Level-triggered and pure, as `component_progress` is, which calls these steps in
 from collections.abc import Sequence
 
 from events.model.base import Event
+from events.model.component_crons import must_wait
 from events.model.component_events import EndpointsChanged, InstanceStarting, InstanceStopping
 from events.model.component_parts import (
     ALIVE,
@@ -112,6 +113,8 @@ def start_tasks(state: ComponentState, now: int, nodes: Sequence[Room]) -> list[
                 return [OperationSucceeded(operation=operation, detail="exit code 0")]
             reason = f"exit code {ended.exit_code}{unseen(ended)}"
             return [OperationFailed(operation=operation, code="task_failed", reason=reason, lines=ended.lines)]
+        if must_wait(state, operation):
+            continue
         started = start_one_off(state, nodes, state.current, InstanceKind.TASK, task.command, operation)
         if started:
             return started

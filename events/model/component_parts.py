@@ -11,10 +11,12 @@ import msgspec
 
 from events.model.base import Refusal
 from events.model.build import Artifact, Source
+from events.model.cron import Cron
 from events.model.placement import Placement
 from events.secrets import is_sealed
 
 SECOND = 1_000_000  # microseconds
+MAX_TASKS = 30  # of one component at once, those that wait for a node with them
 STABLE_SECONDS = 60  # an instance that was ready this long starts its crash count anew
 MAX_SCALE = 100
 MAX_CONFIG_VALUE = 64 * 1024  # characters
@@ -50,7 +52,8 @@ class Phase(StrEnum):
 
 
 class InstanceKind(StrEnum):
-    """service: kept running in a slot; release_step: the Procfile's `release:`, once a deploy; task: `rayfold run`."""
+    """service: kept running in a slot; release_step: the Procfile's `release:`, once a deploy; task: a command that
+    runs once, by `rayfold run` or as a run of a cron job."""
 
     SERVICE = "service"
     RELEASE_STEP = "release_step"
@@ -171,7 +174,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Instance(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One process (tree) as the log knows it. Times in microseconds UTC; `slot` counts from 1."""
+    """One process (tree) as the log knows it. Times in microseconds UTC; `slot` counts from 1; `cron`: the job that
+    it is a run of."""
 
     id: str
     release: int
@@ -189,6 +193,7 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     exit_code: int = 0
     reason: str = ""
     lines: tuple[str, ...] = ()
+    cron: str = ""
 
 
 class Slot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -243,10 +248,15 @@ class ParentReport(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A one-off command; its instance once it has one."""
+    """A one-off command; its instance once it has one. The other fields as in TaskRequested, and when that was."""
 
     command: str
     instance: str = ""
+    cron: str = ""
+    tick: int = 0
+    start_by: int = 0
+    end_by: int = 0
+    began_at: int = 0
 
 
 class ComponentDraft(msgspec.Struct, gc=False):
@@ -257,7 +267,8 @@ class ComponentDraft(msgspec.Struct, gc=False):
     highest that every gateway has applied; `slots` is keyed by `fingerprint:slot`; `born_after` is the last release of
     an earlier life of this name; `doubtful` are routes that an operation may have claimed which ended before it knew;
     `abandoned` are builds whose operation ended before them and that were not told yet;
-    `last_release` is the highest number ever given, though that release may be pruned.
+    `last_release` is the highest number ever given, though that release may be pruned;
+    `ticked_until` is the newest tick that any of its jobs has had, in microseconds UTC.
     """
 
     status: ComponentStatus = ComponentStatus.ABSENT
@@ -290,6 +301,8 @@ class ComponentDraft(msgspec.Struct, gc=False):
     abandoned: tuple[str, ...] = ()
     last_release: int = 0
     releases_kept: int = RELEASES_KEPT
+    crons: dict[str, Cron] = {}
+    ticked_until: int = 0
 
 
 # The same fields in the same order, so that one becomes the other without naming them (`component_fold`). To mypy a

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import msgspec
 
 from events.model.base import Event
+from events.model.component_crons import cron_deadlines, late_tasks, tick_crons
 from events.model.component_events import (
     BuildAbandoned,
     RolloutFailed,
@@ -58,7 +59,7 @@ class Effect(msgspec.Struct, frozen=True, order=True):
 
 def progress(state: ComponentState, now: int, nodes: Sequence[Room]) -> list[Event]:
     """The events that follow at `now` (microseconds UTC) with these live `nodes`; call again after applying them."""
-    for step in (_advance_operation, fill_slots, start_tasks, sync_endpoints, stop_unwanted, _finish_rollout, _prune):
+    for step in _STEPS:
         events = step(state, now, nodes)
         if events:
             return events
@@ -72,6 +73,8 @@ def _prune(state: ComponentState, now: int, nodes: Sequence[Room]) -> list[Event
 def next_deadline(state: ComponentState, now: int) -> int | None:
     """When `progress` must be asked again although nothing happened (microseconds UTC); None: not before an event."""
     times = [s.restart_at for s in state.slots.values() if s.restart_at > now]
+    if state.crons or state.tasks:
+        times += [t for t in cron_deadlines(state) if t > now]
     operation = state.operation
     if operation is not None:
         times += [t for t in (operation.deadline_at, operation.rollout_deadline_at) if t > now]
@@ -246,3 +249,16 @@ def _finish_rollout(state: ComponentState, now: int, nodes: Sequence[Room]) -> l
     if leftover or state.routing_version > state.applied_version or any(e.draining for e in state.endpoints):
         return []
     return [RolloutSucceeded(operation=operation.id, release=operation.release)]
+
+
+_STEPS = (
+    _advance_operation,
+    fill_slots,
+    late_tasks,
+    tick_crons,
+    start_tasks,
+    sync_endpoints,
+    stop_unwanted,
+    _finish_rollout,
+    _prune,
+)

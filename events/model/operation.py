@@ -8,6 +8,11 @@ from enum import StrEnum
 
 from events.model.base import Event
 
+RUN = "run"
+CRON_RUN = "cron"
+TASK_KINDS = (RUN, CRON_RUN)
+"""Operations that run a command once: beside each other, and beside the one piece of work that goes on otherwise."""
+
 
 class OperationStatus(StrEnum):
     """running → succeeded | failed | cancelled | timed_out; an ended operation never moves again."""

@@ -15,11 +15,17 @@ from events.model.component_commands import (
     CreateComponent,
     Deploy,
     DestroyComponent,
+    RemoveCron,
     ReportExited,
+    ResumeCron,
     Rollback,
+    RunCron,
     RunTask,
+    SetCron,
+    SuspendCron,
 )
 from events.model.component_parts import RouteSpec, Spec
+from events.model.cron import CronJob
 from events.model.log_rules import LogRules
 from events.model.node import NodeJoined, NodeLost
 from events.model.registry import encode_event
@@ -29,6 +35,7 @@ from tests.events.model.component_world import World, artifact
 
 START = 1_000_000_000  # microseconds: where the World's clock begins
 WEB = service_id_of("default", "shop", "web")
+CLOCK = service_id_of("other", "clockwork", "clock")
 
 
 class Recorder:
@@ -117,6 +124,36 @@ def tell_component(recorder: Recorder, app: str = "shop", name: str = "web", *, 
     return w
 
 
+def tell_crons(recorder: Recorder) -> None:
+    """A component with a job that runs, is skipped, missed, run by hand and then rests, and another that is removed."""
+    w = RecordedWorld(recorder, f"component/{CLOCK}")
+    create = CreateComponent(
+        service_id=CLOCK, team="other", app="clockwork", name="clock", process="web", spec=Spec(scale=0)
+    )
+    w.send(create)
+    w.send(Deploy(source=Source(kind="upload", digest="d1")))
+    w.run()
+    minute = 60 * 1_000_000
+    for name in ("tidy", "gone"):
+        job = CronJob(name=name, schedule="*/5 * * * *", command=f"{name} up", late_seconds=60, history=2)
+        w.send(SetCron(job=job), reason="it piles up")
+    w.send(RemoveCron(name="gone"))
+    for _ in range(3):
+        w.now += 5 * minute - w.now % (5 * minute)
+        w.settle()
+        w.now += 5 * minute
+        w.settle()
+        w.run()
+    w.now += 64 * minute - w.now % (5 * minute)
+    w.settle()
+    w.run()
+    w.send(SuspendCron(name="tidy"))
+    w.send(RunCron(name="tidy"))
+    w.run()
+    w.send(ResumeCron(name="tidy"))
+    w.send(SuspendCron(name="tidy"))
+
+
 def crash(w: RecordedWorld, times: int) -> None:
     """Crash a component's first instance, again and again."""
     for _ in range(times):
@@ -168,6 +205,7 @@ def tell_everything() -> tuple[EventRecord, ...]:
     r.add("route/a.example.com/", RouteReleased(service_id=WEB))
     w = tell_component(r)
     tell_component(r, "theirs", team="other")
+    tell_crons(r)
     rebirth(w)
     crash(w, 60)
     return tuple(r.records)

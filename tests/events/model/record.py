@@ -12,6 +12,8 @@ from events.model import app, build, component_commands, node, parked, pool, tea
 from events.model.base import Command, Event, service_id_of
 from events.model.build import Artifact, BuildStatus, Source
 from events.model.component_parts import ComponentState, Spec
+from events.model.component_progress import Effect
+from events.model.cron import CronJob
 from events.model.log_rules import LogRules
 from events.model.placement import Placement
 from tests.events.model.recorded import HISTORIES, write_history, write_states
@@ -28,6 +30,7 @@ class Scribe(World):
     def __init__(self) -> None:
         super().__init__(seed=1)
         self.starts_fail = False
+        self.tasks_end = True
         self.processes: tuple[str, ...] = ("web",)
 
     def tell(self, stream: str, command: Command, reason: str = "") -> None:
@@ -47,6 +50,11 @@ class Scribe(World):
         state = self.entities[stream].state
         assert isinstance(state, ComponentState) and state.operation is not None
         return state.operation.id
+
+    def _outcome(self, stream: str, state: ComponentState, effect: Effect) -> Command | None:
+        if not self.tasks_end and effect.kind == "start":
+            return None  # it runs, and nobody has said so yet
+        return super()._outcome(stream, state, effect)
 
     def _started(self, state: ComponentState, key: str) -> Command:
         if self.starts_fail:
@@ -83,6 +91,7 @@ def history() -> list[EventRecord]:
     _what_goes_wrong(world, life)
     _siblings(world, life)
     _retention(world, life)
+    _crons(world, life)
     _builds(world)
     world.send("app/default.shop", app.DestroyApp(), reason="no longer needed")
     return world.records
@@ -179,6 +188,27 @@ def _siblings(world: Scribe, life: ComponentLife) -> None:
     for operation in list(state.reports):
         world.send(sibling, component_commands.ReportParentTold(operation=operation))
     world.send(life.stream, component_commands.ReportSibling(process="worker", succeeded=True))
+
+
+def _crons(world: Scribe, life: ComponentLife) -> None:
+    """A job that runs, is skipped, missed, suspended, run by hand, and removed."""
+    hours = CronJob(name="tidy", schedule="0 * * * *", command="tidy --all", zone="Europe/Berlin", late_seconds=600)
+    world.send(life.stream, component_commands.SetCron(job=hours), reason="what piles up must go")
+    nothing = component_commands.ReportApplied(version=0, gateways=())  # wakes the owner
+    hour = 3600 * 1_000_000
+    world.now += hour - world.now % hour + 1
+    world.tasks_end = False
+    world.send(life.stream, nothing)
+    world.now += hour
+    world.send(life.stream, nothing)
+    world.tasks_end = True
+    world.rest(life.stream)
+    world.now += 5 * hour + 1_000_000_000
+    world.send(life.stream, nothing)
+    world.send(life.stream, component_commands.SuspendCron(name="tidy"))
+    world.send(life.stream, component_commands.RunCron(name="tidy"), reason="at once")
+    world.send(life.stream, component_commands.ResumeCron(name="tidy"))
+    world.send(life.stream, component_commands.RemoveCron(name="tidy"))
 
 
 def _builds(world: Scribe) -> None:
