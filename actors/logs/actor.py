@@ -1,6 +1,7 @@
 """EventlogPartition: the Ray actor around the log store and its TCP server. Lines never pass through Ray."""
 
 import asyncio
+import time
 from functools import partial
 
 import structlog
@@ -108,6 +109,7 @@ class EventlogPartition(ActorShell):
             archived=kept.archived,
             expired=kept.expired,
             tails=self._server.stats.tails,
+            losses=self._totals.losses(time.time()),
             held_back=self._server.shares.held_back,
         )
 

@@ -61,6 +61,14 @@ def _show_status(session: Session, found: Document) -> None:
     if rows:
         print()
         session.out.table(["check", "of", "found", "fix"], rows)
+    alarms = [
+        ["ALARM", a.text("name"), "/".join(filter(None, (a.text("team"), a.text("app"), a.text("component")))),
+         a.text("found"), a.text("fix")]
+        for a in found.items("alarms")
+    ]  # fmt: skip
+    if alarms:
+        print()
+        session.out.table(["", "what", "of", "found", "look"], alarms)
 
 
 @projections.callback(invoke_without_command=True)

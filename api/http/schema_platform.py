@@ -129,8 +129,19 @@ class CheckView(View):
     fix: str = ""
 
 
+class AlarmView(View):
+    """Something to look at though the platform is ready; `app` and `component` "": of no component."""
+
+    name: str
+    team: str
+    app: str
+    component: str
+    found: str
+    fix: str
+
+
 class StatusView(View):
-    """`components` counts by status, over what the token reaches."""
+    """`components` counts by status, over what the token reaches, as `alarms` are."""
 
     version: str
     ready: bool
@@ -140,6 +151,7 @@ class StatusView(View):
     components: int
     running_operations: int
     checks: list[CheckView]
+    alarms: list[AlarmView] = []
 
 
 class HealthView(View):

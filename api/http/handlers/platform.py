@@ -10,7 +10,7 @@ from api.http import openapi, shown
 from api.http import schema as s
 from api.http import schema_platform as p
 from api.http.answers import accepted, answer
-from api.http.call import Call, reason_of
+from api.http.call import Call, at_time, reason_of
 from api.http.context import accepted_view
 from api.http.problems import not_found
 from api.http.queries import PageOf, RemoveNode
@@ -105,8 +105,34 @@ async def status(call: Call) -> web.Response:
         components=components,
         running_operations=running,
         checks=checks if team is None else [],
+        alarms=await line_alarms(call),
     )
     return answer(view)
+
+
+async def line_alarms(call: Call) -> list[p.AlarmView]:
+    """Lines that were lost within the last hour, of what the token reaches."""
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            losses = (await call.context.services.logs.totals()).losses
+            names = await call.context.reads.all_names() if losses else {}
+    except (TimeoutError, LinesError):
+        return []  # that the log servers do not answer is a check's story
+    alarms = []
+    for stream, loss in sorted(losses.items()):
+        team, app, component = names.get(stream, ("", "", ""))
+        if call.principal.reaches(team or None):
+            alarms.append(
+                p.AlarmView(
+                    name="log lines lost",
+                    team=team,
+                    app=app,
+                    component=component,
+                    found=f"{loss.lines} within the last hour, the last {at_time(int(loss.at * 1e6)):%H:%M} UTC",
+                    fix=f"rayfold logs --app {app} --component {component}: each gap says why" if app else "",
+                )
+            )
+    return alarms
 
 
 async def list_nodes(call: Call) -> web.Response:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from actors.logs.redact import Redactor
 from actors.logs.search import Searcher
 from actors.logs.store import LogStore
 from actors.logs.stream import StoreLimits
+from actors.logs.totals import ALARM_SECONDS, StoreTotals, Totals
 from events.failpoints import arm, disarm
 from events.log.blobs import DirectoryBlobs, MemoryBlobs
 
@@ -284,4 +286,21 @@ async def test_what_must_not_be_stored_is_not(tmp_path: Path, searcher: Searcher
     assert found == ["login •••• ok", "card=••••111111111111 paid", "Authorization: ••••", "fine"]
     stored = b"".join(path.read_bytes() for path in tmp_path.glob("*/*/*.seg"))
     assert b"hunter2" not in stored and b"Bearer abc" not in stored
+    await store.aclose()
+
+
+async def test_a_loss_is_counted_and_for_an_hour_an_alarm(tmp_path: Path) -> None:
+    store = LogStore(tmp_path)
+    await store.start()
+    totals = Totals(store)
+    began = time.time()
+    gap = gap_record(7, "7 lines lost: the disk of the node refused them", 1, source="app", instance="i-1")
+    await store.append(STREAM, Batch.of("s", [*lines(2, seed=3), gap], after=0, upto=3))
+    await totals.catch_up()
+    assert totals.streams[STREAM].lost == 7 and totals.streams[STREAM].lines == 2
+    told = StoreTotals(losses=totals.losses(time.time()))
+    assert told.losses[STREAM].lines == 7 and told.losses[STREAM].at >= began
+    assert told.plus(told).losses[STREAM].lines == 14
+    assert totals.losses(time.time() + ALARM_SECONDS + 1) == {}
+    await totals.aclose()
     await store.aclose()
