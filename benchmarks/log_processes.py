@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 from actors.logs.client import LogClient
-from actors.logs.collector import Collector, Followed
+from actors.logs.collector import Collector
+from actors.logs.followed import Followed
 from actors.logs.server import EventlogServer
 from actors.logs.store import LogStore
 from actors.runtime.shim.segments import Output

@@ -20,8 +20,9 @@ from actors.cluster.settings import PlatformSettings
 from actors.cluster.shell import ActorShell
 from actors.logs.access import AccessTail
 from actors.logs.client import LogClient
-from actors.logs.collector import Collector, Followed
+from actors.logs.collector import Collector
 from actors.logs.drivers.port import Origin as Whose
+from actors.logs.followed import Followed
 from actors.node.agent import Agent, Prepared
 from actors.runtime.processes import ProcessRuntime
 from actors.runtime.users import UserBook

@@ -12,8 +12,9 @@ import msgspec
 import pytest
 
 from actors.logs.client import LogClient
-from actors.logs.collector import Collector, Followed
+from actors.logs.collector import Collector
 from actors.logs.filter import Query
+from actors.logs.followed import Followed
 from actors.logs.line import LogLine
 from actors.runtime.output import last_lines
 from actors.runtime.shim.segments import Segments, encode
