@@ -9,6 +9,8 @@ from collections.abc import Mapping
 
 import msgspec
 
+from actors.logs.drivers.named import driver_for
+from actors.logs.drivers.port import BadDriver, Origin
 from actors.logs.errors import BadQuery
 from actors.logs.policy import DAY_SECONDS, StreamPolicy
 from actors.logs.redact import Redactor, check_rules
@@ -34,12 +36,14 @@ class ComponentLines(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class TeamLines(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Of a team's components, and of all together (`team_gib`). `components`: by `app/component`."""
+    """Of a team's components, and of all together (`team_gib`). `drains`: URLs of other places for all its lines.
+    `components`: by `app/component`."""
 
     keep_days: float | None = None
     component_mib: int | None = None
     team_gib: float | None = None
     kib_per_second: int | None = None
+    drains: tuple[str, ...] = ()
     redact: tuple[str, ...] = ()
     components: dict[str, ComponentLines] = {}
 
@@ -54,14 +58,24 @@ class LinesSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     kib_per_second: int = 20_480
     archive_hours: float = 6.0
     local_mib: int = 128
+    drains: tuple[str, ...] = ()
     redact: tuple[str, ...] = ()
     teams: dict[str, TeamLines] = {}
 
     def check(self) -> None:
-        """Raises BadQuery saying which redaction rule cannot be used."""
+        """Raises BadQuery saying which redaction rule or drain cannot be used."""
+        try:
+            for url in (*self.drains, *(url for team in self.teams.values() for url in team.drains)):
+                driver_for(url, Origin())
+        except BadDriver as error:
+            raise BadQuery(str(error)) from None
         for team in (None, *self.teams.values()):
             for component in (None, *(team.components.values() if team else ())):
                 check_rules(self._rules(team, component))
+
+    def drains_of(self, team: str) -> tuple[str, ...]:
+        """Other places for all lines of a team, beside those that its components name."""
+        return (*self.drains, *(self.teams.get(team) or TeamLines()).drains)
 
     def policy(self, team: str, app: str, component: str, said: Rules | None = None) -> StreamPolicy:
         """The policy of a component's streams; `said`: what was decided by events."""

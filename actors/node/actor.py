@@ -172,7 +172,10 @@ class NodeAgent(ActorShell):
             release=order.release,
             directory=str(self._runtime.log_directory(order.instance).parent),
             files=log_files(order.config),
-            drains=tuple(order.config.get(LOG_DRAINS, "").split())[:MAX_LOG_DRAINS],
+            drains=(
+                *order.config.get(LOG_DRAINS, "").split()[:MAX_LOG_DRAINS],
+                *self.settings.lines.drains_of(order.team),
+            ),
             whose=Whose(team=order.team, app=order.app, component=order.component, node=self.settings.node),
         )
         await self._collector.follow(followed)

@@ -10,7 +10,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from actors.logs.drivers.port import SEND_SECONDS, DriverAway, DriverRefused, Origin
+from actors.logs.drivers.port import SEND_SECONDS, DriverAway, DriverRefused, Origin, trusted_context
 from actors.logs.line import LogLine
 
 _AGAIN = frozenset({408, 425, 429, *range(500, 600)})
@@ -43,19 +43,19 @@ class HttpDriver:
     def __init__(self, url: URL, origin: Origin) -> None:
         self._url = self.endpoint(url.with_user(None))
         self._origin = origin
-        self._auth = aiohttp.BasicAuth(url.user, url.password or "") if url.user else None
+        login = {"Authorization": aiohttp.encode_basic_auth(url.user, url.password or "")} if url.user else {}
+        self._headers = {"Content-Type": self.content_type, **login}
         self._session: aiohttp.ClientSession | None = None
 
     async def send(self, stream: str, lines: Sequence[LogLine]) -> None:
         """See Driver."""
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=SEND_SECONDS)
-            self._session = aiohttp.ClientSession(auth=self._auth, timeout=timeout)
-        headers = {"Content-Type": self.content_type}
+            secure = await trusted_context() if self._url.scheme == "https" else True
+            connector = aiohttp.TCPConnector(ssl=secure)
+            self._session = aiohttp.ClientSession(headers=self._headers, timeout=timeout, connector=connector)
         try:
-            async with self._session.post(
-                self._url, data=self.body(stream, lines), headers=headers, allow_redirects=False
-            ) as answer:
+            async with self._session.post(self._url, data=self.body(stream, lines), allow_redirects=False) as answer:
                 said = await answer.content.read(1024 * 1024)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise DriverAway(f"{self._url.host}: {error or type(error).__name__}") from error

@@ -1,7 +1,5 @@
 """Makes the driver that a URL names: `syslog://`, `syslog+tls://`, `elasticsearch+https://`, `loki+https://`, `https://`."""
 
-import ssl
-
 from yarl import URL
 
 from actors.logs.drivers.http import ElasticsearchDriver, HttpDriver, LokiDriver
@@ -24,7 +22,7 @@ def driver_for(text: str, origin: Origin) -> Driver:
     if url.scheme == "syslog":
         return SyslogDriver(host, port or _SYSLOG_PORT, origin)
     if url.scheme == "syslog+tls":
-        return SyslogDriver(host, port or _SYSLOG_TLS_PORT, origin, tls=ssl.create_default_context())
+        return SyslogDriver(host, port or _SYSLOG_TLS_PORT, origin, tls=True)
     kind, plus, scheme = url.scheme.partition("+")
     kind, scheme = (kind, scheme) if plus else ("", kind)
     if kind in _HTTP and (scheme == "https" or (scheme == "http" and kind)):

@@ -3,6 +3,8 @@
 Knows nothing of where lines come from or of what was sent already.
 """
 
+import asyncio
+import ssl
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -32,6 +34,11 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     app: str = ""
     component: str = ""
     node: str = ""
+
+
+async def trusted_context() -> ssl.SSLContext:
+    """Trusts the machine's authorities, or those in the file that SSL_CERT_FILE names; a name must fit, always."""
+    return await asyncio.to_thread(ssl.create_default_context)
 
 
 class Driver(Protocol):

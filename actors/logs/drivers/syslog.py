@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from actors.logs.drivers.port import SEND_SECONDS, DriverAway, Origin
+from actors.logs.drivers.port import SEND_SECONDS, DriverAway, Origin, trusted_context
 from actors.logs.line import LogLine
 
 _USER_INFO, _USER_ERROR = 1 * 8 + 6, 1 * 8 + 3
@@ -22,10 +22,11 @@ _NO_NAME = re.compile(r"[^!-~]")
 class SyslogDriver:
     """One connection, made when first needed and again after a break."""
 
-    def __init__(self, host: str, port: int, origin: Origin, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, host: str, port: int, origin: Origin, *, tls: bool = False) -> None:
         self._host = host
         self._port = port
         self._tls = tls
+        self._context: ssl.SSLContext | None = None
         self._node = _NO_NAME.sub("_", origin.node)[:255] or "-"
         self._app = _NO_NAME.sub("_", f"{origin.team}/{origin.app}/{origin.component}")[:48]
         self._writer: asyncio.StreamWriter | None = None
@@ -36,9 +37,11 @@ class SyslogDriver:
         try:
             async with asyncio.timeout(SEND_SECONDS):
                 if self._writer is None or self._writer.is_closing():
+                    if self._tls and self._context is None:
+                        self._context = await trusted_context()
                     name = self._host if self._tls else None
                     _, self._writer = await asyncio.open_connection(
-                        self._host, self._port, ssl=self._tls, server_hostname=name
+                        self._host, self._port, ssl=self._context, server_hostname=name
                     )
                 self._writer.write(data)
                 await self._writer.drain()

@@ -36,10 +36,12 @@ class Peer:
 
     def __init__(self) -> None:
         self.got: list[tuple[str, bytes]] = []
+        self.logins: list[str] = []
         self.answers: list[tuple[int, object]] = []
 
     async def handle(self, request: web.Request) -> web.Response:
         self.got.append((request.path, await request.read()))
+        self.logins.append(request.headers.get("Authorization", ""))
         status, body = self.answers.pop(0) if self.answers else (200, {"errors": False, "items": []})
         return web.json_response(body, status=status)
 
