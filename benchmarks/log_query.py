@@ -18,7 +18,8 @@ from actors.logs.line import Batch, LineRecord
 from actors.logs.search import Seal, Searcher
 from actors.logs.server import EventlogServer
 from actors.logs.store import LogStore
-from actors.logs.stream import Extent, StoreLimits, StreamLog
+from actors.logs.stream import StreamLog
+from actors.logs.view import Extent, StoreLimits
 from benchmarks.harness import Case, Result, case, main, result
 
 BYTES = 1_000_000_000  # of text

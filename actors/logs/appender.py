@@ -14,7 +14,7 @@ from typing import Protocol
 from actors.logs.background import Background
 from actors.logs.errors import LogError, StreamClosed, Unreachable, WrongPosition
 from actors.logs.line import MAX_TEXT, LineRecord, Source, check_stream_name, gap_record
-from actors.logs.stream import Appended
+from actors.logs.view import Appended
 from events.clock import now_micros
 
 _log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from pathlib import Path
 import xxhash
 
 from actors.logs.errors import StorageFailed
-from actors.logs.reader import fetched_path
+from actors.logs.parts import fetched_path
 from actors.logs.sealed import Index, block_path, open_index
 from events.log.blobs import BlobStore
 from events.log.errors import ArchiveUnavailable, BlobMissing

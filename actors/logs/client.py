@@ -19,8 +19,8 @@ from actors.logs.line import Batch, LineRecord, LogLine
 from actors.logs.link import Link, connect, receive, send
 from actors.logs.protocol import Append, Ask, AskStats, AskTotals, Close, Done, More, Request, Tail, Where, raised
 from actors.logs.query import IDLE_SECONDS, StreamStats
-from actors.logs.stream import Appended
 from actors.logs.totals import StoreTotals
+from actors.logs.view import Appended
 from events.clock import now_micros
 
 QUERY_WAIT_SECONDS = 60.0

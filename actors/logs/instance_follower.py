@@ -17,8 +17,8 @@ from actors.logs.inotify import DirectoryWatcher
 from actors.logs.instance_log import HELD_MICROS, InstanceLog, Piece, placed
 from actors.logs.line import Batch, gap_record
 from actors.logs.shimlog import decode_damaged
-from actors.logs.stream import Appended
 from actors.logs.traces import join, unfinished
+from actors.logs.view import Appended
 from events.clock import now_micros
 
 _LOOK_SECONDS = 5.0

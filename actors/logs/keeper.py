@@ -16,7 +16,8 @@ from actors.logs.errors import LogError, QueryTooCostly, StorageFailed, StreamMo
 from actors.logs.policy import Policies
 from actors.logs.search import Seal, Searcher
 from actors.logs.store import LogStore
-from actors.logs.stream import Extent, StreamLog
+from actors.logs.stream import StreamLog
+from actors.logs.view import Extent
 from events.log.errors import ArchiveUnavailable
 
 _log = logging.getLogger(__name__)

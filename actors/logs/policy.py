@@ -9,7 +9,7 @@ from typing import Protocol
 import msgspec
 
 from actors.logs.redact import Redactor
-from actors.logs.stream import StoreLimits
+from actors.logs.view import StoreLimits
 
 DAY_SECONDS = 86_400.0
 

@@ -12,8 +12,8 @@ from actors.logs.errors import BY_CODE, LogError, ProtocolBroken, StreamMoved, T
 from actors.logs.filter import LineFilter, Query, QueryResult
 from actors.logs.line import MAX_BATCH_BYTES, Batch
 from actors.logs.query import StreamStats, TailPiece
-from actors.logs.stream import Appended
 from actors.logs.totals import StoreTotals
+from actors.logs.view import Appended
 
 VERSION = 1
 MAX_FRAME = 2 * MAX_BATCH_BYTES

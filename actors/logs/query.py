@@ -15,7 +15,7 @@ from actors.logs.measure import Counts
 from actors.logs.search import Piece, Searcher, Tally
 from actors.logs.segment import Closed
 from actors.logs.store import LogStore
-from actors.logs.stream import StreamView
+from actors.logs.view import StreamView
 
 QUERY_SECONDS = 20.0
 """After this a query answers with what it has, marked incomplete."""

@@ -6,22 +6,18 @@ archive only that a block file may have to be fetched first.
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
 from itertools import accumulate
-from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
-from actors.logs.errors import BadBatch, StreamMoved
+from actors.logs.errors import BadBatch
 from actors.logs.filter import LineFilter
 from actors.logs.line import LineRecord, LogLine, gap_line, numbered
+from actors.logs.parts import Away, Gone, Part, as_it_is, block_in, frames_in, parts_of
 from actors.logs.pattern import Matcher
-from actors.logs.sealed import Block, Entry, block_path, is_sealed, open_index
-from actors.logs.segment import Block as Frames
-from actors.logs.segment import Damaged, Frame, frame_blob, frame_meta, frames, index_segment, is_sound, records_of
-from actors.logs.stream import Extent, StreamView
+from actors.logs.sealed import Block, Entry, open_index
+from actors.logs.segment import Damaged, frame_blob, frame_meta, records_of
+from actors.logs.view import StreamView
 from actors.logs.words import may_hold
 
 SCAN_BYTES = 8 * 1024 * 1024
@@ -46,118 +42,6 @@ class Scan(NamedTuple):
     wanted: str = ""
 
 
-class _Away(Exception):
-    """The block file is in the archive."""
-
-    def __init__(self, index: str) -> None:
-        self.index = index
-
-
-class _Gone(Exception):
-    """The file has been sealed or dropped since the view was made: the next call sees which."""
-
-
-class _Part(NamedTuple):
-    """What is read at once: numbers from `first` on, `cost` stored bytes, times; where it is, and its entry if sealed.
-
-    `next` is 0 where it is not known without reading.
-    """
-
-    first: int
-    next: int
-    cost: int
-    t_min: int
-    t_max: int
-    extent: Extent
-    offset: int
-    entry: Entry | None = None
-
-
-@lru_cache(maxsize=2048)
-def _hot_index(path: str, size: int) -> tuple[Frames, ...]:
-    return index_segment(Path(path), size)
-
-
-def _as_it_is(view: StreamView) -> StreamView:
-    """The view with the segments that were sealed since it was made in their new form, and without those dropped."""
-    extents: list[Extent] = []
-    if view.extents and not Path(view.extents[0].path).parent.is_dir():
-        raise StreamMoved(f"stream {view.name}: another process has claimed it since; ask again")
-    for extent in view.extents:
-        index = Path(extent.path).with_suffix(".idx")
-        if Path(extent.path).exists():
-            extents.append(extent)
-        elif index.exists():
-            extents.append(Extent(extent.first, str(index), extent.size))
-    return view if extents == [*view.extents] else msgspec.structs.replace(view, extents=tuple(extents))
-
-
-def _parts(view: StreamView, extent: Extent) -> list[_Part]:
-    try:
-        if is_sealed(extent.path):
-            return [
-                _Part(e.first, e.next, e.size, e.t_min, e.t_max, extent, e.offset, e)
-                for e in open_index(extent.path).index.blocks
-            ]
-        last = extent is view.extents[-1]
-        blocks = view.blocks if last else _hot_index(extent.path, extent.size)
-        return [_Part(b.first, 0, b.end - b.offset, b.t_min, b.t_max, extent, b.offset) for b in blocks]
-    except FileNotFoundError:
-        raise _Gone from None
-    except Damaged:
-        # The hole in the numbers will be said.
-        return []
-
-
-def stored_parts(view: StreamView) -> Iterator[tuple[int, int, int, Entry | None]]:
-    """Each part's first number, the number that follows it, its stored bytes, and its entry where it is sealed."""
-    view = _as_it_is(view)
-    for position, extent in enumerate(view.extents):
-        try:
-            parts = _parts(view, extent)
-        except _Gone:
-            continue
-        end = view.extents[position + 1].first if position + 1 < len(view.extents) else view.next_number
-        for place, part in enumerate(parts):
-            following = parts[place + 1].first if place + 1 < len(parts) else end
-            yield part.first, part.next or following, part.cost, part.entry
-
-
-def _frames(part: _Part) -> Iterator[tuple[Frame, bytes]]:
-    try:
-        with Path(part.extent.path).open("rb") as file:
-            file.seek(part.offset)
-            data = file.read(part.cost)
-    except FileNotFoundError:
-        raise _Gone from None
-    try:
-        for frame in frames(data):
-            if frame.taken and is_sound(data, frame):
-                yield frame, data
-    except Damaged:
-        return
-
-
-def _block(part: _Part, entry: Entry) -> Block:
-    for path in (block_path(part.extent.path), fetched_path(part.extent.path)):
-        try:
-            with path.open("rb") as file:
-                file.seek(entry.offset)
-                return Block(file.read(entry.size), entry)
-        except FileNotFoundError:
-            continue
-    if not Path(part.extent.path).exists():
-        raise _Gone
-    raise _Away(part.extent.path)
-
-
-def fetched_path(index: str) -> Path:
-    """Where a block file that was fetched from the archive is, for the index at this path."""
-    path = Path(index)
-    digest = open_index(index).index.digest
-    return path.parents[2] / "fetched" / f"{digest}.blk"
-
-
 class _Walk:
     """Collects the lines of one part after the other; `expected` is the number that comes next."""
 
@@ -179,7 +63,7 @@ class _Walk:
                 self.lines.append(gap_line(self.expected, upto, reason, at))
         self.expected = max(upto, self.expected)
 
-    def cannot_pass(self, part: _Part) -> bool:
+    def cannot_pass(self, part: Part) -> bool:
         """Whether the index alone says that no line of the part passes."""
         flt, entry = self._filter, part.entry
         if part.t_max < flt.since or (flt.until and part.t_min >= flt.until):
@@ -195,8 +79,8 @@ class _Walk:
         bits = open_index(part.extent.path).filter_of(entry)
         return not all(may_hold(bits, word) for word in self._matcher.words)
 
-    def read(self, part: _Part) -> None:
-        """Add the part's lines from `expected` on. Raises _Away, _Gone."""
+    def read(self, part: Part) -> None:
+        """Add the part's lines from `expected` on. Raises Away, Gone."""
         try:
             if part.entry is not None:
                 self._read_block(part, part.entry)
@@ -205,14 +89,14 @@ class _Walk:
         except (Damaged, BadBatch):
             return
 
-    def pass_over(self, part: _Part, following: int) -> None:
+    def pass_over(self, part: Part, following: int) -> None:
         """Go on behind a part that is not read."""
         if part.next and part.first > self.expected:
             self.hole(part.first, part.t_min)
         self.expected = max(self.expected, part.next or following)
 
-    def _read_frames(self, part: _Part) -> None:
-        for frame, data in _frames(part):
+    def _read_frames(self, part: Part) -> None:
+        for frame, data in frames_in(part):
             if frame.first + frame.taken <= self.expected:
                 continue
             blob, meta = frame_blob(data, frame), frame_meta(data, frame)
@@ -242,10 +126,10 @@ class _Walk:
         places = matching(self._matcher, b"\n".join(texts) + b"\n", lambda: ends)
         return frozenset((*places, *(place for place, record in enumerate(records) if record.gap)))
 
-    def _read_block(self, part: _Part, entry: Entry) -> None:
+    def _read_block(self, part: Part, entry: Entry) -> None:
         if entry.next <= self.expected:
             return
-        block = _block(part, entry)
+        block = block_in(part, entry)
         self.hole(entry.first, entry.t_min)
         places = self._matching(block)
         places = self._by_column(block, entry, places)
@@ -310,7 +194,7 @@ def forward(
 
     Raises BadQuery.
     """
-    view = _as_it_is(view)
+    view = as_it_is(view)
     stop = min(stop or view.next_number, view.next_number)
     walk, scanned = _Walk(view, flt, max(start, 1), stop), 0
     begin = max(bisect_right(view.extents, max(start, 1), key=lambda extent: extent.first) - 1, 0)
@@ -319,8 +203,8 @@ def forward(
         if extent.first >= stop:
             break
         try:
-            parts = _parts(view, extent)
-        except _Gone:
+            parts = parts_of(view, extent)
+        except Gone:
             return Scan(walk.lines, walk.expected, False)
         end = view.extents[position + 1].first if position + 1 < len(view.extents) else view.next_number
         first = max(bisect_right(parts, walk.expected, key=lambda part: part.first) - 1, 0)
@@ -337,9 +221,9 @@ def forward(
             scanned += part.cost
             try:
                 walk.read(part)
-            except _Away as away:
+            except Away as away:
                 return Scan(walk.lines, walk.expected, False, away.index)
-            except _Gone:
+            except Gone:
                 return Scan(walk.lines, walk.expected, False)
             fitting = _fitting(walk.lines, limit)
             if fitting < len(walk.lines):
@@ -368,7 +252,7 @@ def backward(
 
     Raises BadQuery.
     """
-    view = _as_it_is(view)
+    view = as_it_is(view)
     before, scanned = min(before, view.next_number), 0
     stop = max(stop, 1)
     pieces: list[list[LogLine]] = []
@@ -379,8 +263,8 @@ def backward(
         if before <= stop:
             break
         try:
-            parts = _parts(view, extent)
-        except _Gone:
+            parts = parts_of(view, extent)
+        except Gone:
             return _newest(pieces, limit, before, done=False)
         for part in reversed(parts):
             if part.first >= before:
@@ -396,9 +280,9 @@ def backward(
                 scanned += part.cost
                 try:
                     walk.read(part)
-                except _Away as away:
+                except Away as away:
                     return _newest(pieces, limit, before, done=False, wanted=away.index)
-                except _Gone:
+                except Gone:
                     return _newest(pieces, limit, before, done=False)
             walk.hole(before, part.t_max)
             piece = [line for line in walk.lines if stop <= line.number < before]

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import msgspec
 import re2
 
-from actors.logs.errors import BadQuery
+from actors.logs.errors import BadBatch, BadQuery
 from actors.logs.line import Batch, LineRecord
 from actors.logs.pattern import compiled
-from actors.logs.segment import records_of
+from actors.logs.segment import Closed, records_of
 from events.secrets import MASK
 
 MAX_RULES = 20
@@ -48,6 +48,16 @@ class Redactor:
     def _record(self, record: LineRecord) -> LineRecord:
         text = record.text if record.gap else self.text(record.text)
         return record if text == record.text else msgspec.structs.replace(record, text=text)
+
+
+def redacted(item: Batch | Closed, redactor: Redactor) -> Batch | Closed:
+    """What is to be stored in place of `item`; what is no sound batch comes back as it is, and is refused for that."""
+    if isinstance(item, Closed):
+        return item
+    try:
+        return redactor.batch(item)
+    except BadBatch:
+        return item
 
 
 def check_rules(rules: Sequence[str]) -> None:

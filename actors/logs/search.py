@@ -21,8 +21,8 @@ from actors.logs.line import LogLine
 from actors.logs.measure import Counts
 from actors.logs.reader import Scan, backward, forward
 from actors.logs.seal import seal
-from actors.logs.stream import StreamView
 from actors.logs.tally import tally
+from actors.logs.view import StreamView
 
 PIECE_SECONDS = 5
 """A worker dies when one piece (at most SCAN_BYTES stored bytes) takes longer than this."""

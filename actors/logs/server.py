@@ -39,9 +39,9 @@ from actors.logs.query import answer, follow, stats
 from actors.logs.search import Searcher
 from actors.logs.shares import Shares
 from actors.logs.store import PENDING_BYTES, LogStore
-from actors.logs.stream import Appended
 from actors.logs.totals import StoreTotals
 from actors.logs.turns import Turns
+from actors.logs.view import Appended
 
 _log = logging.getLogger(__name__)
 

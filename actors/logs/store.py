@@ -17,13 +17,14 @@ import msgspec
 from actors.logs.archive import SegmentArchive
 from actors.logs.background import Background
 from actors.logs.claim import Membership, owner_of, streams_in
-from actors.logs.errors import BadBatch, LogError, StorageFailed, StreamMoved
+from actors.logs.errors import LogError, StorageFailed, StreamMoved
 from actors.logs.line import Batch, check_stream_name
 from actors.logs.policy import Policies
 from actors.logs.ready import Ready
-from actors.logs.redact import Redactor
+from actors.logs.redact import redacted
 from actors.logs.segment import Closed
-from actors.logs.stream import Appended, StoreLimits, StreamLog, StreamView
+from actors.logs.stream import StreamLog
+from actors.logs.view import Appended, StoreLimits, StreamView
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -337,7 +338,7 @@ class LogStore:
             policy = self._policies.of(log.name)
             log.set_limits(policy.limits(self._limits))
             if policy.redactor:
-                return log.append([_redacted(item, policy.redactor) for item in items])
+                return log.append([redacted(item, policy.redactor) for item in items])
         return log.append(items)
 
     def _publish(self, entry: _Entry) -> None:
@@ -381,15 +382,6 @@ class LogStore:
             if not entry.queued and not entry.lock.locked():
                 entry.log.release()
                 del self._handles[name]
-
-
-def _redacted(item: Batch | Closed, redactor: Redactor) -> Batch | Closed:
-    if isinstance(item, Closed):
-        return item
-    try:
-        return redactor.batch(item)
-    except BadBatch:
-        return item  # refused for what it is, a line further on
 
 
 def _settle(future: "asyncio.Future[Appended]", answer: Appended | LogError) -> None:

@@ -7,14 +7,11 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-import msgspec
-
-from actors.logs import shimlog
 from actors.logs.claim import Claim, Membership, claim
-from actors.logs.errors import BadBatch, LogError, StorageFailed, StreamClosed, StreamMoved, WrongPosition
-from actors.logs.line import Batch, check_records, decode_records
+from actors.logs.errors import LogError, StorageFailed, StreamMoved
+from actors.logs.line import Batch
+from actors.logs.plan import NO_LINES, Plan
 from actors.logs.sealed import Index, block_path, is_sealed, list_sealed, open_index
 from actors.logs.segment import (
     Block,
@@ -33,56 +30,14 @@ from actors.logs.segment import (
     segment_first,
     segment_name,
 )
+from actors.logs.view import Appended, Extent, StoreLimits, StreamView
 from events.durable import sync_directory
 from events.failpoints import failpoint
 
 _log = logging.getLogger(__name__)
 
-NO_LINES = b"\x90"
-"""An empty MessagePack array."""
 MAX_SOURCES = 1024
 """Sources remembered per stream; the finished ones are forgotten first, then those silent for longest."""
-
-
-class StoreLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes on disk. A stream keeps at most `stream_bytes` plus one segment; a segment is closed at `segment_bytes`."""
-
-    stream_bytes: int = 256 * 1024 * 1024
-    segment_bytes: int = 4 * 1024 * 1024
-
-
-class Extent(NamedTuple):
-    """A segment as far as it is durable: its first number, file (the index, where it is sealed), bytes of lines."""
-
-    first: int
-    path: str
-    size: int
-
-
-class StreamView(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reader needs of a stream at one moment: durable bytes only, so a number once seen never changes its line.
-
-    `blocks` is the sparse index of the last extent (the others' is read from their headers).
-    """
-
-    name: str
-    extents: tuple[Extent, ...] = ()
-    blocks: tuple[Block, ...] = ()
-    next_number: int = 1
-    closed: Closed | None = None
-
-    @property
-    def first_number(self) -> int:
-        """The oldest number still kept."""
-        return self.extents[0].first if self.extents else self.next_number
-
-
-class Appended(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """Where a batch landed: the numbers `first` … `next_number - 1`. `duplicate`: it had been stored before."""
-
-    first: int
-    next_number: int
-    duplicate: bool = False
 
 
 class StreamLog:
@@ -238,7 +193,7 @@ class StreamLog:
         """
         if not self.trusted:
             self.open()
-        plan = _Plan(self._next, self._sources, self._closed)
+        plan = Plan(self._next, self._sources, self._closed)
         answers = [plan.add(item) for item in items]
         if plan.frames:
             self._commit(plan.frames, plan.metas)
@@ -424,56 +379,6 @@ class StreamLog:
         failpoint("logs.before-unlink")
         Path(extent.path).unlink(missing_ok=True)
         return True
-
-
-class _Plan:
-    """The batches of one commit, checked one after the other as if each were already stored."""
-
-    def __init__(self, next_number: int, sources: dict[str, SourceMark], closed: Closed | None) -> None:
-        self.frames: list[bytes] = []
-        self.metas: list[FrameMeta] = []
-        self._next = next_number
-        self._stored = sources
-        self._new: dict[str, SourceMark] = {}
-        self._closed = closed
-
-    def add(self, item: Batch | Closed) -> Appended | LogError:
-        """The answer for `item`; its frame is added when it is to be stored."""
-        try:
-            return self._add(item) if isinstance(item, Batch) else self._close(item)
-        except LogError as error:
-            return error
-
-    def _close(self, closed: Closed) -> Appended:
-        again = self._closed is not None
-        if not again:
-            meta = FrameMeta(closed=closed)
-            self.frames.append(encode_frame(self._next, 0, (closed.at, closed.at), meta, NO_LINES))
-            self.metas.append(meta)
-            self._closed = closed
-        return Appended(first=self._next, next_number=self._next, duplicate=again)
-
-    def _add(self, batch: Batch) -> Appended:
-        batch.check()
-        records = [] if batch.origin else decode_records(batch.blob)
-        span = shimlog.check(batch.blob) if batch.origin else check_records(records)
-        known = self._new.get(batch.source_id) or self._stored.get(batch.source_id)
-        if known is not None and batch.upto <= known.upto and (known.finished or not batch.finished):
-            return Appended(first=self._next, next_number=self._next, duplicate=True)
-        if self._closed is not None:
-            raise StreamClosed(f"expected an open stream, found one that ended: {self._closed.outcome}")
-        if known is not None and batch.after != known.upto:
-            raise WrongPosition(f"expected a batch after {known.upto}, found one after {batch.after}", known.upto)
-        if batch.upto == batch.after and span.taken:
-            raise BadBatch(f"expected lines to take up room in their source, found {span.taken} at {batch.after}")
-        mark = SourceMark(source_id=batch.source_id, upto=batch.upto, finished=batch.finished)
-        gaps = any(record.gap for record in records)
-        meta = FrameMeta(sources=(mark,), origin=batch.origin, gaps=gaps)
-        self.frames.append(encode_frame(self._next, span.taken, (span.t_min, span.t_max), meta, batch.blob))
-        self.metas.append(meta)
-        self._new[batch.source_id] = mark
-        first, self._next = self._next, self._next + span.taken
-        return Appended(first=first, next_number=self._next)
 
 
 def _moved(frame: Frame, by: int) -> Frame:

@@ -5,9 +5,10 @@ Blocking and without state, as the reader. Knows nothing of what the counts are 
 
 from actors.logs.filter import LineFilter
 from actors.logs.measure import Counts, count
-from actors.logs.reader import SCAN_BYTES, forward, stored_parts
+from actors.logs.parts import stored_parts
+from actors.logs.reader import SCAN_BYTES, forward
 from actors.logs.sealed import Entry
-from actors.logs.stream import StreamView
+from actors.logs.view import StreamView
 
 _LINES = 1_000_000
 """More than a part can hold: a part is counted whole."""

@@ -14,7 +14,7 @@ from actors.logs.errors import BY_CODE, AccessRefused, LogError, StorageFailed, 
 from actors.logs.intake import lines_pb2
 from actors.logs.intake.service import METHOD, NONCE, OPTIONS, PROOF, SERVICE, proof
 from actors.logs.line import LineRecord
-from actors.logs.stream import Appended
+from actors.logs.view import Appended
 from events.clock import now_micros
 
 _log = logging.getLogger(__name__)

@@ -11,7 +11,8 @@ from actors.logs.filter import LineFilter
 from actors.logs.line import Batch, LineRecord
 from actors.logs.reader import forward
 from actors.logs.segment import list_segments
-from actors.logs.stream import Appended, StoreLimits, StreamLog, StreamView
+from actors.logs.stream import StreamLog
+from actors.logs.view import Appended, StoreLimits, StreamView
 
 STREAM = "build/b-1"
 

@@ -18,7 +18,7 @@ from actors.logs.intake.service import LogIntake
 from actors.logs.line import LineRecord
 from actors.logs.server import EventlogServer
 from actors.logs.store import LogStore
-from actors.logs.stream import Appended
+from actors.logs.view import Appended
 
 TOKEN = "t" * 32
 STREAMS = [f"build/b-{number}" for number in range(8)]

@@ -17,8 +17,8 @@ from actors.logs.query import answer, stats
 from actors.logs.redact import Redactor
 from actors.logs.search import Searcher
 from actors.logs.store import LogStore
-from actors.logs.stream import StoreLimits
 from actors.logs.totals import ALARM_SECONDS, StoreTotals, Totals
+from actors.logs.view import StoreLimits
 from events.failpoints import arm, disarm
 from events.log.blobs import DirectoryBlobs, MemoryBlobs
 

@@ -21,7 +21,7 @@ from actors.logs.line import Batch, LineRecord, gap_record
 from actors.logs.query import answer
 from actors.logs.search import Piece, Searcher
 from actors.logs.store import LogStore
-from actors.logs.stream import Extent, StoreLimits
+from actors.logs.view import Extent, StoreLimits
 
 STREAM = "0123456789abcdef"
 

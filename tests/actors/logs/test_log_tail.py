@@ -14,7 +14,7 @@ from actors.logs.line import Batch, LineRecord, gap_record
 from actors.logs.policy import FixedPolicies, StreamPolicy
 from actors.logs.server import EventlogServer
 from actors.logs.store import LogStore
-from actors.logs.stream import StoreLimits
+from actors.logs.view import StoreLimits
 
 STREAM = "0123456789abcdef"
 TOKEN = "t" * 32
