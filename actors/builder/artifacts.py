@@ -60,6 +60,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     application to a path in the unpacked dependencies. `interpreter` is the absolute path the build used; `runtime`
     names its kind and version (python3.11, node20, system). In `env`, `{app}` and `{deps}` stand for the unpacked
     directories. `image` holds the application as a container image: instead of `app`, or the same as `app` and `deps`.
+    `sbom` is the bill of materials of what lies in `app` and `deps`.
     """
 
     format: int = 1
@@ -73,6 +74,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     release_command: str | None = None
     env: dict[str, str] = {}
     image: ImageRun | None = None
+    sbom: BlobRef | None = None
 
 
 class ArtifactStore(Protocol):
@@ -89,8 +91,19 @@ class ArtifactStore(Protocol):
         """
         ...
 
+    async def renew(self, digest: str) -> None:
+        """Let a blob's age count anew: whoever refers to it from now on keeps it from `discard`.
+
+        Raises `ArtifactMissingError`.
+        """
+        ...
+
     async def delete(self, digest: str) -> None:
         """Remove a blob; absent is fine."""
+        ...
+
+    async def discard(self, digest: str, *, before: float) -> int:
+        """Remove a blob that was neither stored nor renewed since `before` (unix seconds); returns the bytes freed."""
         ...
 
     async def blobs(self) -> list[StoredBlob]:
@@ -111,6 +124,17 @@ class DirectoryArtifactStore:
     async def local_path(self, digest: str) -> Path:
         """See `ArtifactStore.local_path`."""
         return await asyncio.to_thread(self._checked, digest)
+
+    async def renew(self, digest: str) -> None:
+        """See `ArtifactStore.renew`."""
+        try:
+            await asyncio.to_thread(os.utime, self._path(digest))
+        except FileNotFoundError as error:
+            raise ArtifactMissingError(f"Nothing is stored under {digest}. Build again.") from error
+
+    async def discard(self, digest: str, *, before: float) -> int:
+        """See `ArtifactStore.discard`."""
+        return await asyncio.to_thread(self._discard, digest, before)
 
     async def delete(self, digest: str) -> None:
         """See `ArtifactStore.delete`."""
@@ -146,6 +170,22 @@ class DirectoryArtifactStore:
             return BlobRef(digest=target.name, size_bytes=size)
         finally:
             aside.unlink(missing_ok=True)
+
+    def _discard(self, digest: str, before: float) -> int:
+        path = self._path(digest)
+        # Aside first, then its age: who renews it in between either is seen here, or finds nothing and builds anew.
+        aside = self._root / f"incoming-going-{digest}"
+        try:
+            path.rename(aside)
+            status = aside.stat()
+        except FileNotFoundError:
+            return 0
+        failpoint("builder-blob-aside")
+        if status.st_mtime >= before:
+            aside.rename(path)
+            return 0
+        aside.unlink()
+        return status.st_size
 
     def _checked(self, digest: str) -> Path:
         path = self._path(digest)
@@ -201,11 +241,16 @@ async def put_layer(
         await asyncio.to_thread(packed.unlink, missing_ok=True)
 
 
+async def put_bytes(store: ArtifactStore, content: bytes, *, scratch: Path) -> BlobRef:
+    """Store what is in memory."""
+    written = scratch / "blob"
+    await asyncio.to_thread(written.write_bytes, content)
+    return await store.put(written)
+
+
 async def put_manifest(store: ArtifactStore, manifest: Manifest, *, scratch: Path) -> BlobRef:
     """Store the manifest; the digest is the artifact's."""
-    written = scratch / "manifest.json"
-    await asyncio.to_thread(written.write_bytes, msgspec.json.encode(manifest, order="deterministic"))
-    return await store.put(written)
+    return await put_bytes(store, msgspec.json.encode(manifest, order="deterministic"), scratch=scratch)
 
 
 async def read_manifest(store: ArtifactStore, digest: str) -> Manifest:

@@ -9,6 +9,7 @@ import hashlib
 import os
 import tempfile
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import msgspec
 from actors.builder.artifacts import ArtifactStore, BlobRef
 from actors.builder.errors import ArtifactDamagedError, ArtifactError, ArtifactMissingError
 from actors.builder.model import GIB
+from actors.builder.packages import Package
 from events.failpoints import failpoint
 
 
@@ -24,13 +26,17 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     layer: BlobRef
     stored_at: float
+    packages: tuple[Package, ...] = ()
+    listed: bool = False
     checksum: str = ""
 
 
 class CacheLookup(msgspec.Struct, frozen=True, kw_only=True):
-    """A layer if there is a sound one; else `problem` says what was wrong with the one there was (None: none was)."""
+    """A layer if there is a sound one, and the packages in it; else `problem` says what was wrong with the one that was
+    there (None: none was)."""
 
     layer: BlobRef | None = None
+    packages: tuple[Package, ...] = ()
     problem: str | None = None
 
 
@@ -45,7 +51,7 @@ def cache_key(*parts: str) -> str:
 
 def _checksum(record: _Record) -> str:
     text = f"{record.key} {record.layer.digest} {record.layer.size_bytes} {record.stored_at!r}"
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode() + msgspec.json.encode([record.packages, record.listed])).hexdigest()
 
 
 class LayerCache:
@@ -63,18 +69,21 @@ class LayerCache:
         if record is None:
             return CacheLookup()
         problem: str | None = "its record is damaged"
-        if record.key == key and record.checksum == _checksum(record):
+        if not record.listed and record.layer.digest:
+            problem = "its packages were not written down"
+        elif record.key == key and record.checksum == _checksum(record):
             problem = await self._problem_with(record.layer.digest)
         if problem is None:
             with suppress(FileNotFoundError):
                 await asyncio.to_thread(os.utime, path)
-            return CacheLookup(layer=record.layer)
+            return CacheLookup(layer=record.layer, packages=record.packages)
         await asyncio.to_thread(path.unlink, missing_ok=True)
         return CacheLookup(problem=problem)
 
     async def _problem_with(self, digest: str) -> str | None:
         try:
             await self._store.local_path(digest)
+            await self._store.renew(digest)
         except ArtifactMissingError:
             return "its layer is gone"
         except ArtifactDamagedError as error:
@@ -84,9 +93,17 @@ class LayerCache:
             return str(error)
         return None
 
-    async def put(self, key: str, layer: BlobRef) -> None:
+    async def layers(self) -> frozenset[str]:
+        """The digests of all layers on record."""
+        return await asyncio.to_thread(self._layers)
+
+    def _layers(self) -> frozenset[str]:
+        records = (_read(path) for path in self._directory.glob("*.json"))
+        return frozenset(record.layer.digest for record in records if record is not None and record.layer.digest)
+
+    async def put(self, key: str, layer: BlobRef, packages: Iterable[Package]) -> None:
         """Record `layer` under `key`, replacing another, and forget the least recently used over the limit."""
-        record = _Record(key=key, layer=layer, stored_at=time.time())
+        record = _Record(key=key, layer=layer, stored_at=time.time(), packages=tuple(packages), listed=True)
         await asyncio.to_thread(self._write, msgspec.structs.replace(record, checksum=_checksum(record)))
         await asyncio.to_thread(self._evict)
 

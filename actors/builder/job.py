@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from actors.builder.archive import chown_tree
-from actors.builder.artifacts import ArtifactStore, BlobRef, Manifest, put_layer, put_manifest
+from actors.builder.artifacts import ArtifactStore, BlobRef, Manifest, put_bytes, put_layer, put_manifest
 from actors.builder.cache import LayerCache, cache_key
 from actors.builder.declared import PROCFILE, Declared, read_declared
 from actors.builder.detect import DOCKERFILE, Detection, detect
@@ -22,7 +22,9 @@ from actors.builder.languages import go, gradle, java, maven, node, php, python,
 from actors.builder.languages.plan import LanguagePlan, LayerPlan, Workbench
 from actors.builder.log import BuildLog
 from actors.builder.model import Artifact, BuildRequest, ComponentSettings
+from actors.builder.packages import Package, installed_in
 from actors.builder.procfile import RELEASE, Procfile
+from actors.builder.sbom import sbom
 from actors.builder.settings import FILE as SETTINGS_FILE
 from actors.builder.sources import FetchedSource, fetch
 from actors.builder.tools import IndexSettings
@@ -38,6 +40,7 @@ class _Dependencies(msgspec.Struct, frozen=True, kw_only=True):
     layer: BlobRef | None = None
     cache_hit: bool = False
     directory: Path | None = None
+    packages: tuple[Package, ...] = ()
 
 
 class BuildJob:
@@ -180,7 +183,8 @@ class BuildJob:
                 await self._log.step(f"Dependencies unchanged ({layer.lock_file}): the cached layer is used")
                 directory = await self._unpack_for_build(looked.layer) if needed else None
                 launched = looked.layer if layer.launch else None
-                return _Dependencies(layer=launched, cache_hit=True, directory=directory)
+                packages = looked.packages if layer.launch else ()
+                return _Dependencies(layer=launched, cache_hit=True, directory=directory, packages=packages)
         await self._log.step(f"Installing dependencies ({layer.lock_file})")
         directory = await layer.install()
         failpoint("builder-dependencies-installed")
@@ -193,8 +197,9 @@ class BuildJob:
             limit_bytes=limits.artifact_bytes,
             skip=_NOT_PACKED,
         )
-        await self._cache.put(key, stored)
-        return _Dependencies(layer=stored if layer.launch else None, directory=directory)
+        packages = tuple(await asyncio.to_thread(installed_in, directory)) if layer.launch else ()
+        await self._cache.put(key, stored, packages)
+        return _Dependencies(layer=stored if layer.launch else None, directory=directory, packages=packages)
 
     async def _unpack_for_build(self, layer: BlobRef) -> Path:
         """A private, writable copy of a cached layer: a build script may write into node_modules."""
@@ -226,6 +231,10 @@ class BuildJob:
             limit_bytes=request.limits.artifact_bytes,
             skip=_NOT_PACKED,
         )
+        packages = [*dependencies.packages, *await asyncio.to_thread(installed_in, bench.root), *await plan.packages()]
+        bill = await put_bytes(
+            self._store, sbom(packages, language=found.language, runtime=plan.runtime), scratch=self._work
+        )
         manifest = Manifest(
             language=found.language,
             runtime=plan.runtime,
@@ -236,6 +245,7 @@ class BuildJob:
             processes=processes,
             release_command=procfile.release or bench.settings.processes.get(RELEASE),
             env=plan.env,
+            sbom=bill,
         )
         if self._containers is not None:
             manifest = msgspec.structs.replace(manifest, image=await self._containers.wrap(bench, manifest))

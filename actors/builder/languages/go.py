@@ -12,6 +12,7 @@ from actors.builder.errors import DetectionError, StepFailedError
 from actors.builder.interpreters import Interpreter, find_fitting
 from actors.builder.languages.plan import LanguagePlan, LayerPlan, Workbench
 from actors.builder.languages.texts import text_of
+from actors.builder.packages import Package, linked_in
 from actors.builder.versions import fits
 
 _MODULE = "go.mod"
@@ -100,6 +101,7 @@ async def plan(bench: Workbench) -> LanguagePlan:
         layer=await build.layer(text),
         finish=build.finish,
         finish_needs_layer=True,
+        packages=build.packages,
     )
 
 
@@ -135,6 +137,25 @@ class _GoBuild:
         """Compile each program to bin/NAME."""
         await self._bench.log.step(f"Compiling {', '.join(self._made)}")
         await self._compile(layer or self._bench.make_directory("deps"))
+
+    async def packages(self) -> list[Package]:
+        """What the linker put into the programs, as they tell it themselves."""
+        told: list[str] = []
+
+        async def listen(lines: list[str]) -> None:
+            told.extend(lines)
+
+        made = [f"{_PROGRAMS}/{name}" for name in self._made]
+        bench = self._bench
+        await bench.run(
+            [str(self._go.path), "version", "-m", *made],
+            cwd=bench.root,
+            env=bench.environment({"GOTOOLCHAIN": "local", "GOENV": "off"}, path=[self._go.path.parent]),
+            code="compile_failed",
+            failed="go could not read the programs that it made",
+            sink=listen,
+        )
+        return linked_in("\n".join(told))
 
     async def _compile(self, layer: Path) -> None:
         for name, package in self._made.items():

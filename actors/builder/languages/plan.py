@@ -16,6 +16,7 @@ from actors.builder.diagnosis import diagnose
 from actors.builder.errors import StepFailedError, StepTimedOutError
 from actors.builder.log import BuildLog
 from actors.builder.model import BuildRequest, ComponentSettings, StepTime
+from actors.builder.packages import Package
 from actors.builder.sandbox import LineSink, run_command
 from actors.builder.steps import step_seconds
 from events.failpoints import failpoint
@@ -161,13 +162,18 @@ class LayerPlan(msgspec.Struct, frozen=True, kw_only=True):
     launch: bool = True
 
 
+async def nothing_more() -> list[Package]:
+    """All that is installed says so itself, in files."""
+    return []
+
+
 class LanguagePlan(msgspec.Struct, frozen=True, kw_only=True):
     """How to build one application: its runtime, its layer if it has dependencies, and its default start command.
 
     `finish` runs after the layer is there, with the layer's directory if `finish_needs_layer`, and changes the source
     tree in place. `start` is called only when no Procfile says how to start, and with `start_after_finish` when all is
-    built; it raises `DetectionError`. `env` is what
-    running needs in the environment, where `{app}` and `{deps}` stand for the unpacked directories.
+    built; it raises `DetectionError`. `env` is what running needs in the environment, where `{app}` and `{deps}` stand
+    for the unpacked directories. `packages` are those in the finished application that no file of it names.
     """
 
     runtime: str
@@ -178,3 +184,4 @@ class LanguagePlan(msgspec.Struct, frozen=True, kw_only=True):
     finish_needs_layer: bool = False
     start_after_finish: bool = False
     env: dict[str, str] = {}
+    packages: Callable[[], Awaitable[list[Package]]] = nothing_more

@@ -1,5 +1,6 @@
 """What every `ArtifactStore` promises, as tests; an adapter subclasses this and gives `store` and `damage`."""
 
+import asyncio
 import hashlib
 from pathlib import Path
 
@@ -53,6 +54,31 @@ class ArtifactStoreContract:
     async def test_a_digest_that_is_none_is_refused(self, store: ArtifactStore, digest: str) -> None:
         with pytest.raises(ArtifactError):
             await store.local_path(digest)
+
+    async def test_only_what_was_neither_stored_nor_renewed_since_is_discarded(
+        self, store: ArtifactStore, tmp_path: Path
+    ) -> None:
+        digest = await self.put(store, tmp_path)
+        [stored] = await store.blobs()
+        assert await store.discard(digest, before=stored.stored_at - 1) == 0
+        await store.local_path(digest)
+        assert await store.discard(digest, before=stored.stored_at + 1) == len(b"some bytes")
+        assert await store.discard(digest, before=stored.stored_at + 1) == 0
+        with pytest.raises(ArtifactMissingError):
+            await store.renew(digest)
+        assert await store.blobs() == []
+
+    async def test_renewing_makes_it_as_young_as_if_it_were_stored_now(
+        self, store: ArtifactStore, tmp_path: Path
+    ) -> None:
+        digest = await self.put(store, tmp_path)
+        [stored] = await store.blobs()
+        await asyncio.sleep(0.02)
+        await store.renew(digest)
+        [renewed] = await store.blobs()
+        assert renewed.stored_at > stored.stored_at
+        assert await store.discard(digest, before=renewed.stored_at) == 0
+        assert (await store.local_path(digest)).read_bytes() == b"some bytes"
 
     async def test_deleting_may_be_repeated(self, store: ArtifactStore, tmp_path: Path) -> None:
         digest = await self.put(store, tmp_path)

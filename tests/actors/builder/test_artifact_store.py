@@ -72,7 +72,7 @@ async def layer_of(store: ArtifactStore, tmp_path: Path, files: dict[str, str]) 
 async def test_the_cache_finds_what_was_put_and_nothing_else(store: DirectoryArtifactStore, tmp_path: Path) -> None:
     cache = LayerCache(tmp_path / "cache", store)
     layer = await layer_of(store, tmp_path, {"a": "1"})
-    await cache.put(cache_key("team", "lock"), layer)
+    await cache.put(cache_key("team", "lock"), layer, [])
 
     assert (await cache.get(cache_key("team", "lock"))).layer == layer
     assert (await cache.get(cache_key("other team", "lock"))).layer is None
@@ -86,7 +86,7 @@ async def test_a_damaged_layer_or_record_counts_as_absent(
     cache = LayerCache(tmp_path / "cache", store)
     layer = await layer_of(store, tmp_path, {"a": "1"})
     key, record = cache_key("x"), tmp_path / "cache" / f"{cache_key('x')}.json"
-    await cache.put(key, layer)
+    await cache.put(key, layer, [])
     if what == "layer":
         flip(stored(tmp_path / "store", layer.digest))
     elif what == "layer gone":
@@ -110,10 +110,10 @@ async def test_the_cache_forgets_the_least_recently_used(store: DirectoryArtifac
     layers = [await layer_of(store, tmp_path, {"a": str(n)}) for n in range(3)]
     cache = LayerCache(tmp_path / "cache", store, limit_bytes=layers[0].size_bytes * 2 + 10)
     for n, layer in enumerate(layers[:2]):
-        await cache.put(cache_key(str(n)), layer)
+        await cache.put(cache_key(str(n)), layer, [])
         os.utime(tmp_path / "cache" / f"{cache_key(str(n))}.json", (n, n))
     await cache.get(cache_key("0"))
-    await cache.put(cache_key("2"), layers[2])
+    await cache.put(cache_key("2"), layers[2], [])
 
     found = [(await cache.get(cache_key(str(n)))).layer is not None for n in range(3)]
 

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from actors.builder.artifacts import read_manifest
 from actors.builder.model import BuildOutcome, BuildState
+from actors.builder.sbom import versions_in
 from actors.builder.unpack import run_env, unpack_artifact
 from tests.actors.builder.conftest import EXAMPLES, Bench, write_tree
 from tests.toolchains import need
@@ -28,6 +30,16 @@ ANSWER_SECONDS = 60.0
 # Example, the programs it needs, what it answers, and whether its second build takes the cached layer. Go, Java and the
 # tools that have to be downloaded first are for `make test-all`.
 _LONG = pytest.mark.long
+# One that each example's package manager installs; a local one (php, ruby) is a package like any other.
+PACKAGES = {
+    "hello-php": "pkg:composer/example/greeting",
+    "hello-uv": "pkg:pypi/",
+    "hello-poetry": "pkg:pypi/",
+    "hello-pipenv": "pkg:pypi/",
+    "hello-yarn": "pkg:npm/",
+    "hello-pnpm": "pkg:npm/",
+    "hello-go": "pkg:golang/github.com/dustin/go-humanize",
+}
 LOCKED_HERE = {"hello-uv": "uv", "hello-pipenv": "pipenv"}
 CASES = [
     pytest.param("hello-php", ("php", "composer"), "Hello from Rayfold on PHP\nasked for /\n", False, id="php"),
@@ -118,6 +130,15 @@ async def test_an_example_is_built_twice_and_answers(
         assert (await ask(address)).startswith(answer)
     assert first.artifact is not None and again.artifact is not None
     assert (first.artifact.cache_hit, again.artifact.cache_hit) == (False, cached)
+    bills = [await _bill(bench, outcome.artifact.digest) for outcome in (first, again)]
+    assert bills[0] == bills[1]
+    assert PACKAGES.get(example, "") in " ".join(bills[0]), bills[0]
+
+
+async def _bill(bench: Bench, digest: str) -> dict[str, list[str]]:
+    manifest = await read_manifest(bench.engine.store, digest)
+    assert manifest.sbom is not None
+    return versions_in((await bench.engine.store.local_path(manifest.sbom.digest)).read_bytes())
 
 
 async def test_go_without_a_server_is_compiled_offline_and_its_second_build_finds_it_compiled(
