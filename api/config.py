@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 
 from actors.builder.steps import LONGEST_SECONDS
-from actors.cluster.settings import NODE_LOST_SECONDS
+from actors.cluster.settings import ARTIFACT_SLACK_SECONDS, NODE_LOST_SECONDS
 from actors.containers.errors import ContainerFault
 from actors.containers.settings import ContainerSettings
 from actors.logs.errors import BadQuery
@@ -90,6 +90,7 @@ class PlatformConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     supervisors: int = 1
     builders: int = 1
     builds_at_once: Annotated[int, msgspec.Meta(ge=0)] = 0
+    artifact_slack_seconds: Annotated[float, msgspec.Meta(ge=0)] = ARTIFACT_SLACK_SECONDS
     build_timeouts: BuildTimeouts = BuildTimeouts()
     eventlogs: int = 1
     node_lost_seconds: Annotated[float, msgspec.Meta(ge=1)] = NODE_LOST_SECONDS

@@ -117,6 +117,7 @@ def make_settings(
         supervisors=config.supervisors,
         builders=config.builders,
         builds_at_once=config.builds_at_once,
+        artifact_slack_seconds=config.artifact_slack_seconds,
         build_step_seconds={k: v for k, v in msgspec.structs.asdict(config.build_timeouts).items() if v},
         eventlogs=config.eventlogs,
         node_lost_seconds=config.node_lost_seconds,

@@ -6,6 +6,7 @@ Translates orders to requests and outcomes to commands, nothing more.
 import asyncio
 import os
 import time
+from collections.abc import Mapping
 from functools import partial
 
 import msgspec
@@ -16,6 +17,7 @@ from actors.builder.log import LogSink
 from actors.builder.model import Artifact as BuiltArtifact
 from actors.builder.model import BuildOutcome, BuildRequest, BuildState, LogLine, SourceSpec
 from actors.builder.orders import BUILDS
+from actors.builder.retention import SWEEPER, Swept, sweep
 from actors.builder.slots import NodeSlots
 from actors.builder.worker import BuildWorker
 from actors.cluster.directory import Directory
@@ -28,11 +30,17 @@ from actors.logs.intake.client import IntakeClient
 from actors.logs.line import LineRecord
 from actors.runtime.users import UserBook
 from actors.supervisor.orders import BuildOrder
+from events.log.errors import LogError as LogStoreError
 from events.model.build import Artifact, BuildStatus, FinishBuild
 from events.queue.etcd_queue import EtcdTaskQueue
+from projections.database import Database
+from projections.errors import ProjectionsError
+from projections.references import NotCertain, References, references
 
 log = structlog.get_logger("builder")
 
+SWEEP_SECONDS = 600.0  # between two rounds that remove what nothing refers to
+CATCH_UP_SECONDS = 10.0  # that the read models may be behind when a round begins
 HAND_BACK_SECONDS = 300.0  # a builder that is to go finishes what ends until then; the rest is built elsewhere, anew
 
 _STATUS = {
@@ -74,6 +82,10 @@ class Builder(ActorShell):
         slots = NodeSlots(settings.node_root_dir / "build-slots", at_once)
         self._worker = BuildWorker(name=self.name, queue=self._queue, commands=commands, build=self._build, slots=slots)
         self.keep(self._worker.run(), "work")
+        self._event_log, self._database = event_log, Database(settings.database_url)
+        self._sweeping = asyncio.Lock()
+        if self.name == SWEEPER:
+            self.keep(self._rounds(), "sweep")
 
     async def detail(self) -> str:
         return f"{len(self._worker.running)} builds"
@@ -90,6 +102,46 @@ class Builder(ActorShell):
             self._leaving_since = time.monotonic()
         await self._worker.leave(hand_back=time.monotonic() - self._leaving_since > HAND_BACK_SECONDS)
         return not self._worker.running
+
+    async def sweep(self) -> Swept:
+        """Remove now what no release, build or cached layer refers to. Trouble is told in the answer."""
+        await self.opened()
+        async with self._sweeping:
+            return await self._sweep()
+
+    async def _sweep(self) -> Swept:
+        begun = time.time()
+        try:
+            partitions = range(self.settings.partitions)
+            tails = dict(
+                zip(partitions, await asyncio.gather(*(self._event_log.tail(p) for p in partitions)), strict=True)
+            )
+            known = await self._references(tails)
+        except (LogStoreError, NotCertain, ProjectionsError) as error:
+            return Swept(trouble=f"{error}; the next round tries again")
+        oldest = min(begun, known.oldest_build_at / 1e6 or begun)
+        before = oldest - self.settings.artifact_slack_seconds
+        return await sweep(self._engine.store, self._engine.cache, artifacts=known.artifacts, before=before)
+
+    async def _references(self, tails: Mapping[int, int]) -> References:
+        """The read models are a moment behind the log: they are asked until they are not."""
+        until = time.monotonic() + CATCH_UP_SECONDS
+        while True:
+            try:
+                return await asyncio.to_thread(references, self._database, tails)
+            except NotCertain:
+                if time.monotonic() > until:
+                    raise
+            await asyncio.sleep(0.1)
+
+    async def _rounds(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            swept = await self.sweep()
+            if swept.trouble:
+                log.warning("no artifact was removed", trouble=swept.trouble)
+            elif swept.removed:
+                log.info("what nothing refers to was removed", blobs=swept.removed, bytes=swept.removed_bytes)
 
     async def cancel(self, build_id: str) -> bool:
         """Stop a build's whole process tree; False when it is not here."""

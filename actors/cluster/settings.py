@@ -19,6 +19,7 @@ DEFAULT_API_PORT = 8500
 DEFAULT_GATEWAY_PORT = 8080
 RAY_NAMESPACE = "rayfold"
 NODE_LOST_SECONDS = 60.0  # beyond its lease: how long a silent node keeps what was given to it
+ARTIFACT_SLACK_SECONDS = 600.0  # by which what is removed must be older than all that might refer to it
 MASTER_KEY_FILE = "master.key"
 
 
@@ -47,6 +48,7 @@ class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
     builders: int = 1
     builds_at_once: int = 0
     """Of one node; 0: one per core."""
+    artifact_slack_seconds: float = ARTIFACT_SLACK_SECONDS
     build_step_seconds: dict[str, float] = {}
     eventlogs: int = 1
     node_lost_seconds: float = NODE_LOST_SECONDS
@@ -97,6 +99,10 @@ class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def uploads(self) -> Path:
         return self.data_dir / "uploads"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.data_dir / "artifacts"
 
     @property
     def admin_token_file(self) -> Path:

@@ -1,4 +1,4 @@
-"""`rayfold builds`: what was built, its output, and stopping one.
+"""`rayfold builds`: what was built, its output, what it is made of, stopping one, and what is kept.
 
 Knows builds; nothing of what follows from one.
 """
@@ -12,10 +12,11 @@ from api.cli.errors import CliError, ExitCode
 from api.cli.feed import Feed
 from api.cli.loglines import shown, tell_gap
 from api.cli.output import ago, duration, moment
+from api.cli.releases import show_changes
 from api.cli.session import Session, takes_session
 from api.cli.words import Limit, Why
 
-builds = typer.Typer(help="Builds: list, look at, read the output, cancel.")
+builds = typer.Typer(help="Builds: list, look at, read the output, compare, cancel, prune.")
 
 BuildId = Annotated[str, typer.Argument(metavar="[BUILD]", help="The newest by default.", show_default=False)]
 
@@ -96,6 +97,61 @@ def cancel_build(session: Session, build: BuildId = "", message: Why = "") -> No
     if session.out.as_json:
         session.out.json(answer)
     session.out.say(f"build {chosen} is being cancelled")
+
+
+@builds.command("sbom")
+@takes_session
+def build_sbom(session: Session, build: BuildId = "") -> None:
+    """The bill of materials of what a build made: CycloneDX 1.6, as JSON."""
+    session.out.json(session.read("builds", _chosen(session, build), "sbom"))
+
+
+@builds.command("diff")
+@takes_session
+def diff_builds(
+    session: Session,
+    before: Annotated[str, typer.Argument(metavar="BUILD")],
+    after: Annotated[str, typer.Argument(metavar="BUILD")],
+) -> None:
+    """What changed from one build to another: commit, dependencies, size, how it is started."""
+    found = session.read("builds", before, "diff", query={"to": after})
+    if session.out.as_json:
+        session.out.json(found)
+        return
+    show_changes(session, found.items("changes"))
+    packages = found.items("packages") if found.raw.get("packages") is not None else []
+    for package in packages:
+        sides = [package.text(side) or "(none)" for side in ("before", "after")]
+        session.out.line(f"{package.text('package')}: {sides[0]} → {sides[1]}")
+    if missing := found.text("packages_missing"):
+        session.out.say(f"dependencies are not compared: {missing}")
+    elif not packages:
+        session.out.say("the same dependencies")
+
+
+@builds.command("prune")
+@takes_session
+def prune_builds(
+    session: Session,
+    keep: Annotated[int | None, typer.Option("--keep", min=1, help="How many of the newest releases stay.")] = None,
+    always: Annotated[bool, typer.Option("--always", help="Keep to this number from now on, too.")] = False,
+    message: Why = "",
+) -> None:
+    """Give up old releases, and remove what nothing refers to any more. What serves or runs stays in any case."""
+    kept = session.read("retention").whole("keep") if keep is None else keep
+    if always:
+        session.write("PATCH", "retention", body={"keep": kept, "reason": message})
+    answer = session.write("POST", "retention", "prune", body={"keep": kept, "reason": message})
+    if session.out.as_json:
+        session.out.json(answer)
+        return
+    gone = answer.raw.get("releases")
+    numbers = [f"v{number}" for number in gone] if isinstance(gone, list) else []
+    session.out.say(f"pruned: {', '.join(numbers)}" if numbers else f"nothing to prune: {kept} releases are kept")
+    if freed := answer.raw.get("freed_bytes"):
+        session.out.say(f"{freed} bytes were freed")
+    if trouble := answer.text("trouble"):
+        session.out.say(f"nothing was removed from disk yet: {trouble}")
 
 
 def _chosen(session: Session, build: str) -> str:

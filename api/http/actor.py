@@ -7,6 +7,7 @@ import grpc.aio
 import structlog
 
 from actors.archiver import ARCHIVER, LogReport
+from actors.builder.retention import SWEEPER, Swept
 from actors.cluster.directory import ActorUnreachable, Directory
 from actors.cluster.event_log import make_event_log
 from actors.cluster.pools import RECONCILER
@@ -35,6 +36,7 @@ log = structlog.get_logger("api")
 
 REBUILD_SECONDS = 600.0
 ARCHIVE_SECONDS = 600.0
+SWEEP_SECONDS = 60.0
 REPORT_SECONDS = 30.0  # the first report after a start reads every hot batch
 
 
@@ -90,6 +92,14 @@ class ClusterPlatform:
             raise PlatformAway(str(error)) from error
         return made
 
+    async def sweep_artifacts(self) -> Swept:
+        """Have a builder do it now."""
+        try:
+            swept: Swept = await self._directory.call(SWEEPER, "sweep", seconds=SWEEP_SECONDS)
+        except ActorUnreachable as error:
+            raise PlatformAway(str(error)) from error
+        return swept
+
     async def rebuild_projection(self, name: str) -> bool:
         """Have every projector empty a read model, as far as it folds it, and fold it again."""
         try:
@@ -127,6 +137,7 @@ class ApiServer(ActorShell):
             platform=ClusterPlatform(directory),
             queue=queue,
             uploads=settings.uploads,
+            artifacts=settings.artifacts,
             admin_token=settings.admin_token_file.read_text().strip(),
             gateway_port=lambda: settings.gateway_port,
             version=VERSION,

@@ -45,6 +45,12 @@ class RemoveNode(Query):
     reason: Reason = ""
 
 
+class DiffBuilds(Read):
+    """`to`: the build that the one in the path is compared with."""
+
+    to: Annotated[str, Field(max_length=200)]
+
+
 class RemoveRoute(Query):
     host: Host
     path: PathPrefix = "/"

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from api.http import queries as q
 from api.http import schema as s
+from api.http import schema_builds as b
 from api.http import schema_cron as cron
 from api.http import schema_debugger as d
 from api.http import schema_hooks as hooks
@@ -314,9 +315,33 @@ ROUTES: tuple[Route, ...] = (
         streams=True,
         codes=(429,),
     ),
+    Route(
+        id="getSbom",
+        method="GET",
+        path=COMPONENT + "/builds/{build}/sbom",
+        summary="A build's bill of materials: CycloneDX 1.6.",
+        answer=None,
+        query=q.Read,
+        codes=(404, 503),
+    ),
+    _get(
+        "diffBuilds", COMPONENT + "/builds/{build}/diff", "What differs from it in another.", b.BuildDiff, q.DiffBuilds
+    ),
     _command("cancelBuild", "POST", COMPONENT + "/builds/{build}/cancel", "Stop a build.", s.Because),
     _page("listReleases", COMPONENT + "/releases", "Releases, newest first.", story.ReleaseView),
     _get("getRelease", COMPONENT + "/releases/{number}", "A release with its configuration.", story.ReleaseView),
+    _get("getRetention", COMPONENT + "/retention", "How many releases are kept.", b.RetentionView),
+    _command("changeRetention", "PATCH", COMPONENT + "/retention", "Keep fewer or more releases.", b.ChangeRetention),
+    _command(
+        "prune",
+        "POST",
+        COMPONENT + "/retention/prune",
+        "Give up old releases and what they were made of.",
+        b.Prune,
+        answer=b.PrunedView,
+        status=200,
+        seconds=120.0,
+    ),
     _command("rollback", "POST", COMPONENT + "/rollbacks", "Go back to an earlier release.", s.Rollback),
     _get("previewRollback", COMPONENT + "/rollback-preview", "What it would change.", story.RollbackPreview, q.Preview),
     _page("listRollouts", COMPONENT + "/rollouts", "Rollouts, newest first.", story.RolloutView),

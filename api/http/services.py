@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from actors.archiver import LogReport
+from actors.builder.retention import Swept
 from actors.cluster.sizes import PoolReport
 from actors.logs.filter import LineFilter, Query, QueryResult
 from actors.logs.line import LogLine
@@ -79,6 +80,10 @@ class Platform(Protocol):
         """Archive now what may go of these partitions: (partition, segment) each. Raises LogError."""
         ...
 
+    async def sweep_artifacts(self) -> Swept:
+        """Have removed from disk now what no release, no build and no cached layer refers to."""
+        ...
+
     async def rebuild_projection(self, name: str) -> bool:
         """Have a read model deleted and folded again; False when there is none of that name."""
         ...
@@ -86,9 +91,12 @@ class Platform(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Services:
-    """Everything `create_app` needs. `stored`: the log as it is kept, for its verification; `gateway_port`: where this
-    machine's browser reaches the gateway (0: not known yet); `uploads`: the directory of sources, by sha256;
-    `registry`: the platform's own, for images (host:port/prefix, empty: none)."""
+    """Everything `create_app` needs.
+
+    `stored`: the log as it is kept, for its verification; `gateway_port`: where this machine's browser reaches the
+    gateway (0: not known yet); `artifacts`: the directory of what builds made; `uploads`: of sources, by sha256;
+    `registry`: the platform's own, for images (host:port/prefix, empty: none).
+    """
 
     commands: CommandPort
     log: EventLog
@@ -100,6 +108,7 @@ class Services:
     platform: Platform
     queue: TaskQueue
     uploads: Path
+    artifacts: Path
     admin_token: str
     gateway_port: Callable[[], int]
     version: str

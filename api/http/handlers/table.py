@@ -7,6 +7,7 @@ from aiohttp import web
 from api.http.call import Call
 from api.http.handlers import (
     apps,
+    builds,
     changes,
     components,
     crons,
@@ -42,6 +43,7 @@ HANDLERS: dict[str, Handler] = {
     **components.HANDLERS,
     **changes.HANDLERS,
     **crons.HANDLERS,
+    **builds.HANDLERS,
     **deploys.HANDLERS,
     **hooks.HANDLERS,
     **queue.HANDLERS,

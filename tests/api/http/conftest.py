@@ -15,6 +15,7 @@ from yarl import URL
 
 from actors.archiver import LogReport
 from actors.builder.orders import BUILDS, build_task
+from actors.builder.retention import Swept
 from actors.builder.slots import NodeSlots
 from actors.builder.worker import BuildWorker
 from actors.cluster.shell import Health
@@ -67,6 +68,7 @@ class World:
         self.cancelled: set[str] = set()
         self.wake = asyncio.Event()
         self.fails = ""
+        self.makes = ""
         self.tasks: set[asyncio.Task[None]] = set()
         self.queue = MemoryTaskQueue(MemoryTopics())
         self.ordered: list[StartOrder] = []
@@ -129,7 +131,7 @@ class World:
                 attempt=attempt, status=BuildStatus.FAILED, code="step_failed", reason=self.fails, lines=("boom",)
             )
         artifact = Artifact(
-            digest=f"sha256:{order.source.digest or order.source.ref}",
+            digest=self.makes or f"sha256:{order.source.digest or order.source.ref}",
             size_bytes=1,
             processes={"web": "run", "worker": "work"} if order.source.ref == "two" else {"web": "run"},
             detected="Python because of requirements.txt",
@@ -166,6 +168,7 @@ class Parts:
     def __init__(self) -> None:
         self.ok = True
         self.rebuilt: list[str] = []
+        self.swept = 0
         self.set_aside: list[ParkedState] = []
         self.archived: list[tuple[tuple[int, ...], bool]] = []
 
@@ -200,6 +203,10 @@ class Parts:
             first_previous="", last_hash="cd" * 32,
         )  # fmt: skip
         return [(partition, manifest) for partition in partitions]
+
+    async def sweep_artifacts(self) -> Swept:
+        self.swept += 1
+        return Swept(removed=1, removed_bytes=5)
 
     async def rebuild_projection(self, name: str) -> bool:
         self.rebuilt.append(name)
@@ -375,6 +382,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
         platform=parts,
         queue=world.queue,
         uploads=tmp_path / "uploads",
+        artifacts=tmp_path / "artifacts",
         admin_token=ADMIN,
         gateway_port=lambda: 8080,
         version="0.1.0",

@@ -1,0 +1,171 @@
+"""What a build's artifact is made of, how two differ, and how many releases with their artifacts are kept."""
+
+import asyncio
+
+import msgspec
+from aiohttp import web
+from pydantic import JsonValue
+
+from actors.builder.artifacts import DirectoryArtifactStore, read_manifest
+from actors.builder.errors import ArtifactError
+from actors.builder.retention import Swept
+from actors.builder.sbom import NotASbom, changes, told_of, versions_in
+from api.http import schema_builds as b
+from api.http.answers import answer
+from api.http.call import Call
+from api.http.handlers.changes import command, component_state
+from api.http.problems import not_found
+from api.http.queries import DiffBuilds
+from api.http.schema import Change
+from api.http.services import PlatformAway
+from events.model.base import service_id_of
+from events.model.build import BuildStatus
+from events.model.component_commands import PruneReleases, SetRetention
+from projections import queries
+from projections.views import BuildView
+
+
+async def get_sbom(call: Call) -> web.Response:
+    await call.context.reads.wait_for(call)
+    build = await call.context.reads.build(call)
+    document, missing = await _sbom(call, build)
+    if document is None or build.artifact is None:
+        raise not_found(missing, hint="rayfold builds info; deploy again for a new artifact")
+    made = build.artifact
+    told = told_of(
+        document,
+        name=f"{build.team}/{build.app}/{build.component}",
+        version=made.digest,
+        properties={"build": build.build_id, "commit": made.commit, "author": made.author, "lock": made.lock_hash},
+    )
+    return web.Response(body=told, content_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+async def _sbom(call: Call, build: BuildView) -> tuple[bytes | None, str]:
+    """The stored bill of materials; None, and why there is none."""
+    if build.status != BuildStatus.SUCCEEDED.value or build.artifact is None:
+        return None, f"build {build.build_id} made no artifact: it is {build.status}"
+    store = DirectoryArtifactStore(call.context.services.artifacts)
+    try:
+        manifest = await read_manifest(store, build.artifact.digest)
+        if manifest.sbom is None:
+            return None, f"the artifact of build {build.build_id} has no bill of materials: nobody looks into its image"
+        path = await store.local_path(manifest.sbom.digest)
+        document = await asyncio.to_thread(path.read_bytes)
+        versions_in(document)
+    except FileNotFoundError:
+        return None, f"the artifact of build {build.build_id} was removed just now"
+    except (ArtifactError, NotASbom) as error:
+        return None, f"the artifact of build {build.build_id} is gone, pruned or damaged: {error}"
+    return document, ""
+
+
+async def diff_builds(call: Call) -> web.Response:
+    await call.context.reads.wait_for(call)
+    before = await call.context.reads.build(call)
+    after = await _other(call, call.query_as(DiffBuilds).to)
+    first, missing = await _sbom(call, before)
+    second, also_missing = await _sbom(call, after)
+    packages = None
+    if first is not None and second is not None:
+        found = changes(versions_in(first), versions_in(second))
+        packages = [b.PackageChanged(package=c.package, before=c.before or None, after=c.after or None) for c in found]
+    view = b.BuildDiff(
+        team=before.team,
+        app=before.app,
+        component=before.component,
+        before=before.build_id,
+        after=after.build_id,
+        changes=_changes(_facts(before), _facts(after)),
+        size_bytes=_size(after) - _size(before),
+        packages=packages,
+        packages_missing=missing or also_missing,
+    )
+    return answer(view)
+
+
+async def _other(call: Call, build_id: str) -> BuildView:
+    found = await call.context.reads.ask(queries.get_build, call.name("team"), build_id)
+    if found is None or (found.app, found.component) != (call.name("app"), call.name("component")):
+        raise not_found(f"there is no build {build_id[:80]} of this component", hint="rayfold builds")
+    return found
+
+
+def _facts(build: BuildView) -> dict[str, JsonValue]:
+    source = {f"source.{key}": text for key, text in msgspec.to_builtins(build.source).items()} if build.source else {}
+    facts: dict[str, JsonValue] = {**source, "status": build.status}
+    made = build.artifact
+    if made is not None:
+        facts |= {"commit": made.commit, "author": made.author, "artifact": made.digest, "lock": made.lock_hash}
+        facts |= {"language": made.language, "detected": made.detected, "size_bytes": made.size_bytes}
+        facts |= {f"processes.{name}": words for name, words in made.processes.items()}
+    return {key: value for key, value in facts.items() if value not in ("", None)}
+
+
+def _changes(before: dict[str, JsonValue], after: dict[str, JsonValue]) -> list[Change]:
+    return [
+        Change(path=path, before=before.get(path), after=after.get(path))
+        for path in sorted(before.keys() | after.keys())
+        if before.get(path) != after.get(path)
+    ]
+
+
+def _size(build: BuildView) -> int:
+    return build.artifact.size_bytes if build.artifact else 0
+
+
+async def get_retention(call: Call) -> web.Response:
+    state = await component_state(call)
+    view = b.RetentionView(
+        team=state.team,
+        app=state.app,
+        component=state.name,
+        keep=state.releases_kept,
+        releases=sorted(state.releases, reverse=True),
+    )
+    return answer(view)
+
+
+async def change_retention(call: Call) -> web.Response:
+    body = call.body_as(b.ChangeRetention)
+    return await command(call, SetRetention(keep=body.keep), body.reason, lasts=False)
+
+
+async def prune(call: Call) -> web.Response:
+    body = call.body_as(b.Prune)
+    before = await component_state(call)
+    stream = f"component/{service_id_of(before.team, before.app, before.name)}"
+    reply = await call.context.submit(call, stream, PruneReleases(keep=body.keep), reason=body.reason)
+    await call.context.accepted(reply, stream)
+    after = await component_state(call)
+    gone = sorted(before.releases.keys() - after.releases.keys(), reverse=True)
+    left = {release.artifact.digest for release in after.releases.values()}
+    swept = await _swept(call)
+    view = b.PrunedView(
+        team=before.team,
+        app=before.app,
+        component=before.name,
+        releases=gone,
+        artifacts=sorted({before.releases[number].artifact.digest for number in gone} - left),
+        # Of all teams' artifacts: how much goes of theirs is no business of this one's.
+        freed_bytes=None if call.principal.team else swept.removed_bytes,
+        trouble=swept.trouble,
+    )
+    return answer(view)
+
+
+async def _swept(call: Call) -> Swept:
+    """The releases are gone in any case; what they were made of goes now, or with the next round."""
+    try:
+        return await call.context.services.platform.sweep_artifacts()
+    except PlatformAway as error:
+        return Swept(trouble=f"{error}; what nothing refers to is removed within some minutes")
+
+
+HANDLERS = {
+    "getSbom": get_sbom,
+    "diffBuilds": diff_builds,
+    "getRetention": get_retention,
+    "changeRetention": change_retention,
+    "prune": prune,
+}

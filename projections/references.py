@@ -1,0 +1,69 @@
+"""Which artifacts something still refers to: what may be removed from disk is what is not here.
+
+Must not know disks. An answer that might leave something out is refused instead of given.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+from sqlalchemy import Connection, select
+
+from events.model.build import LIVE, Artifact, BuildStatus
+from events.model.operation import OperationStatus
+from projections.builds import BUILDS
+from projections.database import Database
+from projections.errors import ProjectionsError
+from projections.operations import OPERATIONS
+from projections.releases import RELEASES, ReleaseStatus
+from projections.schema import CHECKPOINTS, PARKED
+
+_MODELS = ("builds", "operations", "releases")
+
+
+class References(msgspec.Struct, frozen=True, kw_only=True):
+    """Digests of artifacts, and when the oldest build that runs or waits was begun or asked for: unix microseconds, 0
+    when there is none. Whatever such a build stored or reused is younger."""
+
+    artifacts: frozenset[str]
+    oldest_build_at: int
+
+
+class NotCertain(ProjectionsError):
+    """The read models do not know all of the log that they must; says what is missing. Ask again later."""
+
+
+def references(database: Database, tails: Mapping[int, int]) -> References:
+    """Everything that releases, and builds on their way to one, refer to, the log up to `tails` included ({partition:
+    the offset its next event will get}). Blocking. Raises NotCertain, DatabaseUnavailable."""
+    # One serializable transaction: a read model that is emptied meanwhile to be folded anew is seen before or after.
+    return database.transact(lambda connection: _references(connection, tails))
+
+
+def _references(connection: Connection, tails: Mapping[int, int]) -> References:
+    _check(connection, tails)
+    kept = select(RELEASES.c.digest).where(RELEASES.c.status != ReleaseStatus.PRUNED.value).distinct()
+    digests = {str(digest) for digest in connection.execute(kept).scalars()}
+    # Built, and not yet a release: its operation goes on until it is one.
+    running = select(OPERATIONS.c.id).where(OPERATIONS.c.status == OperationStatus.RUNNING.value)
+    made = select(BUILDS.c.artifact).where(
+        BUILDS.c.status == BuildStatus.SUCCEEDED.value, BUILDS.c.operation.in_(running)
+    )
+    for text in connection.execute(made).scalars():
+        digests.add(msgspec.json.decode(str(text), type=Artifact).digest)
+    live = select(BUILDS.c.requested_at, BUILDS.c.started_at).where(BUILDS.c.status.in_([s.value for s in LIVE]))
+    begun = [int(row.started_at or row.requested_at) for row in connection.execute(live)]
+    return References(artifacts=frozenset(digests - {""}), oldest_build_at=min(begun, default=0))
+
+
+def _check(connection: Connection, tails: Mapping[int, int]) -> None:
+    parked = select(PARKED.c.stream).where(PARKED.c.projection.in_(_MODELS)).limit(1)
+    stream = connection.execute(parked).scalars().first()
+    if stream is not None:
+        raise NotCertain(f"the read models could not fold {stream}: rayfold projections names the event")
+    query = select(CHECKPOINTS.c.projection, CHECKPOINTS.c.partition, CHECKPOINTS.c.next)
+    reached = {(row.projection, row.partition): row.next for row in connection.execute(query)}
+    for partition, tail in tails.items():
+        for model in _MODELS:
+            found = reached.get((model, partition), 0)
+            if found < tail:
+                raise NotCertain(f"the read model {model} is at {found} of {tail} in partition {partition}")
