@@ -6,9 +6,11 @@ connection end.
 
 import asyncio
 import ipaddress
+import itertools
 import json
 import os
 import random
+import re
 import shutil
 import socket
 from typing import Protocol
@@ -17,6 +19,7 @@ import psutil
 
 PEER_PORT = 2380
 CLIENT_PORT = 2379
+_NAME = re.compile(r"(rf[0-9a-f]+_\d+)[bm]\d*$")
 _SUBNETS = 4096
 
 
@@ -64,11 +67,14 @@ def best_network() -> Network:
 class NamespaceNetwork:
     """A namespace for each member, joined by a bridge; this process is on it by a link of its own. Needs root.
 
-    Names hold this process's id, so that what a killed run left is found and taken away by the next.
+    Names hold this process's id, so that what a killed run left is found and taken away by the next, and a number: the
+    links of a network that was just closed go away when the kernel comes to it.
     """
 
+    _numbers = itertools.count()
+
     def __init__(self) -> None:
-        self._name = f"rf{os.getpid():x}"
+        self._name = f"rf{os.getpid():x}_{next(self._numbers)}"
         self._subnet = ipaddress.ip_network("10.0.0.0/24")
         self._members = 0
 
@@ -97,7 +103,7 @@ class NamespaceNetwork:
             )
 
     async def close(self) -> None:
-        await _remove(self._name, [self._space(member) for member in range(self._members)])
+        await _remove(self._name)
 
     @property
     def here(self) -> str:
@@ -152,19 +158,27 @@ class NamespaceNetwork:
 
     async def _sweep(self) -> None:
         """What runs left behind whose process is gone."""
-        listed = json.loads(await _ip_out("-j", "netns", "list") or "[]")
-        spaces = [item["name"] for item in listed]
-        links = [item["ifname"] for item in json.loads(await _ip_out("-j", "link", "show", "type", "bridge") or "[]")]
-        for name in {link.removesuffix("b") for link in links if link.startswith("rf") and link.endswith("b")}:
-            digits = name.removeprefix("rf")
-            if all(c in "0123456789abcdef" for c in digits) and digits and not psutil.pid_exists(int(digits, 16)):
-                await _remove(name, [space for space in spaces if space.startswith(f"{name}m")])
+        for name in {found[1] for each in await _existing() if (found := _NAME.match(each))}:
+            if not psutil.pid_exists(int(name.removeprefix("rf").partition("_")[0], 16)):
+                await _remove(name)
 
 
-async def _remove(name: str, spaces: list[str]) -> None:
-    for space in spaces:
-        await _ip(f"netns del {space}")  # takes its end of the link along, and the other end with it
-    await _ip(f"link del {name}c", f"link del {name}b")
+async def _existing() -> list[str]:
+    """Namespaces, then links: those of a namespace go with it."""
+    spaces = json.loads(await _ip_out("-j", "netns", "list") or "[]")
+    links = json.loads(await _ip_out("-j", "link", "show") or "[]")
+    return [*(item["name"] for item in spaces), *(item["ifname"] for item in links)]
+
+
+async def _remove(name: str) -> None:
+    """Whatever there is of the network; half of it where opening it failed."""
+    for space in await _existing():
+        if re.fullmatch(rf"{name}m\d+", space):
+            await _ip(f"netns del {space}")
+    existing = await _existing()
+    for link in (f"{name}c", f"{name}b"):
+        if link in existing:
+            await _ip(f"link del {link}")
 
 
 async def _ip(*commands: str) -> None:
