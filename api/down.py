@@ -50,6 +50,7 @@ def _end(pid: int) -> None:
 
 async def _stop_apps(settings: PlatformSettings) -> None:
     from actors.gateway.envoy import EnvoyProcess, EnvoySettings
+    from actors.runtime.containers import Containers
     from actors.runtime.processes import ProcessRuntime
 
     run = settings.run_dir
@@ -58,7 +59,13 @@ async def _stop_apps(settings: PlatformSettings) -> None:
             EnvoySettings(run_dir=run / "gateway", log_file=settings.platform_logs / "envoy.log", node_id="gateway-0")
         )
         await envoy.stop()
-    runtime = ProcessRuntime(node_root=settings.node_root_dir, run_dir=run / "node", host=settings.bind)
+    engine, root = settings.containers.engine, settings.node_root_dir
+    runtime = ProcessRuntime(
+        node_root=root,
+        run_dir=run / "node",
+        host=settings.bind,
+        containers=Containers(engine, root) if engine else None,
+    )
     instances = await runtime.open()
     await asyncio.gather(*(runtime.stop(i.instance_id) for i in instances), return_exceptions=True)
     await runtime.close()

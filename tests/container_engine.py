@@ -26,8 +26,23 @@ from actors.containers.engine import API_VERSION
 from tests.toolchains import need
 
 BUSYBOX = "rayfold-test/busybox:1"
-PYTHON = "rayfold-test/python:1"
-_APPLETS = ("sh", "cat", "echo", "env", "false", "head", "httpd", "id", "ls", "mkdir", "nc", "sleep", "touch", "true")
+_APPLETS = (
+    "sh",
+    "cat",
+    "echo",
+    "env",
+    "false",
+    "head",
+    "httpd",
+    "id",
+    "ls",
+    "mkdir",
+    "nc",
+    "sleep",
+    "touch",
+    "tr",
+    "true",
+)
 _START_SECONDS = 30.0
 
 
@@ -74,6 +89,12 @@ class Engine:
                 if time.monotonic() > deadline or self._process.poll() is not None:
                     raise AssertionError((self.root / "engine.log").read_text()[-2000:]) from None
                 time.sleep(0.1)
+
+    def kill(self) -> None:
+        """Kill the engine; containers run on."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(30)
 
     def stop(self) -> None:
         """End the engine and everything that it runs."""

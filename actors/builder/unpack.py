@@ -14,7 +14,7 @@ from pathlib import Path
 import zstandard
 
 from actors.builder.archive import ExtractLimits, Ownership, extract_tar, remove_tree
-from actors.builder.artifacts import ArtifactStore, BlobRef, Manifest, read_manifest
+from actors.builder.artifacts import ArtifactStore, BlobRef, ImageRun, Manifest, read_manifest
 from actors.builder.errors import ArtifactError, ToolMissingError
 from actors.builder.interpreters import family_of, find_interpreter
 from actors.builder.model import GIB
@@ -27,13 +27,21 @@ _RUN_FILE = "run.json"
 _TRAVERSE_ONLY = 0o711
 
 
+class ImageOnly(ArtifactError):
+    """The artifact is a container image, which is not unpacked but run by a container engine."""
+
+    def __init__(self, digest: str, image: ImageRun | None) -> None:
+        super().__init__(f"{digest} is a container image; expected layers to unpack. A container engine runs it.")
+        self.image = image
+
+
 async def unpack_artifact(store: ArtifactStore, digest: str, dest_root: Path, gid: int | None) -> Path:
     """Unpack artifact `digest` below `dest_root` and return its directory; at once when it is there already.
 
     The directory holds `app/` (run commands there), `deps` and `bin/`; all of it belongs to the platform's user and
     group `gid`, modes 0750 and 0640, so the application can read and not write it (`gid` None: the platform's own).
     Whoever runs it must be able to traverse `dest_root`. May be called at the same time, and again after a crash.
-    Raises `ArtifactError`, or `ToolMissingError` when this node has no interpreter for it.
+    Raises `ArtifactError`, `ImageOnly` among them, or `ToolMissingError` when this node has no interpreter for it.
     """
     group = "own" if gid is None else str(gid)
     final = dest_root / "artifacts" / group / digest
@@ -43,7 +51,7 @@ async def unpack_artifact(store: ArtifactStore, digest: str, dest_root: Path, gi
     manifest = await read_manifest(store, digest)
     deps = await _unpack_layer(store, manifest.deps, dest_root, group, gid) if manifest.deps else None
     if manifest.app is None:
-        raise ArtifactError(f"{digest} is a container image, which is not unpacked but run by a container engine.")
+        raise ImageOnly(digest, manifest.image)
     archive = await store.local_path(manifest.app.digest)
     await asyncio.to_thread(_build_artifact, final, manifest, archive, deps, gid)
     return final

@@ -5,6 +5,7 @@ and podman's socket answer alike.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -24,6 +25,8 @@ BUILD_LABEL = "rayfold.build"
 SERVICE_LABEL = "rayfold.service"
 _SHORT_SECONDS = 60
 _TRANSFER_SECONDS = 900
+_REMOVE_ATTEMPTS = 20
+_REMOVE_PAUSE_SECONDS = 0.25
 _T = TypeVar("_T")
 
 
@@ -148,10 +151,17 @@ class ContainerEngine:
         """Kill a container and take it and its volumes away; absent is fine."""
 
         def remove(api: docker.APIClient) -> None:
-            try:
-                api.remove_container(container, force=True, v=True)
-            except NotFound:
-                pass
+            for attempt in range(_REMOVE_ATTEMPTS):
+                try:
+                    return api.remove_container(container, force=True, v=True)
+                except NotFound:
+                    return None
+                except APIError:
+                    # It is just ending, or somebody else removes it: engines refuse both, each in words of its own.
+                    if attempt == _REMOVE_ATTEMPTS - 1:
+                        raise
+                    time.sleep(_REMOVE_PAUSE_SECONDS)
+            return None
 
         await self._call(remove)
 

@@ -11,19 +11,23 @@ import psutil
 import structlog
 
 from actors.builder.artifacts import DirectoryArtifactStore
-from actors.builder.unpack import run_env, unpack_artifact
+from actors.builder.unpack import ImageOnly, run_env, unpack_artifact
 from actors.cluster.directory import Directory
 from actors.cluster.event_log import make_event_log
 from actors.cluster.links import node_prefix
 from actors.cluster.router import Router
 from actors.cluster.settings import PlatformSettings
 from actors.cluster.shell import ActorShell
+from actors.containers.engine import ContainerEngine
+from actors.containers.errors import EngineMissing
+from actors.containers.reference import parse_reference
 from actors.logs.access import AccessTail
 from actors.logs.client import LogClient
 from actors.logs.collector import Collector
 from actors.logs.drivers.port import Origin as Whose
 from actors.logs.followed import Followed
 from actors.node.agent import Agent, Prepared
+from actors.runtime.containers import Containers
 from actors.runtime.processes import ProcessRuntime
 from actors.runtime.users import UserBook
 from actors.supervisor.orders import Ended, Known, Started, StartOrder
@@ -71,9 +75,12 @@ def _tells_more(room: Room, said: Room) -> bool:
 
 
 class NodeArtifacts:
-    """Unpacks artifacts for this node's instances, readable only for the application they belong to."""
+    """Unpacks artifacts for this node's instances, readable only for the application they belong to; pulls images."""
 
-    def __init__(self, *, store: DirectoryArtifactStore, root: Path, users: UserBook) -> None:
+    def __init__(
+        self, *, store: DirectoryArtifactStore, root: Path, users: UserBook, engine: ContainerEngine | None = None
+    ) -> None:
+        self._engine = engine
         self._store = store
         self._root = root
         self._users = users
@@ -82,9 +89,27 @@ class NodeArtifacts:
         """See actors.node.agent.Artifacts."""
         owner = await asyncio.to_thread(self._users.owner_of, team, app)
         gid = owner.gid if os.geteuid() == 0 else None
-        directory = await unpack_artifact(self._store, digest, self._root, gid)
+        try:
+            directory = await unpack_artifact(self._store, digest, self._root, gid)
+        except ImageOnly as error:
+            if error.image is None:
+                raise
+            await self._have(error.image.reference)
+            return Prepared(path=str(self._root), env={}, image=error.image)
         env = await asyncio.to_thread(run_env, directory)
         return Prepared(path=str(directory / "app"), env=env)
+
+    async def _have(self, reference: str) -> None:
+        """Have the image here. Raises `ContainerFault`."""
+        if self._engine is None:
+            raise EngineMissing(
+                f"Expected a container engine on this node for the image {reference}, found none. Set containers."
+                "engine in the platform's config.toml and start the platform again."
+            )
+        if reference.startswith("sha256:"):
+            await self._engine.image(reference)  # no registry has it: only the engine that built it
+        else:
+            await self._engine.pull(parse_reference(reference))
 
 
 class NodeAgent(ActorShell):
@@ -107,7 +132,10 @@ class NodeAgent(ActorShell):
         root, home = settings.node_root_dir, settings.node_home_dir
         if settings.node_home:
             await asyncio.to_thread(_prepare, settings)
-        self._runtime = ProcessRuntime(node_root=root, run_dir=settings.node_run_dir, host=settings.bind)
+        containers = Containers(settings.containers.engine, root) if settings.containers.engine else None
+        self._runtime = ProcessRuntime(
+            node_root=root, run_dir=settings.node_run_dir, host=settings.bind, containers=containers
+        )
         users = UserBook(root / "uids.json")
         store = DirectoryArtifactStore(settings.data_dir / "artifacts")
         unpacked = root / "unpacked"
@@ -116,7 +144,9 @@ class NodeAgent(ActorShell):
         self._agent = Agent(
             name=settings.node,
             runtime=self._runtime,
-            artifacts=NodeArtifacts(store=store, root=unpacked, users=users),
+            artifacts=NodeArtifacts(
+                store=store, root=unpacked, users=users, engine=containers.engine if containers else None
+            ),
             commands=Router(event_log=event_log, directory=Directory()),
             orders=home / "orders",
         )

@@ -14,10 +14,12 @@ from typing import Protocol
 import msgspec
 import structlog
 
+from actors.builder.artifacts import ImageRun
 from actors.ports import CommandPort
 from actors.runtime.errors import InstanceNotFound
 from actors.runtime.port import (
     ExitCause,
+    ImageSpec,
     InstanceKind,
     InstanceSpec,
     InstanceState,
@@ -50,10 +52,14 @@ class AlreadyOver(Exception):
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
-    """An artifact laid out on this node: where to run it and what its runtime needs in the environment."""
+    """An artifact laid out on this node: where to run it and what its runtime needs in the environment.
+
+    `image`: it is a container image, which is here now.
+    """
 
     path: str
     env: dict[str, str]
+    image: ImageRun | None = None
 
 
 class Artifacts(Protocol):
@@ -349,6 +355,7 @@ def _spec(order: StartOrder, prepared: Prepared) -> InstanceSpec:
         kind=InstanceKind.SERVICE if service else InstanceKind.TASK,
         command=order.command,
         artifact_path=prepared.path,
+        image=_image(order, prepared.image) if prepared.image else None,
         env={**prepared.env, **order.config, **own},
         secrets=order.secrets,
         wants_port=order.http and service,
@@ -356,6 +363,10 @@ def _spec(order: StartOrder, prepared: Prepared) -> InstanceSpec:
         grace_seconds=float(order.grace_seconds),
         correlation_id=order.operation,
     )
+
+
+def _image(order: StartOrder, image: ImageRun) -> ImageSpec:
+    return ImageSpec(reference=image.reference, port=image.port, as_is=order.command == image.command)
 
 
 def _probe(order: StartOrder) -> Probe:

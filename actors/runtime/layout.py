@@ -16,8 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from actors.runtime.command import environment, shell_line
+from actors.runtime.containers import Containers
 from actors.runtime.errors import InvalidSpec, NodeNotUsable
-from actors.runtime.port import InstanceSpec
+from actors.runtime.port import MIB, InstanceSpec
 from actors.runtime.ports import PortBook
 from actors.runtime.record import InstanceDirectory, Launch, Setup, directory_mode_for, socket_name
 from actors.runtime.shim import files, proc
@@ -31,12 +32,17 @@ _VARIABLE = re.compile(r"[^=\0]+")
 _SOCKET_PATH_BYTES_MAX = 107
 _GONE_PREFIX = ".gone-"
 _BACKSTOP_TASKS = 4096
+_ATTENDANT_BYTES = 256 * MIB
+_ATTENDANT_FILES = 64
 
 
 class NodeLayout:
     """The directories of one node. All calls block."""
 
-    def __init__(self, *, node_root: Path, run_dir: Path, host: str, ports: range) -> None:
+    def __init__(
+        self, *, node_root: Path, run_dir: Path, host: str, ports: range, containers: Containers | None = None
+    ) -> None:
+        self._containers = containers
         self.root = node_root.absolute()
         self._run_dir = run_dir.absolute()
         self._host = host
@@ -110,6 +116,11 @@ class NodeLayout:
         if setup is not None:
             return setup
         check(spec)
+        if spec.image is not None and self._containers is None:
+            raise InvalidSpec(
+                f"expected a node with a container engine for the image {spec.image.reference}, found none here; set "
+                "containers.engine in the platform's config.toml"
+            )
         owner = self.owner_of(spec.team, spec.app)
         self._make_directories(instance.path, owner, Path(spec.artifact_path))
         failpoint("runtime.directories")
@@ -145,6 +156,8 @@ class NodeLayout:
         (path / files.APP).symlink_to(artifact)
 
     def _launch(self, spec: InstanceSpec, path: Path, owner: Owner, port: int | None, siblings: int) -> Launch:
+        if spec.image is not None and self._containers is not None:
+            return self._attending(spec, path, self._containers)
         own_user = owner.uid != os.geteuid()
         processes = spec.limits.processes
         return Launch(
@@ -166,7 +179,27 @@ class NodeLayout:
             if own_user
             else proc.tasks_of(owner.uid) + processes + _BACKSTOP_TASKS,
             watched_processes=0 if own_user else processes,
-            hidden=printed_forms(spec.env[name] for name in spec.secrets if name in spec.env),
+            hidden=_hidden(spec),
+        )
+
+    def _attending(self, spec: InstanceSpec, path: Path, containers: Containers) -> Launch:
+        """What attends to the container runs as the platform; the limits of the spec are the container's own."""
+        return Launch(
+            shell_line=containers.shell_line(path, spec.instance_id),
+            environment=environment(
+                {},
+                instance_id=spec.instance_id,
+                home=str(path / files.HOME),
+                temporary=str(path / files.TMP),
+                port=None,
+            ),
+            uid=os.geteuid(),
+            gid=os.getegid(),
+            memory_bytes=_ATTENDANT_BYTES,
+            open_files=_ATTENDANT_FILES,
+            processes=proc.tasks_of(os.geteuid()) + _BACKSTOP_TASKS,
+            watched_processes=0,
+            hidden=_hidden(spec),
         )
 
     def delete(self, setup: Setup) -> None:
@@ -178,6 +211,10 @@ class NodeLayout:
         if setup.port is not None:
             self.ports.release(setup.port)
         delete_tree(gone)
+
+
+def _hidden(spec: InstanceSpec) -> tuple[str, ...]:
+    return printed_forms(spec.env[name] for name in spec.secrets if name in spec.env)
 
 
 def check(spec: InstanceSpec) -> None:

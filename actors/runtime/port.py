@@ -50,6 +50,17 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Processes and threads together, as the kernel counts them."""
 
 
+class ImageSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A container image to run. `as_is`: its own entrypoint and command; else a shell in it runs the spec's command.
+
+    `port`: where it listens inside; None: where PORT tells it to.
+    """
+
+    reference: str
+    port: int | None = None
+    as_is: bool = False
+
+
 class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True):
     """All that is needed to run one instance; immutable, and the first spec given for an `instance_id` stands."""
 
@@ -64,6 +75,8 @@ class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A Procfile command line, given to a shell inside the sandbox as the application's user, and nowhere else."""
     artifact_path: str
     """A directory, absolute, in which the command runs; the instance must not need to write there."""
+    image: ImageSpec | None = None
+    """Run this instead of a process in `artifact_path`; only where the node has a container engine."""
     env: Mapping[str, str] = {}
     secrets: tuple[str, ...] = ()
     """Names in `env` whose values never stand in the output, in none of the forms in which they may be printed."""

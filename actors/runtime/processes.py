@@ -10,6 +10,9 @@ where the platform is not root and shares its user, the shim counts them and kil
 
 The working directory is the artifact itself, shared and read-only (as root; elsewhere only by agreement): nothing is
 copied for a start, so rollbacks cost nothing. What an instance writes goes to HOME and TMPDIR and goes with it.
+
+An instance of an image is a container, and the process that the shim keeps for it is its attendant (attend.py): the
+limits are the engine's, the port is published, and the container is gone before its end is told.
 """
 
 import asyncio
@@ -17,8 +20,10 @@ import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from actors.containers.errors import ContainerFault
 from actors.runtime import output, shim_client
 from actors.runtime.changes import Changes
+from actors.runtime.containers import Containers
 from actors.runtime.errors import InstanceNotFound, InstanceStillRunning, RuntimeFault, StartFailed
 from actors.runtime.layout import NodeLayout
 from actors.runtime.port import InstanceSpec, InstanceState, InstanceStatus, Lines, Statuses
@@ -31,6 +36,7 @@ _ADOPTIONS_AT_ONCE = 8
 _RETRY_SECONDS_FIRST = 0.05
 _RETRY_SECONDS_MAX = 30.0
 _STOP_SLACK_SECONDS = 20.0
+_CLEAR_SECONDS = 60.0
 _OVER = (InstanceState.EXITED, InstanceState.LOST)
 
 _log = logging.getLogger(__name__)
@@ -39,8 +45,19 @@ _log = logging.getLogger(__name__)
 class ProcessRuntime:
     """Implements `actors.runtime.port.Runtime`. One at a time per node root; `open` first."""
 
-    def __init__(self, *, node_root: Path, run_dir: Path, host: str = "127.0.0.1", ports: range | None = None) -> None:
-        self._layout = NodeLayout(node_root=node_root, run_dir=run_dir, host=host, ports=ports or port_range())
+    def __init__(
+        self,
+        *,
+        node_root: Path,
+        run_dir: Path,
+        host: str = "127.0.0.1",
+        ports: range | None = None,
+        containers: Containers | None = None,
+    ) -> None:
+        self._layout = NodeLayout(
+            node_root=node_root, run_dir=run_dir, host=host, ports=ports or port_range(), containers=containers
+        )
+        self._containers = containers
         self._changes = Changes()
         self._locks: dict[str, asyncio.Lock] = {}
         self._followers: dict[str, asyncio.Task[None]] = {}
@@ -50,7 +67,10 @@ class ProcessRuntime:
         """Adopt what runs here. Raises NodeNotUsable."""
         await asyncio.to_thread(self._layout.prepare)
         setups = await asyncio.to_thread(self._layout.setups)
-        return list(await asyncio.gather(*(self._adopt(setup) for setup in setups)))
+        statuses = list(await asyncio.gather(*(self._adopt(setup) for setup in setups)))
+        if self._containers is not None:
+            await self._containers.sweep({each.instance_id for each in statuses if each.state not in _OVER})
+        return statuses
 
     async def close(self) -> None:
         """Stop watching; instances and their shims go on."""
@@ -84,8 +104,29 @@ class ProcessRuntime:
                     f"found {status}; its processes may hang in the kernel: see dmesg"
                 )
             await self._stop_once(setup, max(until - loop.time(), 0.0), until + _STOP_SLACK_SECONDS)
+        try:
+            await self._clear(setup)
+        except ContainerFault as error:
+            raise InstanceStillRunning(f"the container of {instance_id} may still be there: {error}") from error
         self._changes.tell(status)
         return status
+
+    async def _clear(self, setup: Setup) -> None:
+        """Whoever attended to a container may have been killed before it. Raises ContainerFault."""
+        if setup.spec.image is not None and self._containers is not None:
+            await self._containers.clear(setup.spec.instance_id)
+
+    async def _clear_sooner_or_later(self, setup: Setup) -> None:
+        pause, deadline = _RETRY_SECONDS_FIRST, asyncio.get_running_loop().time() + _CLEAR_SECONDS
+        while True:
+            try:
+                return await self._clear(setup)
+            except ContainerFault as error:
+                _log.warning("the container of %s could not be removed: %s", setup.spec.instance_id, error)
+            if asyncio.get_running_loop().time() > deadline:
+                return None  # it is over all the same, and the next start of this node sweeps
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _RETRY_SECONDS_MAX)
 
     async def _stop_once(self, setup: Setup, grace_seconds: float, deadline: float) -> None:
         """One attempt, which a shim that is killed meanwhile can spoil."""
@@ -136,6 +177,10 @@ class ProcessRuntime:
                 raise InstanceStillRunning(
                     f"expected {instance_id} to be over, found it {status.state.value}; stop it first"
                 )
+            try:
+                await self._clear(setup)
+            except ContainerFault as error:
+                raise InstanceStillRunning(f"the container of {instance_id} may still be there: {error}") from error
             await asyncio.to_thread(self._layout.delete, setup)
             self._changes.forget(instance_id)
         self._locks.pop(instance_id, None)
@@ -228,4 +273,5 @@ class ProcessRuntime:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _RETRY_SECONDS_MAX)
             await shim_client.until_gone(Path(setup.socket))
+        await self._clear_sooner_or_later(setup)
         self._changes.tell(status)

@@ -6,14 +6,16 @@ Reads and writes the platform's half of the files in shim/files.py; starts and s
 import fcntl
 import hashlib
 import os
+import signal
 import time
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
+from actors.runtime.attend import OOM_FILE
 from actors.runtime.errors import InstanceStillRunning
-from actors.runtime.port import ExitCause, InstanceSpec, InstanceState, InstanceStatus
+from actors.runtime.port import MIB, ExitCause, InstanceSpec, InstanceState, InstanceStatus
 from actors.runtime.shim import files, proc
 
 _LOCK_SECONDS = 6.0  # longer than a shim waits for the same lock
@@ -126,12 +128,25 @@ class InstanceDirectory:
             pid=process.pid if process and launched else None,
         )
         if ended is not None:
-            return _ended(status, ended)
+            return self._as_a_container(setup, _ended(status, ended))
         if not launched:
             return status
         if process is not None and proc.is_alive(process.pid, process.start_ticks, process.boot_id):
             return msgspec.structs.replace(status, state=InstanceState.RUNNING)
         return self._dead_unrecorded(status)
+
+    def _as_a_container(self, setup: Setup, status: InstanceStatus) -> InstanceStatus:
+        """The shim saw its attendant end; what the engine said of the container counts."""
+        if setup.spec.image is None or status.cause is ExitCause.STOPPED:
+            return status
+        limit = f"its memory limit of {setup.spec.limits.memory_bytes // MIB} MiB"
+        if (self.path / OOM_FILE).exists():
+            return msgspec.structs.replace(status, cause=ExitCause.MEMORY_LIMIT, reason=f"over {limit}")
+        if status.signal == signal.SIGKILL:
+            # Not every engine notices: podman does not where it cannot watch the container's cgroup.
+            reason = f"ended by SIGKILL that nobody here sent; most likely it was over {limit}"
+            return msgspec.structs.replace(status, reason=reason)
+        return status
 
     def _dead_unrecorded(self, status: InstanceStatus) -> InstanceStatus:
         """Dead, and no exit.json: a living shim is about to write it, else nobody will."""
