@@ -11,7 +11,13 @@ from events.model import component_events
 from events.model.base import Event
 from events.model.component_parts import InstanceKind
 from events.model.cron import tick_text
-from events.model.operation import OperationCancelled, OperationFailed, OperationStarted, OperationTimedOut
+from events.model.operation import (
+    OperationCancelled,
+    OperationFailed,
+    OperationStarted,
+    OperationSucceeded,
+    OperationTimedOut,
+)
 from events.model.registry import decode_event
 
 Emit = Callable[[str, str], None]
@@ -46,8 +52,15 @@ TOLD_TYPES = frozenset(cls.__name__ for cls in _TOLD)
 
 
 def narrate(records: Sequence[EventRecord], emit: Emit) -> None:
-    """Emit a line for each event of a component that its owner would want to read of."""
+    """Emit a line for each event of a component that its owner would want to read of.
+
+    `records` are one append. An operation that begins and succeeds in it is over before a line could be read, and
+    changes nothing that runs.
+    """
+    over = {record.correlation_id for record in records if record.type == OperationSucceeded.__name__}
     for record in records:
+        if record.type == OperationStarted.__name__ and record.correlation_id in over:
+            continue
         kind, _, service_id = record.stream.partition("/")
         if kind == "component" and record.type in TOLD_TYPES:
             event = decode_event(record)

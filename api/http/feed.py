@@ -9,6 +9,7 @@ import heapq
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
+from typing import cast
 
 import structlog
 
@@ -87,6 +88,7 @@ class Feed:
         self._log = event_log
         self._capacity = capacity
         self._subscribers: set[Subscriber] = set()
+        self._wanted = asyncio.Event()
 
     @property
     def partitions(self) -> int:
@@ -97,20 +99,31 @@ class Feed:
         """How many follow now."""
         return len(self._subscribers)
 
+    @property
+    def following(self) -> bool:
+        """Whether the log is read for somebody; for one append more after the last one left."""
+        return self._wanted.is_set()
+
     async def run(self) -> None:
-        """Follow every partition from its tail on, for ever; begins anew after an error of the log."""
+        """Follow every partition from its tail on while somebody listens, for ever; begins anew after an error of the
+        log."""
         while True:
+            await self._wanted.wait()
             try:
                 tails = await self.tails()
-                following = self._log.follow_all(tails)
-                # Whoever joined before the tails were read may have missed what came in between.
-                self._lag_all()
-                async for events in following:
-                    for subscriber in self._subscribers:
-                        subscriber.offer(events)
+                following = cast("AsyncGenerator[list[StoredEvent], None]", self._log.follow_all(tails))
+                async with aclosing(following):
+                    # Whoever joined before the tails were read may have missed what came in between.
+                    self._lag_all()
+                    async for events in following:
+                        for subscriber in self._subscribers:
+                            subscriber.offer(events)
+                        if not self._subscribers:
+                            self._wanted.clear()  # to read the log for nobody takes as much as to answer requests
+                            break
             except LogError as error:
                 log.warning("the live feed lost the log, begins anew", error=f"{type(error).__name__}: {error}")
-            await asyncio.sleep(RESTART_SECONDS)
+                await asyncio.sleep(RESTART_SECONDS)
 
     def _lag_all(self) -> None:
         for subscriber in self._subscribers:
@@ -163,6 +176,7 @@ class Feed:
         """
         subscriber = Subscriber(self._capacity)
         self._subscribers.add(subscriber)
+        self._wanted.set()
         try:
             behind = True
             while True:

@@ -6,6 +6,7 @@ from actors.supervisor.narrate import TOLD_TYPES, narrate
 from events.log.records import EventRecord
 from events.model.base import Event
 from events.model.component_events import InstanceExited, InstanceReady, RoutingApplied
+from events.model.operation import OperationStarted, OperationSucceeded
 from events.model.registry import EVENT_TYPES, encode_event
 
 
@@ -29,6 +30,12 @@ def test_a_crash_is_told_with_its_reason_and_inner_events_are_not() -> None:
         ("0123456789abcdef", "instance i-1 is ready"),
         ("0123456789abcdef", "instance i-1 crashed: exit code 3"),
     ]
+
+
+def test_an_operation_that_is_over_in_the_append_in_which_it_began_is_not_told() -> None:
+    started = OperationStarted(operation="c", kind="config", detail="A")
+    assert told(started, OperationSucceeded(operation="c")) == []
+    assert told(started) == [("0123456789abcdef", "config A has begun (operation c)")]
 
 
 def test_every_told_type_is_an_event_that_exists() -> None:

@@ -94,6 +94,23 @@ async def test_fast_slow_and_late_clients_all_get_everything_once(writing: Writi
     assert feed.clients == 0
 
 
+async def test_the_log_is_read_while_somebody_listens_and_again_for_the_next_one(writing: Writing) -> None:
+    feed = Feed(writing.log)
+    running = asyncio.create_task(feed.run())
+    for round_ in range(3):
+        await writing.append(0)  # nobody listens
+        client = asyncio.create_task(_take(feed, dict.fromkeys(range(PARTITIONS), 0), 3 * (round_ + 1)))
+        await writing.append(1)
+        await writing.append(2)
+        assert _all_once(await client, 3 * (round_ + 1))
+    await writing.append(0)
+    async with asyncio.timeout(5):
+        while feed.following:
+            await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
 async def test_a_log_that_was_away_costs_delay_and_no_event(writing: Writing, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.http.feed.RESTART_SECONDS", 0.01)
     feed = Feed(writing.log)
