@@ -151,4 +151,11 @@ def _incoming(row: Row) -> Spec:
     return spec
 
 
-PROJECTION = Projection(name="components", version=1, kinds=frozenset({"component"}), tables=(COMPONENTS,), fold=fold)
+PROJECTION = Projection(
+    name="components",
+    version=1,
+    kinds=frozenset({"component"}),
+    tables=(COMPONENTS,),
+    fold=fold,
+    asks_for=(COMPONENTS,),
+)

@@ -156,4 +156,11 @@ def _ended(rows: Rows, stored: StoredEvent, service_id: str, event: Event) -> No
         rows.delete(CRON_RUNS, service_id, old["operation"])
 
 
-PROJECTION = Projection(name="crons", version=1, kinds=frozenset({"component"}), tables=(CRONS, CRON_RUNS), fold=fold)
+PROJECTION = Projection(
+    name="crons",
+    version=1,
+    kinds=frozenset({"component"}),
+    tables=(CRONS, CRON_RUNS),
+    fold=fold,
+    asks_for=(CRON_RUNS,),
+)

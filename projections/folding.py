@@ -6,7 +6,7 @@ Knows transactions and models; must not know how events arrive, nor when to try 
 from collections.abc import Mapping, Sequence
 
 import msgspec
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 from sqlalchemy.exc import DBAPIError
 
 from events.failpoints import FailpointError, failpoint
@@ -17,8 +17,9 @@ from projections.errors import CheckpointMoved, NewerProjection, ProjectionsErro
 from projections.history import Checkpoint
 from projections.model import Projection, learn_names
 from projections.rows import Rows, upsert
-from projections.schema import CHECKPOINTS, PARKED, Row
+from projections.schema import CHECKPOINTS, COMPONENT_NAMES, PARKED, Row
 
+WORTH_READING_AHEAD = 2  # streams
 ERROR_CHARACTERS = 2000
 """Of a handler's error, this much is kept."""
 
@@ -66,6 +67,7 @@ def fold_batch(connection: Connection, batch: Batch) -> None:
     for part in batch.slices:
         _advance(connection, part, batch.projections)
     rows = Rows(connection)
+    _read_ahead(rows, batch)
     folder = _Folder(rows, batch)
     for part in batch.slices:
         for stored in part.events:
@@ -73,6 +75,33 @@ def fold_batch(connection: Connection, batch: Batch) -> None:
     failpoint("projections.folded")
     rows.flush()
     failpoint("projections.written")
+
+
+_MOVE = (
+    CHECKPOINTS.update()
+    .where(
+        CHECKPOINTS.c.partition == bindparam("at_partition"),
+        CHECKPOINTS.c.next == bindparam("at_next"),
+        CHECKPOINTS.c.version == bindparam("at_version"),
+        CHECKPOINTS.c.projection.in_(bindparam("at_names", expanding=True)),
+    )
+    .values(next=bindparam("to_next"), last_at=bindparam("to_last_at"))
+)
+
+
+def _read_ahead(rows: Rows, batch: Batch) -> None:
+    """Read at once what the batch's events will ask for one by one."""
+    idents: dict[str, dict[str, None]] = {}
+    for part in batch.slices:
+        for stored in part.events:
+            kind, _, ident = stored.record.stream.partition("/")
+            idents.setdefault(kind, {})[ident] = None
+    for kind, found in idents.items():
+        if len(found) < WORTH_READING_AHEAD:
+            continue
+        tables = [t for p in batch.projections.values() if kind in p.kinds for t in p.asks_for]
+        for table in (*tables, *((COMPONENT_NAMES,) if kind == "component" else ())):
+            rows.load(table, list(found))
 
 
 def _advance(connection: Connection, part: Slice, projections: Mapping[str, Projection]) -> None:
@@ -83,16 +112,8 @@ def _advance(connection: Connection, part: Slice, projections: Mapping[str, Proj
         groups.setdefault((start, projections[name].version), []).append(name)
     last_at = part.events[-1].record.at
     for (start, version), names in groups.items():
-        moved = connection.execute(
-            CHECKPOINTS.update()
-            .where(
-                CHECKPOINTS.c.partition == part.partition,
-                CHECKPOINTS.c.next == start,
-                CHECKPOINTS.c.version == version,
-                CHECKPOINTS.c.projection.in_(names),
-            )
-            .values(next=part.end, last_at=last_at)
-        ).rowcount
+        where = {"at_partition": part.partition, "at_next": start, "at_version": version, "at_names": names}
+        moved = connection.execute(_MOVE, {**where, "to_next": part.end, "to_last_at": last_at}).rowcount
         if moved != len(names):
             raise CheckpointMoved(
                 f"partition {part.partition}: expected {len(names)} projections at offset {start}, found {moved}"

@@ -30,6 +30,9 @@ class Projection(msgspec.Struct, frozen=True, kw_only=True):
     kinds: frozenset[str]
     tables: tuple[Table, ...]
     fold: Fold
+    asks_for: tuple[Table, ...] = ()
+    """Tables of its own whose rows begin with the ident of a stream, and that it asks for on most events: they are
+    read for a whole batch at once."""
 
 
 def learn_names(rows: Rows, event: Event) -> None:

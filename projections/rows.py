@@ -4,6 +4,7 @@ Must not know what a row is about. Each row is addressed by its table and primar
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Delete, Insert, Select, Table, bindparam, select
@@ -16,6 +17,8 @@ from projections.errors import WriteFailed
 from projections.schema import Row, SqlValue, blank
 
 Key = tuple[SqlValue, ...]
+
+LOADED_AT_ONCE = 500  # values in one statement: SQLite took no more than 999 for long
 
 
 class Rows:
@@ -30,12 +33,30 @@ class Rows:
     def get(self, table: Table, *key: SqlValue) -> Row | None:
         """The row with this primary key, as changed so far; None if there is none."""
         known = self._known.setdefault(table, {})
+        if key not in known and self._has_all_of(table, key):
+            known[key] = None
         if key not in known:
             columns = tuple(c.key for c in table.primary_key.columns)
             given = dict(zip(map(_parameter, columns), key, strict=True))
             found = self._connection.execute(_rows_where(table, columns), given).mappings().one_or_none()
             known[key] = None if found is None else _row(table, found)
         return known[key]
+
+    def load(self, table: Table, values: Sequence[SqlValue]) -> None:
+        """Read every row whose first primary key column is one of `values`, at once: `get` and `select` by it then find
+        them, and those that are not there, in memory. For what a batch is known to ask for; before anything is put."""
+        column = next(iter(table.primary_key.columns))
+        known = self._known.setdefault(table, {})
+        for start in range(0, len(values), LOADED_AT_ONCE):
+            some = list(values[start : start + LOADED_AT_ONCE])
+            for found in self._connection.execute(_rows_of(table), {"values": some}).mappings():
+                row = _row(table, found)
+                known.setdefault(_key(table, row), row)
+            self._groups.update((table, ((column.key, value),)) for value in some)
+
+    def _has_all_of(self, table: Table, key: Key) -> bool:
+        column = next(iter(table.primary_key.columns))
+        return (table, ((column.key, key[0]),)) in self._groups
 
     def put(self, table: Table, row: Row) -> None:
         """Keep `row`, whole, in place of whatever has its key."""
@@ -116,6 +137,12 @@ class Rows:
 def _rows_where(table: Table, columns: tuple[str, ...]) -> Select[Any]:
     # Made once: to put a statement together, and to find how it was compiled, takes four times as long as to run it.
     return select(table).where(*(table.c[name] == bindparam(_parameter(name)) for name in columns))
+
+
+@functools.cache
+def _rows_of(table: Table) -> Select[Any]:
+    column = next(iter(table.primary_key.columns))
+    return select(table).where(column.in_(bindparam("values", expanding=True)))
 
 
 def _parameter(column: str) -> str:

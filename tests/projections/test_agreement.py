@@ -31,6 +31,39 @@ def test_after_every_event_the_rows_agree_with_the_aggregates_state(database: Da
     database.transact(tell)
 
 
+@pytest.mark.parametrize("service_id", [WEB, CLOCK])
+def test_what_was_read_ahead_is_what_would_have_been_asked_for(database: Database, service_id: str) -> None:
+    """Of a story told half way, the rest with and without reading ahead leaves the same rows."""
+    story = [record for record in tell_everything() if record.stream == f"component/{service_id}"]
+    half = len(story) // 2
+
+    def told(ahead: bool) -> list[object]:
+        def tell(connection: object, offsets: range) -> list[object]:
+            rows = Rows(connection)  # type: ignore[arg-type]
+            if ahead:
+                for projection in FOLDED:
+                    for table in projection.asks_for:
+                        rows.load(table, [service_id, "0" * 16])
+            for offset in offsets:
+                _fold(rows, StoredEvent(Position(0, offset), 0, story[offset]))
+            found = [rows.select(table, service_id=service_id) for p in FOLDED for table in p.tables]
+            rows.flush()
+            return found  # type: ignore[return-value]
+
+        database.transact(lambda connection: tell(connection, range(half)))
+        found = database.transact(lambda connection: tell(connection, range(half, len(story))))
+
+        def forget(connection: object) -> None:
+            for projection in FOLDED:
+                for table in projection.tables:
+                    connection.execute(table.delete())  # type: ignore[attr-defined]
+
+        database.transact(forget)
+        return found
+
+    assert told(ahead=True) == told(ahead=False)
+
+
 def _fold(rows: Rows, stored: StoredEvent) -> None:
     event = decode_event(stored.record)
     learn_names(rows, event)
