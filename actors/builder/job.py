@@ -27,6 +27,7 @@ from actors.builder.procfile import RELEASE, Procfile
 from actors.builder.sbom import sbom
 from actors.builder.settings import FILE as SETTINGS_FILE
 from actors.builder.sources import FetchedSource, fetch
+from actors.builder.svn import SvnSource
 from actors.builder.tools import IndexSettings
 from actors.builder.unpack import extract_layer
 from events.failpoints import failpoint
@@ -118,7 +119,10 @@ class BuildJob:
         where = spec.url if spec.kind == "git" else spec.path if spec.kind == "directory" else spec.digest[:12]
         await self._log.step(f"Fetching the source: {spec.kind} {where[:200]}{' ' + spec.ref if spec.ref else ''}")
         git = GitSource(home=self._work, limits=request.limits, environ=os.environ, sink=self._log.output)
-        source = await fetch(spec, uploads=self._uploads, into=self._work / "src", git=git, limits=request.limits)
+        svn = SvnSource(home=self._work, limits=request.limits, environ=os.environ, sink=self._log.output)
+        source = await fetch(
+            spec, uploads=self._uploads, into=self._work / "src", git=git, svn=svn, limits=request.limits
+        )
         if source.commit:
             await self._log.detail(f"commit {source.commit[:12]} by {source.author}")
         bench.root = source.root

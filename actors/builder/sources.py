@@ -21,6 +21,7 @@ from actors.builder.git import GitSource
 from actors.builder.model import BuildLimits, SourceSpec
 from actors.builder.pack import pack_directory
 from actors.builder.submodules import fetch_submodules, lfs_note
+from actors.builder.svn import SvnSource
 
 _SHA256 = re.compile(r"^[0-9a-f]{64}\Z")
 _GZIP = b"\x1f\x8b"
@@ -43,13 +44,19 @@ def upload_path(uploads: Path, digest: str) -> Path:
     return uploads / digest
 
 
-async def fetch(source: SourceSpec, *, uploads: Path, into: Path, git: GitSource, limits: BuildLimits) -> FetchedSource:
+async def fetch(
+    source: SourceSpec, *, uploads: Path, into: Path, git: GitSource, svn: SvnSource, limits: BuildLimits
+) -> FetchedSource:
     """Bring `source` into the new directory `into`. Raises `SourceError`, and then `into` may be half full."""
     if source.kind == "git":
         found = await git.fetch(source.url, source.ref, into)
         submodules = await fetch_submodules(git, source.url, into)
         notes = await asyncio.to_thread(_tidy_checkout, into, limits, submodules)
         got = FetchedSource(root=into, commit=found.commit, author=found.author, notes=notes)
+    elif source.kind == "svn":
+        exported = await svn.fetch(source.url, source.ref, into)
+        await asyncio.to_thread(_check_tree, into, limits)
+        got = FetchedSource(root=into, commit=exported.commit, author=exported.author, notes=exported.notes)
     elif source.kind == "upload":
         await asyncio.to_thread(extract_upload, upload_path(uploads, source.digest), source.digest, into, limits)
         got = FetchedSource(root=into)
@@ -102,6 +109,15 @@ def _copy_directory(path: Path, into: Path, limits: BuildLimits) -> None:
 def _tidy_checkout(root: Path, limits: BuildLimits, submodules: int) -> tuple[str, ...]:
     """Drop the repository, check links and size; notes about what git left out."""
     remove_tree(root / ".git")
+    _check_tree(root, limits)
+    pointers = lfs_note(root)
+    if (root / ".gitmodules").is_file() and not submodules:
+        return ("no submodule of .gitmodules is in this commit", *filter(None, [pointers]))
+    return tuple(filter(None, [pointers]))
+
+
+def _check_tree(root: Path, limits: BuildLimits) -> None:
+    """Raise `SourceError` for a tree that is too big or links out of itself."""
     total = entries = 0
     for directory, names, files in os.walk(root):
         entries += len(names) + len(files)
@@ -112,10 +128,6 @@ def _tidy_checkout(root: Path, limits: BuildLimits, submodules: int) -> tuple[st
                 code="source_too_big",
             )
     check_links(root)
-    pointers = lfs_note(root)
-    if (root / ".gitmodules").is_file() and not submodules:
-        return ("no submodule of .gitmodules is in this commit", *filter(None, [pointers]))
-    return tuple(filter(None, [pointers]))
 
 
 def subdirectory(root: Path, subdir: str) -> Path:

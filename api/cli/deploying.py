@@ -21,8 +21,8 @@ from api.cli.waiting import DEFAULT_SECONDS, expect_success, how_to_follow, oper
 from api.cli.words import Detach, Wait, Why
 
 _HINT = (
-    "give a directory, a git URL (https://, ssh://, file://, user@host:path) or an image with its tag or digest "
-    "(nginx:1.27, host:5000/team/app@sha256:…)"
+    "give a directory, a git URL (https://, ssh://, file://, user@host:path), a Subversion URL (svn://, svn+ssh://, "
+    "svn+https://) or an image with its tag or digest (nginx:1.27, host:5000/team/app@sha256:…)"
 )
 _TAGGED = re.compile(r"[a-z0-9][^\s@]*(:[A-Za-z0-9_][A-Za-z0-9._-]*|@sha256:[0-9a-f]{64})\Z")
 
@@ -40,14 +40,15 @@ class Origin:
         """The last part of a URL or an image's name, without tag and digest."""
         if self.image:
             return self.image.partition("@")[0].rpartition("/")[2].partition(":")[0]
-        return self.url.rstrip("/").replace(":", "/").rpartition("/")[2].removesuffix(".git")
+        url = self.url.rstrip("/").removesuffix("/trunk")
+        return url.replace(":", "/").rpartition("/")[2].removesuffix(".git")
 
 
 @takes_session
 def deploy(
     session: Session,
-    source: Annotated[str, typer.Argument(metavar="[PATH|GIT_URL|IMAGE]", help="What to deploy.")] = ".",
-    ref: Annotated[str, typer.Option("--ref", help="Branch, tag or commit of a git URL.")] = "",
+    source: Annotated[str, typer.Argument(metavar="[PATH|URL|IMAGE]", help="What to deploy.")] = ".",
+    ref: Annotated[str, typer.Option("--ref", help="Branch, tag or commit; for Subversion a revision.")] = "",
     subdir: Annotated[str, typer.Option("--subdir", help="The directory in the source that holds the app.")] = "",
     message: Why = "",
     detach: Detach = False,
@@ -65,7 +66,7 @@ def deploy(
         if origin.image:
             what: dict[str, object] = {"kind": "image", "image": origin.image}
         else:
-            what = _git_source(origin, ref, subdir) if origin.url else _upload(session, origin, subdir, progress)
+            what = _url_source(origin, ref, subdir) if origin.url else _upload(session, origin, subdir, progress)
         progress.doing("asking for the deploy")
         answer = session.client.send("POST", session.component_path("deploys"), {"source": what, "reason": message})
         operation = answer.text("operation")
@@ -120,8 +121,13 @@ def _name_app(session: Session, origin: Origin, ref: str) -> None:
             session.out.say(f"app {name} (from the {'image' if origin.image else 'URL'}; another: --app)")
 
 
-def _git_source(origin: Origin, ref: str, subdir: str) -> dict[str, object]:
-    given = {"kind": "git", "url": origin.url, "ref": ref, "subdir": subdir}
+def _url_source(origin: Origin, ref: str, subdir: str) -> dict[str, object]:
+    """`svn+https` and the like say here that a URL is Subversion's; svn itself knows them as `https`."""
+    if origin.url.startswith(("svn:", "svn+")):
+        plain = re.sub(r"\Asvn\+(https?|file)(?=:)", r"\1", origin.url)
+        given = {"kind": "svn", "url": plain, "revision": ref, "subdir": subdir}
+    else:
+        given = {"kind": "git", "url": origin.url, "ref": ref, "subdir": subdir}
     return {key: value for key, value in given.items() if value}
 
 

@@ -83,6 +83,15 @@ class GitSource(Body):
     subdir: str = Field(default="", max_length=512)
 
 
+class SvnSource(Body):
+    """`revision`: its number, `12` or `r12`; empty is the newest. A branch or tag is a directory of the URL."""
+
+    kind: Literal["svn"] = "svn"
+    url: str = Field(min_length=1, max_length=2048)
+    revision: str = Field(default="", max_length=16)
+    subdir: str = Field(default="", max_length=512)
+
+
 class ImageSource(Body):
     """A container image: `host/name:tag`, pinned to the digest it has now, or `host/name@sha256:…`."""
 
@@ -90,7 +99,7 @@ class ImageSource(Body):
     image: str = Field(min_length=1, max_length=512)
 
 
-Source = Annotated[UploadSource | GitSource | ImageSource, Field(discriminator="kind")]
+Source = Annotated[UploadSource | GitSource | SvnSource | ImageSource, Field(discriminator="kind")]
 
 
 class Deploy(Body):

@@ -8,6 +8,7 @@ import asyncio
 
 from aiohttp import web
 
+from actors.builder import svn
 from actors.builder.errors import SourceError
 from actors.builder.git import check_ref, check_url
 from actors.containers.errors import ContainerFault
@@ -67,13 +68,16 @@ async def _source(call: Call, given: s.Source) -> Source:
             raise invalid(f"expected an upload {given.digest}, found none", hint=f"PUT the tar to {path} first")
         return Source(kind="upload", digest=given.digest, subdir=given.subdir)
     try:
-        url, ref = check_url(given.url), check_ref(given.ref)
+        if isinstance(given, s.SvnSource):
+            url, ref = svn.check_url(given.url), svn.check_revision(given.revision)
+        else:
+            url, ref = check_url(given.url), check_ref(given.ref)
     except SourceError as error:
         raise HttpProblem(422, error.code, str(error), hint="give another URL or ref") from None
     if call.principal.team is not None and url.startswith(("/", "file:")):
         # The builder reads with the platform's eyes: a path of this machine is for whoever runs the platform.
-        raise invalid("expected a git URL of https or ssh, found a path: only the administrator deploys from a path")
-    return Source(kind="git", url=url, ref=ref, subdir=given.subdir)
+        raise invalid("expected a URL of https or ssh, found a path: only the administrator deploys from a path")
+    return Source(kind=given.kind, url=url, ref=ref, subdir=given.subdir)
 
 
 async def _image(call: Call, name: str) -> Source:

@@ -10,6 +10,7 @@ from actors.builder.errors import SourceError
 from actors.builder.git import GitSource, check_ref, check_url
 from actors.builder.model import BuildLimits, SourceSpec
 from actors.builder.sources import FetchedSource, fetch
+from actors.builder.svn import SvnSource
 from tests.actors.builder.conftest import git, write_tree
 
 GOOD_URLS = [
@@ -116,7 +117,8 @@ async def get(tmp_path: Path, spec: SourceSpec, said: list[str] | None = None) -
 
     limits = BuildLimits()
     source = GitSource(home=tmp_path, limits=limits, environ=os.environ, sink=sink)
-    return await fetch(spec, uploads=tmp_path, into=tmp_path / "src", git=source, limits=limits)
+    svn = SvnSource(home=tmp_path, limits=limits, environ=os.environ, sink=sink)
+    return await fetch(spec, uploads=tmp_path, into=tmp_path / "src", git=source, svn=svn, limits=limits)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from actors.builder.git import GitSource
 from actors.builder.model import BuildLimits, SourceSpec
 from actors.builder.sources import FetchedSource, fetch
 from actors.builder.submodules import _check, resolve_url
+from actors.builder.svn import SvnSource
 from tests.actors.builder.conftest import git, write_tree
 
 pytestmark = pytest.mark.servers
@@ -36,8 +37,9 @@ async def get(tmp_path: Path, url: str) -> FetchedSource:
     home = tmp_path / "home"
     home.mkdir()
     source = GitSource(home=home, limits=limits, environ=os.environ, sink=sink)
+    svn = SvnSource(home=home, limits=limits, environ=os.environ, sink=sink)
     spec = SourceSpec(kind="git", url=url)
-    return await fetch(spec, uploads=tmp_path, into=tmp_path / "src", git=source, limits=limits)
+    return await fetch(spec, uploads=tmp_path, into=tmp_path / "src", git=source, svn=svn, limits=limits)
 
 
 async def test_submodules_and_theirs_are_fetched_at_the_commit_that_is_named(tmp_path: Path) -> None:
