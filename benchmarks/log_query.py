@@ -33,7 +33,7 @@ NEEDLE = "needle7f3a9c"
 PATTERN = r"ERROR .*payments/[0-9]+ status=50[03] ms=1[0-9][0-9][0-9] "
 LOOSE = r"ms=19[0-9][0-9] trace=[0-9a-f]*dead[0-9a-f]* "
 LAST = 1_000
-SETTLE_SECONDS = 1.0
+SETTLE_SECONDS, QUICK_SETTLE_SECONDS = 1.0, 0.1
 
 
 def texts(total: int) -> Iterator[list[str]]:
@@ -94,19 +94,19 @@ async def seal(store: LogStore) -> None:
     await searcher.aclose()
 
 
-async def timed(work: Callable[[], Awaitable[int]]) -> tuple[list[float], int]:
+async def timed(work: Callable[[], Awaitable[int]], settle: float) -> tuple[list[float], int]:
     """Seconds of each round after one that only warms caches, and what the last one found."""
     found = await work()
     samples: list[float] = []
     for _ in range(ROUNDS):
-        await asyncio.sleep(SETTLE_SECONDS)
+        await asyncio.sleep(settle)
         began = time.perf_counter()
         found = await work()
         samples.append(time.perf_counter() - began)
     return samples, found
 
 
-async def ours(client: LogClient, name: str, query: Query) -> Case:
+async def ours(client: LogClient, name: str, query: Query, settle: float) -> Case:
     """One question over the wire."""
 
     async def ask() -> int:
@@ -114,11 +114,11 @@ async def ours(client: LogClient, name: str, query: Query) -> Case:
         assert answer.complete, "expected a whole answer"
         return len(answer.lines)
 
-    samples, found = await timed(ask)
+    samples, found = await timed(ask, settle)
     return case(name, "query", samples, found=found)
 
 
-async def peer(name: str, program: str, command: Sequence[str], expected: Case) -> Case:
+async def peer(name: str, program: str, command: Sequence[str], expected: Case, settle: float) -> Case:
     """A program that prints how many lines it found, or the lines themselves, which are counted."""
     if shutil.which(program) is None:
         return {"case": f"{program}: {name}", "absent": f"{program} is not installed"}
@@ -130,12 +130,12 @@ async def peer(name: str, program: str, command: Sequence[str], expected: Case) 
         out, _ = await process.communicate()
         return int(out) if out.strip().isdigit() else out.count(b"\n")
 
-    samples, found = await timed(run)
+    samples, found = await timed(run, settle)
     assert found == expected["found"], f"{program} found {found} lines, we found {expected['found']}"
     return case(f"{program}: {name}", "query", samples, found=found)
 
 
-async def measure(root: Path, total: int) -> tuple[list[Case], list[Case]]:
+async def measure(root: Path, total: int, settle: float) -> tuple[list[Case], list[Case]]:
     """Fill, seal, ask, and have the peers look through the same lines."""
     store = LogStore(root / "logs", StoreLimits(stream_bytes=1 << 40))
     await store.start()
@@ -156,7 +156,7 @@ async def measure(root: Path, total: int) -> tuple[list[Case], list[Case]]:
     }
     stored = sum(path.stat().st_size for path in (root / "logs").rglob("*") if path.is_file())
     about = {"lines": lines, "text_bytes": total, "stored_bytes": stored, "peer_bytes": packed.stat().st_size}
-    cases = [{**await ours(client, name, query), **about} for name, query in questions.items()]
+    cases = [{**await ours(client, name, query, settle), **about} for name, query in questions.items()]
     asked = dict(zip(questions, cases, strict=True))
     peers: list[Case] = []
     for name, arguments in {
@@ -164,11 +164,11 @@ async def measure(root: Path, total: int) -> tuple[list[Case], list[Case]]:
         "pattern without a word in it": ["-E", LOOSE],
         "word that occurs once": ["-w", NEEDLE],
     }.items():
-        peers.append(await peer(name, "zstdgrep", ["zstdgrep", "-c", *arguments, str(packed)], asked[name]))
+        peers.append(await peer(name, "zstdgrep", ["zstdgrep", "-c", *arguments, str(packed)], asked[name], settle))
         flags = ["-w", NEEDLE] if "-w" in arguments else [arguments[-1]]
-        peers.append(await peer(name, "rg", ["rg", "-z", "-c", *flags, str(packed)], asked[name]))
+        peers.append(await peer(name, "rg", ["rg", "-z", "-c", *flags, str(packed)], asked[name], settle))
     tail = ["sh", "-c", f"zstd -dcq '{packed}' | tail -n {LAST}"]
-    peers.append(await peer("newest lines", "zstd", tail, asked["newest lines"]))
+    peers.append(await peer("newest lines", "zstd", tail, asked["newest lines"], settle))
     await client.aclose()
     await server.aclose()
     await store.aclose()
@@ -178,7 +178,8 @@ async def measure(root: Path, total: int) -> tuple[list[Case], list[Case]]:
 async def run(quick: bool) -> Result:
     """All questions, then the peers."""
     with tempfile.TemporaryDirectory(prefix="rayfold-log-query-") as root:
-        cases, peers = await measure(Path(root), QUICK_BYTES if quick else BYTES)
+        how = (QUICK_BYTES, QUICK_SETTLE_SECONDS) if quick else (BYTES, SETTLE_SECONDS)
+        cases, peers = await measure(Path(root), *how)
     ratios = {
         f"{str(each['case']).partition(': ')[2]} over {str(each['case']).partition(': ')[0]}": round(
             float(each["p50_ms"]) / float(ours["p50_ms"]), 1

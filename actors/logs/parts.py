@@ -113,9 +113,9 @@ def frames_in(part: Part) -> Iterator[tuple[Frame, bytes]]:
 
 def block_in(part: Part, entry: Entry) -> Block:
     """The block of a sealed part, from here or as fetched from the archive. Raises Away, Gone."""
-    for path in (block_path(part.extent.path), fetched_path(part.extent.path)):
+    for where in (block_path, fetched_path):
         try:
-            with path.open("rb") as file:
+            with where(part.extent.path).open("rb") as file:
                 file.seek(entry.offset)
                 return Block(file.read(entry.size), entry)
         except FileNotFoundError:

@@ -42,8 +42,6 @@ _HEAD = struct.Struct("<4sHHII")
 """Magic, version, 0, bytes of the index, CRC32 of index and filters."""
 _BLOCK = struct.Struct("<III")
 """CRC32 of what follows, bytes of the columns, bytes of the texts, both as stored."""
-_FEW = 8
-"""Up to so many times are cheaper added up one by one than all of a block."""
 _MAX_RAW = 64 * 1024 * 1024
 
 
@@ -319,11 +317,14 @@ class Block:
         return [place for place, _ in self.columns.gaps] if self._entry.gaps else []
 
     def _times_at(self, places: Sequence[int] | None) -> Mapping[int, int] | Sequence[int]:
-        """The times of the lines at `places`; those of all the others cost nothing when there are few."""
-        if places is None or len(places) > _FEW:
+        """The times of the lines at `places`, which ascend: only sums of the differences that lie between them."""
+        if places is None:
             return self.times()
-        at = array("q", self.columns.at)
-        return {place: sum(at[: place + 1]) for place in places}
+        at, times, time, behind = array("q", self.columns.at), dict[int, int](), 0, 0
+        for place in places:
+            time, behind = time + sum(at[behind : place + 1]), place + 1
+            times[place] = time
+        return times
 
     def lines(self, places: Sequence[int] | None = None) -> list[LogLine]:
         """The lines at `places` (all without), in order."""
