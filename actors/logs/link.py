@@ -53,6 +53,8 @@ class Link:
             raise Unreachable(f"the log server at {self._address} gave no answer in {ANSWER_SECONDS} s") from error
         finally:
             self._waiting.pop(number, None)
+            if not future.cancel() and not future.cancelled():
+                future.exception()  # looked at: the connection may have broken while the request was being sent
 
     async def _connected(self) -> asyncio.StreamWriter:
         async with self._connecting:

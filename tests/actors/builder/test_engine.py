@@ -1,6 +1,7 @@
 """Whole builds: real git, pip and npm; what they make, how they fail, and how they are stopped."""
 
 import asyncio
+import base64
 import os
 import re
 import socket
@@ -324,13 +325,14 @@ async def test_output_over_the_limit_is_counted_and_said(bench: Bench, tmp_path:
 
 
 async def test_secrets_do_not_reach_the_log(bench: Bench, tmp_path: Path) -> None:
-    script = "echo $API_TOKEN; echo https://ada:hunter2@host/x"
+    script = "echo $API_TOKEN; echo https://ada:hunter2@host/x; printf user:$API_TOKEN | base64"
     tree = write_tree(tmp_path, {"package.json": f'{{"scripts": {{"build": "{script}", "start": "x"}}}}'})
     found = await bench.build(tree, user=USER, env={"API_TOKEN": "s3cr3t-value"})
     assert found.state is BuildState.SUCCEEDED, found
     kept = (bench.engine.dirs.logs / f"{found.build_id}.log").read_text()
     for text in (kept, bench.text(found.build_id)):
         assert "s3cr3t-value" not in text and "hunter2" not in text
+        assert base64.b64encode(b"user:s3cr3t-value").decode()[8:20] not in text
         assert "https://****@host/x" in text
 
 
