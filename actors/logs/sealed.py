@@ -10,7 +10,6 @@ holds the index and one filter of words a block. The index is written last: with
 import mmap
 import os
 import struct
-import threading
 import zlib
 from array import array
 from bisect import bisect_left
@@ -27,7 +26,7 @@ import zstandard
 
 from actors.logs.line import LineRecord, LogLine, OutputStream, Source
 from actors.logs.measure import Counts, count, levels_of
-from actors.logs.segment import Closed, Damaged, SourceMark
+from actors.logs.segment import Closed, Damaged, SourceMark, unpacker
 from actors.logs.words import make_filter, words_of
 from events.durable import sync_directory
 from events.failpoints import failpoint
@@ -267,17 +266,6 @@ def open_index(path: str) -> Opened:
     return Opened(index, view[_HEAD.size + size :])
 
 
-_local = threading.local()
-
-
-def _unpacker() -> zstandard.ZstdDecompressor:
-    """This thread's own: its memory is set up once instead of for each block."""
-    found: zstandard.ZstdDecompressor | None = getattr(_local, "unpacker", None)
-    if found is None:
-        found = _local.unpacker = zstandard.ZstdDecompressor()
-    return found
-
-
 class Block:
     """One opened block: its texts at once, its columns when first asked for."""
 
@@ -286,7 +274,7 @@ class Block:
         if len(data) < _BLOCK.size or zlib.crc32(memoryview(data)[4:]) != int.from_bytes(data[:4], "little"):
             raise Damaged(entry.offset, "expected a block with its checksum, found other bytes")
         _, columns, texts = _BLOCK.unpack_from(data)
-        unpack = _unpacker().decompress
+        unpack = unpacker().decompress
         self._entry = entry
         self._packed = data[_BLOCK.size : _BLOCK.size + columns]
         self._columns: _Columns | None = None
@@ -296,7 +284,7 @@ class Block:
     def columns(self) -> _Columns:
         """Everything but the texts."""
         if self._columns is None:
-            raw = _unpacker().decompress(self._packed, max_output_size=_MAX_RAW)
+            raw = unpacker().decompress(self._packed, max_output_size=_MAX_RAW)
             self._columns = _decode_columns(raw)
         return self._columns
 

@@ -10,6 +10,7 @@ reads one segment only.
 
 import mmap
 import struct
+import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,11 +84,30 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode_meta = msgspec.msgpack.Decoder(FrameMeta).decode
 
 
+_local = threading.local()
+"""Each thread's own packer and unpacker: their memory is set up once instead of for each frame or block."""
+
+
+def _packer() -> zstandard.ZstdCompressor:
+    found: zstandard.ZstdCompressor | None = getattr(_local, "packer", None)
+    if found is None:
+        found = _local.packer = zstandard.ZstdCompressor(level=1)
+    return found
+
+
+def unpacker() -> zstandard.ZstdDecompressor:
+    """This thread's."""
+    found: zstandard.ZstdDecompressor | None = getattr(_local, "unpacker", None)
+    if found is None:
+        found = _local.unpacker = zstandard.ZstdDecompressor()
+    return found
+
+
 def encode_frame(first: int, count: int, times: tuple[int, int], meta: FrameMeta, blob: bytes) -> bytes:
     """One frame as bytes; `times` are the least and the greatest in `blob`, `blob` the lines as `meta` says."""
     flags = 0
     if len(blob) >= _MIN_COMPRESS:
-        packed = zstandard.ZstdCompressor(level=1).compress(blob)
+        packed = _packer().compress(blob)
         if len(packed) < len(blob) * 9 // 10:
             flags, blob = _ZSTD, packed
     meta_bytes = _encode(meta)
@@ -132,7 +152,7 @@ def frame_meta(data: bytes | mmap.mmap, frame: Frame) -> FrameMeta:
 def frame_blob(data: bytes | mmap.mmap, frame: Frame) -> bytes:
     """The lines of a sound frame, as they were written."""
     body = data[frame.offset + HEADER_SIZE + frame.meta_len : frame.end]
-    return zstandard.ZstdDecompressor().decompress(body, max_output_size=_MAX_BODY) if frame.flags & _ZSTD else body
+    return unpacker().decompress(body, max_output_size=_MAX_BODY) if frame.flags & _ZSTD else body
 
 
 def frame_records(data: bytes | mmap.mmap, frame: Frame) -> list[LineRecord]:

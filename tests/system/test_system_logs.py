@@ -46,6 +46,23 @@ def test_lines_survive_redeploys_and_can_be_searched(platform: Platform, deploy:
     assert numbers == sorted(set(numbers)), "expected every line once and in order"
 
 
+def test_a_rule_of_the_component_masks_what_is_printed_from_then_on(platform: Platform, deploy: Deploy) -> None:
+    deploy("masked", apps.web("one"))
+    platform.visit("masked", "/say/card=4111")
+    until("the line before", lambda: "card=4111" in _texts(platform, "masked"))
+    platform.cli("log-rules", "set", "--app", "masked", "--redact", r"card=(\d+)", "-m", "audit")
+    [rules] = platform.cli("log-rules", "--json").json
+    assert (rules["app"], rules["redact"]) == ("masked", [r"card=(\d+)"])
+
+    def look() -> bool:
+        platform.visit("masked", "/say/card=4222")
+        return "card=••••" in _texts(platform, "masked", "--source", "app", "-n", "1")
+
+    until("a line that is masked", look)
+    assert "card=4111" in _texts(platform, "masked"), "what is stored stays as it is"
+    platform.cli("log-rules", "set", "--app", "masked", "--inherit", "redact")
+
+
 def _crash(platform: Platform, app: str) -> dict[str, Any]:
     """Crash it once; what is told of the crashed instance."""
     pid = platform.serving(app)["pid"]
