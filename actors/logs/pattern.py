@@ -73,12 +73,14 @@ def matcher(grep: str, words: Sequence[str], fields: Sequence[tuple[str, str]], 
     return Matcher(finds[0], checks=[*map(_found, finds[1:]), *checks], probes=probes, words=known)
 
 
-def compiled(pattern: str, *, ignore_case: bool = False, captures: bool = False) -> "re2._Regexp":
+def compiled(
+    pattern: str, *, ignore_case: bool = False, captures: bool = False, memory: int = _MEMORY
+) -> "re2._Regexp":
     """`pattern` for texts in lines: `^` and `$` are a line's, and nothing matches a line's end. Raises BadQuery."""
     options = re2.Options()
     options.never_nl = True
     options.log_errors = False
-    options.max_mem = _MEMORY
+    options.max_mem = memory
     options.never_capture = not captures
     try:
         return re2.compile(f"(?m{'i' if ignore_case else ''}){pattern}", options)

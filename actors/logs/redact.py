@@ -5,6 +5,7 @@ gave to an application are out already when a line gets here (actors/runtime/shi
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import msgspec
 import re2
@@ -17,6 +18,8 @@ from events.secrets import MASK
 
 MAX_RULES = 20
 MAX_RULE_CHARS = 500
+_RULE_MEMORY = 1024 * 1024
+"""Bytes that one rule's automaton may take: thousands of rules, of everybody's components, are in memory at once."""
 
 
 class Redactor:
@@ -68,10 +71,11 @@ def check_rules(rules: Sequence[str]) -> None:
         _checked(rule)
 
 
+@lru_cache(maxsize=1024)
 def _checked(rule: str) -> "re2._Regexp":
     if not rule or len(rule) > MAX_RULE_CHARS:
         raise BadQuery(f"expected a rule of 1 to {MAX_RULE_CHARS} characters, found {len(rule)}")
-    regexp = compiled(rule, captures=True)
+    regexp = compiled(rule, captures=True, memory=_RULE_MEMORY)
     if regexp.search(b"") is not None:
         raise BadQuery(f"expected a rule that matches something, found {rule[:80]!r}, which matches nothing at all")
     return regexp
