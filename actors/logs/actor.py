@@ -58,6 +58,7 @@ class EventlogPartition(ActorShell):
             mesh_directory=settings.eventlog_addresses,
             policies=policies,
         )
+        self._server.learn = partial(self._learn, policies, database)
         self._totals = Totals(store)
         self._totals.start()
         self._server.totals = self._told

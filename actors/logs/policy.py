@@ -40,6 +40,10 @@ class Policies(Protocol):
         """The policy now; a default where the stream is not known."""
         ...
 
+    def knows(self, stream: str) -> bool:
+        """Whether it is known whose the stream is."""
+        ...
+
 
 class FixedPolicies:
     """Policies that somebody wrote down by stream, and one for all others."""
@@ -51,3 +55,7 @@ class FixedPolicies:
     def of(self, stream: str) -> StreamPolicy:
         """As the port says."""
         return self._streams.get(stream, self._default)
+
+    def knows(self, stream: str) -> bool:
+        """As the port says."""
+        return True

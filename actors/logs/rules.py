@@ -122,12 +122,16 @@ class NamedPolicies:
 
     def of(self, stream: str) -> StreamPolicy:
         """As the port says. A build's stream follows its component."""
-        kind, slash, rest = stream.partition("/")
-        named = self.names.get(rest.partition("-")[0] if slash and kind == "build" else stream, ("", "", ""))
+        named = self.names.get(_service_of(stream), ("", "", ""))
         found = self._made.get(named)
         if found is None:
             found = self._made[named] = self._settings.policy(*named, self._rules)
         return found
+
+    def knows(self, stream: str) -> bool:
+        """As the port says. What is no component's is nobody's, and that is known."""
+        service = _service_of(stream)
+        return "/" in service or service in self.names
 
 
 def _said(said: Rules | None, team: str, scope: str) -> LogRules:
@@ -144,6 +148,11 @@ def _usable(rules: list[str]) -> list[str]:
         except BadQuery as error:
             _log.error("a redaction rule is left out: %s", error)
     return usable
+
+
+def _service_of(stream: str) -> str:
+    kind, slash, rest = stream.partition("/")
+    return rest.partition("-")[0] if slash and kind == "build" else stream
 
 
 def _first(*values: float | None) -> float:

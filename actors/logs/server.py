@@ -5,6 +5,7 @@ Knows the protocol and the store, nothing of Ray or of who runs where.
 
 import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
@@ -48,6 +49,7 @@ _log = logging.getLogger(__name__)
 HELLO_SECONDS = 5.0
 STALL_SECONDS = 300.0
 """A reader that takes nothing for this long is cut; it resumes by number."""
+LEARN_SECONDS = 2.0
 MAX_CONNECTIONS = 2_000
 _SEND_BUFFER = 256 * 1024
 
@@ -98,6 +100,10 @@ class EventlogServer:
             self.mesh = Mesh(member, mesh_directory, load=self.rates.total, serve=self._serve_member)
             self.pool = PoolMember(store, self.mesh, self.rates)
         self._policies = policies
+        self.learn: Callable[[], Coroutine[None, None, None]] | None = None
+        """Makes `policies` know what there is; set by whoever can."""
+        self._learning = asyncio.Lock()
+        self._nobodys: OrderedDict[str, None] = OrderedDict()
         self._token = token
         self._host = host
         self._port = port
@@ -133,6 +139,25 @@ class EventlogServer:
         if self.mesh is not None:
             self.mesh.check()
 
+    async def know(self, stream: str) -> None:
+        """Ask whose a stream is before its first line is stored, so that its masks hold for that one too.
+
+        While nobody can be asked, or does not know, lines are stored as nobody's.
+        """
+        if self._policies is None or self.learn is None or self._policies.knows(stream) or stream in self._nobodys:
+            return
+        async with self._learning:
+            if self._policies.knows(stream) or stream in self._nobodys:
+                return
+            self._nobodys[stream] = None  # asked for once; whoever learns in the background goes on asking
+            while len(self._nobodys) > MAX_CONNECTIONS:
+                self._nobodys.popitem(last=False)
+            try:
+                async with asyncio.timeout(LEARN_SECONDS):
+                    await self.learn()
+            except TimeoutError:
+                _log.warning("log server: whose stream %s is could not be told in %.0f s", stream, LEARN_SECONDS)
+
     def share_of(self, stream: str) -> tuple[str, float]:
         """Whose stream it is, and how many bytes a second all its team's may have; 0: no limit."""
         if self._policies is None:
@@ -145,12 +170,17 @@ class EventlogServer:
         if self.pool is not None:
             await self.pool.must_be_here(check_stream_name(stream))
 
+    async def append(self, stream: str, batch: Batch) -> Appended:
+        """Store a batch that nobody can hold back. Raises LogError."""
+        await self.must_be_here(stream)
+        await self.know(stream)
+        return await self.store.append(stream, batch)
+
     async def answer(self, request: Request) -> Reply:
         """The answer to what is no tail and needs no order, from this member's own streams. Raises LogError."""
         match request:
             case Append(id=number, stream=stream, batch=batch):
-                await self.must_be_here(stream)
-                return Done(id=number, appended=await self.store.append(stream, batch))
+                return Done(id=number, appended=await self.append(stream, batch))
             case Close(id=number, stream=stream, outcome=outcome, at=at):
                 await self.must_be_here(stream)
                 await self.store.close_stream(stream, outcome[:40], at)
@@ -271,9 +301,10 @@ class _Connection:
             self._room.clear()
             await self._room.wait()
         size, server = len(batch.blob), self._server
-        team, per_second = server.share_of(stream)
         try:
             await server.must_be_here(stream)
+            await server.know(stream)
+            team, per_second = server.share_of(stream)
             # Only what an application prints can wait where it is printed.
             must = batch.origin is None or batch.origin.source != "app"
             wait = server.shares.enter(team, size, per_second, must=must)

@@ -12,6 +12,7 @@ from actors.logs.errors import TooFast
 from actors.logs.line import LineRecord
 from actors.logs.policy import FixedPolicies, StreamPolicy
 from actors.logs.ready import Ready
+from actors.logs.rules import LinesSettings, NamedPolicies, TeamLines
 from actors.logs.server import EventlogServer
 from actors.logs.shares import BURST_SECONDS, LONGEST_WAIT_SECONDS, Shares
 from actors.logs.store import LogStore
@@ -112,3 +113,32 @@ async def test_a_noisy_team_waits_alone_and_loses_nothing(limited: EventlogServe
 
 def _at_once(team: str, size: int, per_second: float, *, must: bool = False) -> float:
     return 0.0
+
+
+async def test_the_first_line_of_a_new_component_is_masked_as_its_rules_say(tmp_path: Path) -> None:
+    policies = NamedPolicies(LinesSettings(teams={"red": TeamLines(redact=(r"card=\d+",))}))
+    store = LogStore(tmp_path / "own", policies=policies)
+    server = EventlogServer(store, TOKEN, port_file=tmp_path / "port", policies=policies)
+    asked = 0
+
+    async def learn() -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            policies.learn({NOISY: ("red", "shop", "web")}, {})
+
+    server.learn = learn
+    await store.start()
+    await server.start()
+    client = LogClient(tmp_path / "port", TOKEN)
+    line = LineRecord(at=1, text="card=4111")
+    await client.append(QUIET, "q", [line], after=0, upto=1)
+    await client.append(QUIET, "q", [line], after=1, upto=2)
+    assert asked == 1, "what nobody knows is asked for once, and stored as nobody's"
+    await client.append(NOISY, "n", [line], after=0, upto=1)
+    await client.append(NOISY, "n", [line], after=1, upto=2)
+    assert [each.text for each in await stored(client, NOISY)] == ["••••", "••••"]
+    assert asked == 2
+    await client.aclose()
+    await server.aclose()
+    await store.aclose()

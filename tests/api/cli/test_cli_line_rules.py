@@ -1,4 +1,4 @@
-"""Rules for log lines, from the command line."""
+"""Rules for log lines, and alarms on them, from the command line."""
 
 import pytest
 
@@ -35,3 +35,18 @@ def test_what_is_set_and_what_is_given_back_is_sent(server: ContractServer) -> N
 def test_what_says_nothing_is_wrong_usage(server: ContractServer, arguments: list[str]) -> None:
     assert main(["log-rules", "set", "--app", "shop", *arguments]) == 2
     assert not server.asked
+
+
+def test_the_status_shows_alarms_with_where_to_look(server: ContractServer, capsys: pytest.CaptureFixture[str]) -> None:
+    alarm = {
+        "name": "log lines lost", "team": "red", "app": "shop", "component": "web",
+        "found": "12 within the last hour, the last 10:15 UTC", "fix": "rayfold logs --app shop",
+    }  # fmt: skip
+    status = {
+        "version": "1", "ready": True, "gateway_port": 1, "partitions": 16, "apps": 1, "components": 1,
+        "running_operations": 0, "checks": [], "alarms": [alarm],
+    }  # fmt: skip
+    server.answers["status"] = (200, status)
+    assert main(["status"]) == 0
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("ALARM", "red/shop/web", "12 within the last hour", "rayfold logs --app shop"))
