@@ -7,10 +7,13 @@ Run: python -m benchmarks.log_query [--json] [--quick].
 import asyncio
 import random
 import shutil
+import statistics
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
+
+import psutil
 
 from actors.logs.client import LogClient
 from actors.logs.filter import MAX_LINES, LineFilter, Query
@@ -94,16 +97,24 @@ async def seal(store: LogStore) -> None:
     await searcher.aclose()
 
 
-async def timed(work: Callable[[], Awaitable[int]], settle: float) -> tuple[list[float], int]:
-    """Seconds of each round after one that only warms caches, and what the last one found."""
+def cpu_seconds() -> float:
+    """What this process, its children and those that have ended used so far."""
+    times = [psutil.Process().cpu_times(), *(child.cpu_times() for child in psutil.Process().children())]
+    return float(sum(each.user + each.system for each in times) + times[0].children_user + times[0].children_system)
+
+
+async def timed(work: Callable[[], Awaitable[int]], settle: float) -> tuple[list[float], float, int]:
+    """Seconds of each round after one that only warms caches, CPU seconds of the median one, and what was found."""
     found = await work()
     samples: list[float] = []
+    used: list[float] = []
     for _ in range(ROUNDS):
         await asyncio.sleep(settle)
-        began = time.perf_counter()
+        before, began = cpu_seconds(), time.perf_counter()
         found = await work()
         samples.append(time.perf_counter() - began)
-    return samples, found
+        used.append(cpu_seconds() - before)
+    return samples, round(statistics.median(used), 3), found
 
 
 async def ours(client: LogClient, name: str, query: Query, settle: float) -> Case:
@@ -114,8 +125,8 @@ async def ours(client: LogClient, name: str, query: Query, settle: float) -> Cas
         assert answer.complete, "expected a whole answer"
         return len(answer.lines)
 
-    samples, found = await timed(ask, settle)
-    return case(name, "query", samples, found=found)
+    samples, cpu, found = await timed(ask, settle)
+    return case(name, "query", samples, found=found, cpu_seconds=cpu)
 
 
 async def peer(name: str, program: str, command: Sequence[str], expected: Case, settle: float) -> Case:
@@ -130,9 +141,9 @@ async def peer(name: str, program: str, command: Sequence[str], expected: Case, 
         out, _ = await process.communicate()
         return int(out) if out.strip().isdigit() else out.count(b"\n")
 
-    samples, found = await timed(run, settle)
+    samples, cpu, found = await timed(run, settle)
     assert found == expected["found"], f"{program} found {found} lines, we found {expected['found']}"
-    return case(f"{program}: {name}", "query", samples, found=found)
+    return case(f"{program}: {name}", "query", samples, found=found, cpu_seconds=cpu)
 
 
 async def measure(root: Path, total: int, settle: float) -> tuple[list[Case], list[Case]]:
@@ -181,9 +192,10 @@ async def run(quick: bool) -> Result:
         how = (QUICK_BYTES, QUICK_SETTLE_SECONDS) if quick else (BYTES, SETTLE_SECONDS)
         cases, peers = await measure(Path(root), *how)
     ratios = {
-        f"{str(each['case']).partition(': ')[2]} over {str(each['case']).partition(': ')[0]}": round(
-            float(each["p50_ms"]) / float(ours["p50_ms"]), 1
+        f"{str(each['case']).partition(': ')[2]} over {str(each['case']).partition(': ')[0]}{what}": round(
+            float(each[by]) / max(float(ours[by]), 0.001), 1
         )
+        for what, by in (("", "p50_ms"), (", in CPU", "cpu_seconds"))
         for each in peers
         if "absent" not in each
         for ours in cases

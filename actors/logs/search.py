@@ -28,6 +28,9 @@ PIECE_SECONDS = 5
 """A worker dies when one piece (at most SCAN_BYTES stored bytes) takes longer than this."""
 SEAL_SECONDS = 120
 """The same for a segment that is sealed, which is done at low priority."""
+_KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
+"""Of glibc: unpacking a block takes its MiB from what the worker has. Else each comes from the kernel, page by page and
+set to zero, which costs a fifth of a scan."""
 _START_SECONDS = 20.0
 _END_SECONDS = 0.5
 """A worker that is not in the middle of a match ends by itself as soon as its input does."""
@@ -179,7 +182,7 @@ async def _start(nice: int) -> asyncio.subprocess.Process:
         str(nice),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, **_KEPT_MEMORY, "PYTHONPATH": path},
     )
 
 
