@@ -24,6 +24,10 @@ from events.log.blobs import DirectoryBlobs
 from events.log.etcd_log import EtcdEventLog
 from events.model.placement import Room
 
+SETTLE_SECONDS = 120.0
+QUIET_SECONDS = 5
+BUSY_SHARE = 0.1  # of a core
+
 
 class Todo(msgspec.Struct, frozen=True, kw_only=True):
     """`idle_seconds`: how long it is watched while nobody asks anything of it."""
@@ -60,6 +64,16 @@ class Nodes:
         raise NotImplementedError
 
 
+async def _at_rest() -> None:
+    """Until what follows a recovery is done: nodes are settled, snapshots taken. Raises TimeoutError."""
+    async with asyncio.timeout(SETTLE_SECONDS):
+        quiet = 0
+        while quiet < QUIET_SECONDS:
+            spent = time.process_time()
+            await asyncio.sleep(1.0)
+            quiet = quiet + 1 if time.process_time() - spent < BUSY_SHARE else 0
+
+
 def _tell(**what: float) -> None:
     print(msgspec.json.encode(what).decode(), flush=True)
 
@@ -87,7 +101,7 @@ async def main() -> None:
     entities = sum(len(engine.entities) for engine in supervisor.engines.values())
     _tell(claim=claimed, entities=entities, bytes=process.memory_info().rss - empty, rss=process.memory_info().rss)
     tending = asyncio.create_task(supervisor.tend())
-    await asyncio.sleep(2.0)  # what follows a recovery has settled
+    await _at_rest()
     spent, begin = time.process_time(), time.perf_counter()
     await asyncio.sleep(todo.idle_seconds)
     _tell(idle_cpu=(time.process_time() - spent) / (time.perf_counter() - begin))

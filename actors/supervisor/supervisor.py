@@ -5,7 +5,7 @@ Knows who it is and which partitions it was given; it does not decide how many s
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import cast
 
 import msgspec
@@ -16,6 +16,7 @@ from actors.cluster.rates import Rate
 from actors.cluster.settings import NODE_LOST_SECONDS
 from actors.cluster.tracing import span
 from actors.supervisor.engine import EffectRunner, PartitionEngine
+from actors.supervisor.entity import Entity
 from actors.supervisor.orders import Known, NodePort
 from actors.supervisor.parking import Hand
 from actors.supervisor.slices import batched, in_slices
@@ -261,12 +262,12 @@ class Supervisor:
         self.unreadable[partition] = f"partition {partition} is not served: {error}"
         await engine.close()  # gives it up, so that a newer supervisor can claim it at once
 
-    def _components(self) -> Iterator[tuple[PartitionEngine, str, ComponentState]]:
-        """Every component whose state is durable."""
+    async def _components(self) -> AsyncIterator[tuple[PartitionEngine, Entity]]:
+        """Every component, in slices: commands are decided in between, and those that came meanwhile may be missing."""
         for engine in list(self.engines.values()):
-            for stream, entity in list(engine.entities.items()):
-                if entity.aggregate.kind == "component" and not entity.pending:
-                    yield engine, stream, cast("ComponentState", entity.state)
+            async for entity in in_slices(list(engine.entities.values())):
+                if entity.aggregate.kind == "component":
+                    yield engine, entity
 
     async def _sweep(self, live: Collection[str]) -> None:
         """What the log believes to run and the node knows nothing of has ended unseen: say so."""
@@ -274,7 +275,10 @@ class Supervisor:
         for node in live:
             self._silent_since.pop(node, None)
         running: dict[str, dict[str, tuple[PartitionEngine, str]]] = {}
-        async for engine, stream, state in in_slices(list(self._components())):
+        async for engine, entity in self._components():
+            if entity.pending:
+                continue
+            stream, state = entity.stream, cast("ComponentState", entity.state)
             for instance in state.instances.values():
                 if instance.node in live:
                     if instance.status in RUNNING:
@@ -334,13 +338,16 @@ class Supervisor:
 
     async def _settle_nodes(self) -> None:
         """Have nodes that came (back) stop what was started elsewhere meanwhile."""
+        if not self._unsettled:
+            return
+        known: list[Known] = []
+        unsure = False
+        async for _, entity in self._components():
+            state = cast("ComponentState", entity.state)
+            unsure = unsure or entity.pending > 0
+            if not entity.pending and state.started_instances:
+                known.append(Known(state.service_id, state.started_instances, tuple(state.instances)))
         for node in sorted(self._unsettled):
-            known = [
-                Known(state.service_id, state.started_instances, tuple(state.instances))
-                for _, _, state in self._components()
-                if state.started_instances
-            ]
-            pending = any(e.pending for engine in self.engines.values() for e in engine.entities.values())
             try:
                 stopping = await self._nodes.settle(node, known)
             except Exception as error:
@@ -348,5 +355,5 @@ class Supervisor:
                 continue
             if stopping:
                 log.warning("a node ran what is over", node=node, instances=stopping)
-            if not pending:
+            if not unsure:
                 self._unsettled.discard(node)
