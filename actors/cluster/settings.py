@@ -105,6 +105,11 @@ class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
         return self.data_dir / "artifacts"
 
     @property
+    def repositories(self) -> Path:
+        """What is pushed to with git."""
+        return self.data_dir / "git"
+
+    @property
     def admin_token_file(self) -> Path:
         return self.data_dir / "tokens" / "admin"
 

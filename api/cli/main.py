@@ -32,6 +32,7 @@ from api.cli import (
     parked,
     platform,
     pools,
+    pushing,
     queue,
     releases,
     replaying,
@@ -81,7 +82,8 @@ _GROUPS = (
     ("Apps", (
         ("apps", apps.apps), ("ps", instances.ps), ("releases", releases.releases), ("builds", builds.builds),
         ("config", config.config), ("settings", config.settings), ("domains", domains.domains),
-        ("placement", machines.placement), ("cron", crons.cron), ("log-rules", line_rules.log_rules),
+        ("placement", machines.placement), ("cron", crons.cron), ("git", pushing.git),
+        ("log-rules", line_rules.log_rules),
     )),
     ("The platform", (
         ("teams", apps.teams), ("nodes", machines.nodes), ("secrets", secrets.secrets),

@@ -138,6 +138,7 @@ class ApiServer(ActorShell):
             queue=queue,
             uploads=settings.uploads,
             artifacts=settings.artifacts,
+            repositories=settings.repositories,
             admin_token=settings.admin_token_file.read_text().strip(),
             gateway_port=lambda: settings.gateway_port,
             version=VERSION,

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from actors.cluster.tracing import span
 from actors.logs.errors import LogError as LinesError
+from api.git.door import GitDoor
 from api.http.call import MAX_BODY_BYTES, Call, check_names, parse_body, parse_query
 from api.http.context import Context
 from api.http.handlers.table import HANDLERS, Handler
@@ -44,6 +45,7 @@ def create_app(services: Services) -> web.Application:
     for route in sorted(ROUTES, key=lambda route: not route.path.startswith(COMPONENT)):
         path = route.path.replace("{stream}", "{stream:.+}")
         app.router.add_route(route.method, path, _serve_route(context, route, HANDLERS[route.id]), name=route.id)
+    GitDoor(context).add_to(app)
     app.cleanup_ctx.append(_live_feed)
     app.on_shutdown.append(_end_streams)
     return app

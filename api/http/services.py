@@ -94,7 +94,8 @@ class Services:
     """Everything `create_app` needs.
 
     `stored`: the log as it is kept, for its verification; `gateway_port`: where this machine's browser reaches the
-    gateway (0: not known yet); `artifacts`: the directory of what builds made; `uploads`: of sources, by sha256;
+    gateway (0: not known yet); `artifacts`: the directory of what builds made; `repositories`: of what is pushed to;
+    `uploads`: of sources, by sha256;
     `registry`: the platform's own, for images (host:port/prefix, empty: none).
     """
 
@@ -109,6 +110,7 @@ class Services:
     queue: TaskQueue
     uploads: Path
     artifacts: Path
+    repositories: Path
     admin_token: str
     gateway_port: Callable[[], int]
     version: str

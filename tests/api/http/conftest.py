@@ -383,6 +383,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
         queue=world.queue,
         uploads=tmp_path / "uploads",
         artifacts=tmp_path / "artifacts",
+        repositories=tmp_path / "git",
         admin_token=ADMIN,
         gateway_port=lambda: 8080,
         version="0.1.0",
