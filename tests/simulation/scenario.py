@@ -5,6 +5,7 @@ Knows faults and the judge; what owners and followers do is the household's.
 
 import hashlib
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any
@@ -86,6 +87,12 @@ def run_seed(seed: int, *, tracing: bool = False) -> Result:
             digest=hashlib.sha256(told).hexdigest(),
             trace=trace,
         )
+
+
+def timed_seed(seed: int) -> tuple[Result, float]:
+    """One seed, and the seconds of CPU that it took."""
+    began = time.process_time()
+    return run_seed(seed), time.process_time() - began
 
 
 @contextmanager
