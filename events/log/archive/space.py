@@ -15,6 +15,8 @@ from events.log.store import BatchSlots
 MEASURE_EVERY_S = 1.0
 MEASURE_AFTER_SHARE = 0.01
 """Measure again at once when this much of the quota was written here since: small quotas fill quickly."""
+WAIT_AFTER_SHARE = 0.05
+"""Write no more than this much of the quota without a measurement: others write too, and an answer may have been lost."""
 SEEN_AFTER_S = 1.0
 """etcd measures its file when it commits to it, every 0.1 s and later on a busy disk: what was written shortly before
 a measurement is not in it."""
@@ -115,6 +117,18 @@ class SpaceWatch:
         if self._written - self._measured_written > MEASURE_AFTER_SHARE * self._budget.quota_bytes:
             self._wake.set()
 
+    async def keep_up(self) -> None:
+        """Wait for a measurement where much was written here since the last one.
+
+        Without an answer what is on its way goes on, and waits again after as much more.
+        """
+        if self._written - self._measured_written <= WAIT_AFTER_SHARE * self._budget.quota_bytes:
+            return
+        try:
+            await self.refresh()
+        except (LogUnavailable, EtcdRefused):
+            self._measured_written = self._written
+
     def refuse(self) -> LogFull | None:
         """Why nothing may be appended now; None when it may."""
         space = self._space
@@ -150,6 +164,7 @@ class MeteredSlots:
         self._watch = watch
 
     async def commit(self, *, base: int, previous: int | None, txn_id: str, value: bytes) -> int:
+        await self._watch.keep_up()
         # Before the outcome is known: what may be stored is counted as stored.
         self._watch.note(len(value))
         return await self._slots.commit(base=base, previous=previous, txn_id=txn_id, value=value)

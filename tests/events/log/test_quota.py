@@ -68,6 +68,34 @@ async def test_the_gate_counts_what_may_not_be_measured_yet(monkeypatch: pytest.
     assert watch.refuse() is None, "it did, and it took less"
 
 
+async def test_much_is_not_written_on_the_word_of_an_old_measurement() -> None:
+    members = FixedMembers(member())
+    watch = SpaceWatch(members, Budget(quota_bytes=1000))
+    await watch.refresh()
+    members.said = [member(db_in_use=800, db_size=800)]
+    for written, refused in ((50, False), (1, True)):
+        watch.note(written)
+        await watch.keep_up()
+        assert (watch.refuse() is not None) == refused, "of others' 800 nothing is known until it is measured"
+
+
+async def test_a_measurement_that_fails_holds_nothing_up_for_good() -> None:
+    class Silent(FixedMembers):
+        asked = 0
+
+        async def statuses(self) -> list[MemberStatus]:
+            self.asked += 1
+            raise LogUnavailable("no member")
+
+    members = Silent()
+    watch = SpaceWatch(members, Budget(quota_bytes=1000))
+    for _ in range(6):
+        watch.note(20)
+        await watch.keep_up()
+    assert members.asked == 2, "after 60 bytes, and after 60 more"
+    assert watch.refuse() is None
+
+
 async def test_the_fullest_member_counts_and_its_file_too() -> None:
     members = FixedMembers(member(db_in_use=100, db_size=500), member(db_in_use=300, db_size=949))
     watch = SpaceWatch(members, Budget(quota_bytes=1000))
