@@ -16,7 +16,7 @@ MEASURE_EVERY_S = 1.0
 MEASURE_AFTER_SHARE = 0.01
 """Measure again at once when this much of the quota was written here since: small quotas fill quickly."""
 WAIT_AFTER_SHARE = 0.05
-"""Write no more than this much of the quota without a measurement: others write too, and an answer may have been lost."""
+"""Write no more than this much of the quota without a measurement: others write too, and answers are lost."""
 SEEN_AFTER_S = 1.0
 """etcd measures its file when it commits to it, every 0.1 s and later on a busy disk: what was written shortly before
 a measurement is not in it."""
