@@ -15,6 +15,7 @@ from api.cli import (
     builds,
     cluster,
     comparing,
+    composing,
     config,
     crons,
     deploying,
@@ -67,7 +68,8 @@ _COMMANDS = (
         ("up", platform.up), ("down", platform.down), ("status", cluster.status), ("doctor", doctor.doctor),
     )),
     ("Apps", (
-        ("deploy", deploying.deploy), ("detect", detecting.detect), ("components", apps.list_components),
+        ("deploy", deploying.deploy), ("detect", detecting.detect), ("compose", composing.compose),
+        ("components", apps.list_components),
         ("rollback", releases.rollback),
         ("logs", logs.logs), ("run", tasks.run), ("routes", domains.list_routes),
     )),

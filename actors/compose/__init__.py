@@ -1,0 +1,1 @@
+"""Files of Docker Compose, read as components."""
