@@ -46,6 +46,21 @@ def create_app(session: Session, name: AppName = "", message: Why = "") -> None:
     _told(session, answer, f"app {session.app} created in team {session.team_name}")
 
 
+@apps.command("add")
+@takes_session
+def add_component(
+    session: Session,
+    name: Annotated[str, typer.Argument(metavar="COMPONENT", help="The component's name.")],
+    process: Annotated[str, typer.Option("--process", help="The process type it runs; an image has web.")] = "web",
+    http: Annotated[bool, typer.Option("--http/--no-http", help="Whether it gets PORT and a host name.")] = True,
+    message: Why = "",
+) -> None:
+    """Make a component that runs another process type than its name, or answers no requests."""
+    body = {"name": name, "process": process, "http": http, "reason": message}
+    answer = session.client.send("POST", session.app_path("components"), body)
+    _told(session, answer, f"component {name} made in {session.app_name}: rayfold deploy --component {name}")
+
+
 @apps.command("info")
 @takes_session
 def app_info(session: Session, name: AppName = "") -> None:

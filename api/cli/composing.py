@@ -62,6 +62,7 @@ def compose(
         return
     if not commands:
         _show(session, found, path)
+    session.out.line(shlex.join(["rayfold", "apps", "create", found.name]))
     for each in found.components:
         for line in _commands(found.name, each, path.parent):
             session.out.line(line)
@@ -95,7 +96,9 @@ def _commands(app: str, each: "ComposeComponent", beside: Path) -> list[str]:
     """The command lines, in their order. Values that look like a secret are not printed."""
     where = ["--app", app, "--component", each.name]
     source = each.image or str(beside / each.directory)
-    lines = [["rayfold", "deploy", source, *where]]
+    # A source or an image that is deployed alone has the process web, whatever the component is called.
+    added = ["rayfold", "apps", "add", each.name, *([] if each.http else ["--no-http"]), "--app", app]
+    lines = [added, ["rayfold", "deploy", source, *where]]
     plain = [f"{name}={value}" for name, value in each.config.items() if not looks_secret(name, value)]
     secret = [f"{name}=-" for name, value in each.config.items() if looks_secret(name, value)]
     if plain:

@@ -159,7 +159,7 @@ def test_ctrl_c_on_a_deploy_detaches_with_130(server: ContractServer, source: Pa
 @pytest.mark.parametrize(
     ("arguments", "code", "word"),
     [
-        (["deploy", "no/such/place"], 2, "neither"),
+        (["deploy", "no/such/place"], 2, "none of them"),
         (["ps", "scale", "web:3"], 2, "COMPONENT=N"),
         (["config", "set", "A", "--app", "shop"], 2, "KEY=VALUE"),
         (["rollback", "latest", "--app", "shop"], 2, "v3"),
@@ -356,3 +356,15 @@ def test_the_command_line_loads_nothing_heavy() -> None:
     code = f"import sys, api.cli.main; print([m for m in {heavy.split()} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_component_may_be_called_otherwise_than_its_process(
+    server: ContractServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.answers["createComponent"] = (201, accepted(operation=None)[1])
+
+    assert main(["apps", "add", "cache", "--no-http", "--app", "shop"]) == 0
+
+    (asked,) = server.of("createComponent")
+    assert asked.body == {"name": "cache", "process": "web", "http": False, "reason": ""}
+    assert "rayfold deploy --component cache" in capsys.readouterr().err

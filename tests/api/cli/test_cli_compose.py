@@ -32,6 +32,8 @@ def test_it_says_what_comes_of_the_file_and_what_is_lost(place: Path, capsys: py
 
     shown = capsys.readouterr()
     assert "redis:latest" in shown.out and "rayfold deploy web --app shop --component web" in shown.out
+    assert "rayfold apps create shop\n" in shown.out and "rayfold apps add web --app shop\n" in shown.out
+    assert "rayfold apps add cache --no-http --app shop\n" in shown.out
     assert "rayfold config set 'MODE=a b' --app shop --component web" in shown.out
     assert "rayfold config set --secret DB_PASSWORD=- --app shop --component web" in shown.out
     assert "rayfold ps scale web=3 --app shop" in shown.out
