@@ -19,7 +19,7 @@ import psutil
 
 PEER_PORT = 2380
 CLIENT_PORT = 2379
-_NAME = re.compile(r"(rf[0-9a-f]+_\d+)[bm]\d*$")
+_NAME = re.compile(r"(rf[0-9a-f]+x\d+)[bm]\d*$")
 _SUBNETS = 4096
 
 
@@ -74,7 +74,7 @@ class NamespaceNetwork:
     _numbers = itertools.count()
 
     def __init__(self) -> None:
-        self._name = f"rf{os.getpid():x}_{next(self._numbers)}"
+        self._name = f"rf{os.getpid():x}x{next(self._numbers)}"
         self._subnet = ipaddress.ip_network("10.0.0.0/24")
         self._members = 0
 
@@ -159,7 +159,7 @@ class NamespaceNetwork:
     async def _sweep(self) -> None:
         """What runs left behind whose process is gone."""
         for name in {found[1] for each in await _existing() if (found := _NAME.match(each))}:
-            if not psutil.pid_exists(int(name.removeprefix("rf").partition("_")[0], 16)):
+            if not psutil.pid_exists(int(name.removeprefix("rf").partition("x")[0], 16)):
                 await _remove(name)
 
 
