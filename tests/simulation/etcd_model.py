@@ -169,8 +169,15 @@ class EtcdModel:
     # -- writing
 
     def _guarded(self, request: Any, work: Any) -> Any:
-        """etcd checks its quota before it applies, and tells after: the first too many is applied *and* refused."""
+        """etcd checks its quota before it applies, and tells after: the first too many is applied *and* refused.
+
+        A transaction that only deletes, or reads, is refused as well while the file is as large as the quota: etcd 3.5
+        asks its quota about every transaction, whatever is in it.
+        """
         writes = _bytes_written(request)
+        if type(request).__name__ == "TxnRequest" and self.file_bytes >= self.quota_bytes:
+            self.alarmed = True
+            raise EtcdError(grpc.StatusCode.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded")
         if writes and self.alarmed:
             raise EtcdError(grpc.StatusCode.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded")
         exceeded = bool(writes) and self.file_bytes + writes > self.quota_bytes

@@ -16,7 +16,7 @@ from events.log.archive.manifest import SegmentManifest
 from events.log.archive.meter import PartitionMeter, PartitionUse
 from events.log.archive.space import Budget, Space, is_full, measure
 from events.log.blobs import BlobStore
-from events.log.errors import ArchiveUnavailable, LogBroken
+from events.log.errors import ArchiveUnavailable, LogBroken, LogUnavailable
 from events.log.etcd_client import EtcdClient
 from events.log.etcd_members import EtcdMembers
 from events.log.etcd_store import EtcdStore
@@ -255,13 +255,19 @@ class LogKeeper:
     # -- etcd's own file
 
     async def _relieve(self) -> Space:
-        """etcd has raised its alarm: it takes deletes and compactions only. Make room with these, then disarm it."""
+        """etcd has raised its alarm: it takes deletes and compactions only. Make room with these, then disarm it.
+
+        A delete that is part of a transaction it takes only while its file is below the quota: so first the file is
+        made as small as what is in it, then what is archived is deleted.
+        """
         self._marks.relieved = self._clock()
-        for partition in range(len(self._meters)):
-            await self._archiver.sweep(partition)
-        await self._compact()
-        for member in await self._members.statuses():
-            await self._rewrite(member.endpoint)
+        await self._condense()
+        try:
+            swept = sum([await self._archiver.sweep(partition) for partition in range(len(self._meters))])
+        except LogUnavailable:
+            swept = 0
+        if swept:
+            await self._condense()
         space = await self._measure()
         failpoint("log.keeper.relieved")
         if space.file_share < self._budget.file:
@@ -291,6 +297,12 @@ class LogKeeper:
             free = 1 - member.db_in_use / member.db_size
             if member.db_size >= DEFRAGMENT_FILE_SHARE * self._budget.quota_bytes and free >= DEFRAGMENT_FREE_SHARE:
                 await self._rewrite(member.endpoint)
+
+    async def _condense(self) -> None:
+        """Have each member forget what was deleted, and give back its pages."""
+        await self._compact()
+        for member in await self._members.statuses():
+            await self._rewrite(member.endpoint)
 
     async def _rewrite(self, endpoint: str) -> None:
         await self._members.defragment(endpoint)

@@ -1,6 +1,7 @@
 """A log within etcd's quota: it archives, compacts and refuses before etcd does, and survives it when etcd does."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -222,6 +223,33 @@ async def test_an_etcd_that_ran_full_loses_nothing_acknowledged_and_is_let_go_on
         assert [e.record.event_id for e in stored].count(noted.event_id) == 1
         assert set(house.acked) <= set(offsets(stored))
         assert in_flight[0].result().first.offset == len(stored) - 1
+
+
+@pytest.mark.servers
+async def test_a_full_etcd_is_relieved_also_of_what_was_archived_and_not_deleted_yet(
+    small_etcd: EtcdSettings, blobs: BlobStore
+) -> None:
+    """It refuses a transaction that only deletes, as long as its file is as large as the quota."""
+    async with Household(small_etcd, blobs, gate=False) as house, EtcdClient(small_etcd) as client:
+        for _ in range(40):
+            await house.append()
+        arm("log.archive.deleting", "error")
+        try:
+            with pytest.raises(FailpointError):
+                await house.keeper.archive([0], everything=True)
+        finally:
+            disarm("log.archive.deleting")
+        junk = [f"/junk/{number}" for number in range(16)]
+        with pytest.raises(LogUnavailable, match="space exceeded"):
+            for key in junk:
+                await client.put(key, os.urandom(MIB))
+        for key in junk:
+            await client.delete(key)
+        async with asyncio.timeout(60):
+            while (await house.keeper.round()).no_space:
+                await asyncio.sleep(0.05)
+        await house.append()
+        assert offsets(await read_all(house.log, 0)) == house.acked == list(range(41))
 
 
 @pytest.mark.servers
