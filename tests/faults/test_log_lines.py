@@ -163,6 +163,10 @@ def _lay_out(root: Path, components: int) -> dict[str, dict[str, str]]:
 
 async def _faults(household: Household) -> None:
     await progress(household)
+    # Early: on a slow machine there would be nothing left to print when the disk is full.
+    ballast = household.root / FULL / "ballast"
+    await asyncio.to_thread(_fill, ballast)
+
     await household.kill("member eventlog-0")
     await progress(household)
     await household.start("member", "eventlog-0")
@@ -170,8 +174,6 @@ async def _faults(household: Household) -> None:
     household.send("member eventlog-1", signal.SIGSTOP)
     await progress(household)
 
-    ballast = household.root / FULL / "ballast"
-    await asyncio.to_thread(_fill, ballast)
     for _ in range(3):
         await progress(household)
     household.send("member eventlog-1", signal.SIGCONT)

@@ -48,6 +48,15 @@ def _pool(platform: Platform, name: str) -> dict[str, object]:
     return found
 
 
+def _running(platform: Platform, title: str) -> int:
+    """How many processes of the platform bear this title."""
+    running = 0
+    for process in platform.processes():
+        with suppress(psutil.NoSuchProcess):  # one that has ended since it was listed
+            running += title in " ".join(process.cmdline())
+    return running
+
+
 def _settled(platform: Platform, name: str, size: int) -> bool:
     pool = _pool(platform, name)
     wanted = (pool["size"], pool["running"], pool["moving"], pool["draining"])
@@ -73,9 +82,7 @@ def test_supervisors_scale_up_and_down_under_load_and_every_command_counts_once(
             if size == 3:
                 shares = [len(a["partitions"]) for a in _pool(platform, "supervisor")["actors"]]  # type: ignore[attr-defined]
                 assert sum(shares) == 16 and min(shares) >= 4, shares
-                assert (
-                    len([p for p in platform.processes() if "ray::LifecycleSupervisor" in " ".join(p.cmdline())]) == 3
-                )
+                assert _running(platform, "ray::LifecycleSupervisor") == 3
     finally:
         client.over.set()
         thread.join()
