@@ -6,16 +6,14 @@ Knows git's options and its traps; it must not know what is built from the tree.
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import msgspec
 
 from actors.builder.errors import SourceError
 from actors.builder.model import BuildLimits
+from actors.builder.remote import USER_AND_QUERY, check_authority, check_text, passed_on, split
 from actors.builder.sandbox import LineSink, run_command
 
-_CONTROL = re.compile(r"[\x00-\x20\x7f]")
-_USER_AND_QUERY = re.compile(r"//.*@|[?#].*")  # where credentials stand, in URLs however broken
 _SCP_LIKE = re.compile(r"^[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:[^:].*\Z")
 _REF = re.compile(r"^(?!.*(\.\.|//|@\{|\.lock$|/$|\.$))[A-Za-z0-9_][A-Za-z0-9._/+@#-]{0,249}\Z")
 _COMMIT = re.compile(r"^[0-9a-f]{7,64}\Z")
@@ -23,7 +21,6 @@ _FULL_COMMIT = re.compile(r"^(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")
 _SCHEMES = ("https", "http", "ssh", "file")
 _SHOWN_REFS = 8
 _PASSED_ON = ("PATH", "HOME", "SSH_AUTH_SOCK", "GIT_SSL_CAINFO", "SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE")
-_PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 
 # In this order: a host that asks for a name has been reached, and one that says 403 knows who asks.
 _CAUSES = (
@@ -80,8 +77,7 @@ class GitCommit(msgspec.Struct, frozen=True, kw_only=True):
 
 def check_url(url: str) -> str:
     """`url` if it may be handed to git; raises `SourceError` (code git_url_refused) that says what to use instead."""
-    if not url or url.startswith("-") or _CONTROL.search(url):
-        raise _refused(url, "it is empty, starts with '-' or holds spaces or control characters")
+    check_text(url, _refused)
     if "::" in url.split("/", 1)[0]:
         raise _refused(url, "external transports (ext::, fd::, …) run commands and are never allowed")
     if url.startswith("/"):
@@ -94,31 +90,23 @@ def check_url(url: str) -> str:
 
 
 def _check_scheme(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        host, user, password = parts.hostname, parts.username, parts.password
-    except ValueError as error:
-        raise _refused("(unreadable)", str(error)) from error
+    parts = split(url, _refused)
     if parts.scheme not in _SCHEMES:
         raise _refused(f"{parts.scheme}://…", f"the transport {parts.scheme!r} is not allowed")
-    if password is not None or (user is not None and parts.scheme != "ssh") or parts.query or parts.fragment:
-        raise SourceError(
-            "The git URL holds credentials, or a query that could hold some, which would end up in the log of events. "
-            "Take them out of the URL (and replace the token: it has been sent in clear); use ssh with a key of the "
-            "platform's user instead.",
-            code="git_url_has_credentials",
-        )
-    if parts.scheme != "file" and (not host or host.startswith("-")):
-        raise _refused(url, "it names no host")
-    if user is not None and user.startswith("-"):
-        raise _refused(url, "its user starts with '-'")
+    credentials = SourceError(
+        "The git URL holds credentials, or a query that could hold some, which would end up in the log of events. Take "
+        "them out of the URL (and replace the token: it has been sent in clear); use ssh with a key of the platform's "
+        "user instead.",
+        code="git_url_has_credentials",
+    )
+    check_authority(url, parts, ssh="ssh", refused=_refused, credentials=credentials)
     return url
 
 
 def _refused(url: str, why: str) -> SourceError:
     return SourceError(
         "Expected a git URL like https://host/path.git, ssh://git@host/path.git, git@host:path.git, file:///path or an "
-        f"absolute path, found {_USER_AND_QUERY.sub('…', url)[:200]!r}: {why}.",
+        f"absolute path, found {USER_AND_QUERY.sub('…', url)[:200]!r}: {why}.",
         code="git_url_refused",
     )
 
@@ -139,11 +127,8 @@ class GitSource:
         self._config = home / "gitconfig"
         self._limits = limits
         self._sink = sink
-        passed = {name: environ[name] for name in _PASSED_ON if name in environ}
-        proxies = {name: value for name, value in environ.items() if name.lower() in _PROXIES}
         self._env = {
-            **passed,
-            **proxies,
+            **passed_on(environ, _PASSED_ON),
             "LANG": "C.UTF-8",
             "GIT_CONFIG_GLOBAL": str(self._config),
             "GIT_CONFIG_NOSYSTEM": "1",

@@ -6,20 +6,17 @@ Knows svn's options and its traps; it must not know what is built from the tree.
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import msgspec
 
 from actors.builder.errors import SourceError
 from actors.builder.model import BuildLimits
+from actors.builder.remote import USER_AND_QUERY, check_authority, check_text, passed_on, split
 from actors.builder.sandbox import LineSink, run_command
 
 _SCHEMES = ("https", "http", "svn", "svn+ssh", "file")
-_CONTROL = re.compile(r"[\x00-\x20\x7f]")
 _REVISION = re.compile(r"r?([1-9][0-9]{0,9})\Z")
-_USER_AND_QUERY = re.compile(r"//.*@|[?#].*")  # where credentials stand, in URLs however broken
 _PASSED_ON = ("PATH", "HOME", "SSH_AUTH_SOCK", "SSL_CERT_FILE", "SSL_CERT_DIR")
-_PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 _MOST_LINES = 10_000
 
 
@@ -61,26 +58,17 @@ class SvnRevision(msgspec.Struct, frozen=True, kw_only=True):
 
 def check_url(url: str) -> str:
     """`url` if it may be handed to svn; raises `SourceError` that says what to use instead."""
-    if not url or url.startswith("-") or _CONTROL.search(url):
-        raise _refused(url, "it is empty, starts with '-' or holds spaces or control characters")
-    try:
-        parts = urlsplit(url)
-        host, user, password = parts.hostname, parts.username, parts.password
-    except ValueError as error:
-        raise _refused("(unreadable)", str(error)) from error
+    check_text(url, _refused)
+    parts = split(url, _refused)
     if parts.scheme not in _SCHEMES:
         raise _refused(url, f"the scheme {parts.scheme!r} is not allowed")
-    if password is not None or (user is not None and parts.scheme != "svn+ssh") or parts.query or parts.fragment:
-        raise SourceError(
-            "The Subversion URL holds credentials, or a query that could hold some, which would end up in the log of "
-            "events. Take them out of the URL (and replace the password: it has been sent in clear); have svn store "
-            "them for the platform's user instead.",
-            code="svn_url_has_credentials",
-        )
-    if parts.scheme != "file" and (not host or host.startswith("-")):
-        raise _refused(url, "it names no host")
-    if user is not None and user.startswith("-"):
-        raise _refused(url, "its user starts with '-'")
+    credentials = SourceError(
+        "The Subversion URL holds credentials, or a query that could hold some, which would end up in the log of "
+        "events. Take them out of the URL (and replace the password: it has been sent in clear); have svn store "
+        "them for the platform's user instead.",
+        code="svn_url_has_credentials",
+    )
+    check_authority(url, parts, ssh="svn+ssh", refused=_refused, credentials=credentials)
     return url
 
 
@@ -101,7 +89,7 @@ def check_revision(text: str) -> str:
 def _refused(url: str, why: str) -> SourceError:
     return SourceError(
         "Expected a Subversion URL like https://host/repository/trunk, svn://host/path, svn+ssh://user@host/path or "
-        f"file:///path, found {_USER_AND_QUERY.sub('…', url)[:200]!r}: {why}.",
+        f"file:///path, found {USER_AND_QUERY.sub('…', url)[:200]!r}: {why}.",
         code="svn_url_refused",
     )
 
@@ -113,10 +101,8 @@ class SvnSource:
         self._home = home
         self._limits = limits
         self._sink = sink
-        passed = {name: environ[name] for name in _PASSED_ON if name in environ}
-        proxies = {name: value for name, value in environ.items() if name.lower() in _PROXIES}
         ssh = "ssh -q -o BatchMode=yes -o ConnectTimeout=20"
-        self._env = {**passed, **proxies, "LC_ALL": "C.UTF-8", "SVN_SSH": ssh}
+        self._env = {**passed_on(environ, _PASSED_ON), "LC_ALL": "C.UTF-8", "SVN_SSH": ssh}
 
     async def fetch(self, url: str, ref: str, into: Path) -> SvnRevision:
         """Export revision `ref` (empty: the newest, found out once) of `url` into the new directory `into`."""
