@@ -76,12 +76,10 @@ class NamespaceNetwork:
     def __init__(self) -> None:
         self._name = f"rf{os.getpid():x}x{next(self._numbers)}"
         self._subnet = ipaddress.ip_network("10.0.0.0/24")
-        self._members = 0
 
     async def open(self, members: int) -> None:
         await self._sweep()
         self._subnet = await self._free_subnet()
-        self._members = members
         bridge, width = f"{self._name}b", self._subnet.prefixlen
         await _ip(f"link add {bridge} type bridge", f"link set {bridge} up")
         await _ip(
@@ -172,10 +170,10 @@ async def _existing() -> list[str]:
 
 async def _remove(name: str) -> None:
     """Whatever there is of the network; half of it where opening it failed."""
-    for space in await _existing():
-        if re.fullmatch(rf"{name}m\d+", space):
-            await _ip(f"netns del {space}")
     existing = await _existing()
+    for space in existing:
+        if re.fullmatch(rf"{name}m\d+", space):
+            await _ip(f"netns del {space}")  # takes its end of the link along, and the other end with it
     for link in (f"{name}c", f"{name}b"):
         if link in existing:
             await _ip(f"link del {link}")

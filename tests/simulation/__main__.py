@@ -1,14 +1,13 @@
 """`python -m tests.simulation`: run many seeds and say how fast, or one seed with its trace."""
 
 import argparse
-import gc
 import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
-from tests.simulation.scenario import Result, run_seed, timed_seed
+from tests.simulation.scenario import Result, run_seed, settle, timed_seed
 
 SEEDS_AT_ONCE = 10
 
@@ -46,7 +45,7 @@ def _run_many(seeds: range, processes: int) -> int:
     events = failed = 0
     virtual_s = cpu_s = 0.0
     # Each process begins with a clean interpreter: what a world replaces in one must not be seen in another.
-    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=gc.freeze) as pool:
+    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=settle) as pool:
         for result, used_s in pool.map(timed_seed, seeds, chunksize=SEEDS_AT_ONCE):
             events += result.events
             virtual_s += result.virtual_s

@@ -175,10 +175,9 @@ class EtcdModel:
         asks its quota about every transaction, whatever is in it.
         """
         writes = _bytes_written(request)
-        if type(request).__name__ == "TxnRequest" and self.file_bytes >= self.quota_bytes:
-            self.alarmed = True
-            raise EtcdError(grpc.StatusCode.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded")
-        if writes and self.alarmed:
+        full = type(request).__name__ == "TxnRequest" and self.file_bytes >= self.quota_bytes
+        self.alarmed = self.alarmed or full
+        if full or (writes and self.alarmed):
             raise EtcdError(grpc.StatusCode.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded")
         exceeded = bool(writes) and self.file_bytes + writes > self.quota_bytes
         answer = work()
