@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import hypothesis
 import msgspec
@@ -11,6 +11,7 @@ import pytest
 from events.log.blobs import ArchiveSettings
 from events.log.embedded import EmbeddedEtcd
 from events.log.etcd_connection import EtcdSettings
+from events.log.etcd_log import EtcdEventLog
 from tests.container_engine import Engine, running_engine
 from tests.s3 import S3Server, find_weed
 
@@ -34,6 +35,15 @@ def session_etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdSetti
 def etcd_settings(session_etcd: EtcdSettings) -> EtcdSettings:
     """The session's etcd with a namespace no other test uses."""
     return msgspec.structs.replace(session_etcd, namespace=f"test-{uuid.uuid4().hex[:12]}")
+
+
+@pytest.fixture
+async def log(etcd_settings: EtcdSettings) -> AsyncIterator[EtcdEventLog]:
+    """A log on the session's etcd."""
+    opened = EtcdEventLog(etcd_settings)
+    await opened.open()
+    yield opened
+    await opened.close()
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
 
@@ -65,14 +64,6 @@ class Story:
 
     def of(self, kind: type[Event], name: str = "") -> list[Event]:
         return [e for e in self.events if isinstance(e, kind) and (not name or getattr(e, "name", "") == name)]
-
-
-@pytest.fixture
-async def log(etcd_settings: EtcdSettings) -> AsyncIterator[EtcdEventLog]:
-    opened = EtcdEventLog(etcd_settings)
-    await opened.open()
-    yield opened
-    await opened.close()
 
 
 async def begin(log: EtcdEventLog, partition: int) -> None:

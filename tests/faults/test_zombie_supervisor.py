@@ -42,14 +42,6 @@ async def serving(
             await process.wait()
 
 
-@pytest.fixture
-async def log(etcd_settings: EtcdSettings) -> AsyncIterator[EtcdEventLog]:
-    opened = EtcdEventLog(etcd_settings)
-    await opened.open()
-    yield opened
-    await opened.close()
-
-
 async def lapsed(log: EtcdEventLog, namespace: str, partitions: list[int]) -> None:
     """Wait until the owners' leases have lapsed, by themselves."""
     async with asyncio.timeout(WAIT_SECONDS):

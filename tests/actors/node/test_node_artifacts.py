@@ -1,9 +1,7 @@
 """What a node unpacks for an application: it can be run in, by that application alone."""
 
 import os
-import shutil
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -56,14 +54,6 @@ class Place:
         await self.runtime.start(spec)
         await RuntimeContract.over(self.runtime, instance_id)
         return await self.runtime.last_lines(instance_id)
-
-
-@pytest.fixture
-def base() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="rf-"))
-    path.chmod(0o711)
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.fixture

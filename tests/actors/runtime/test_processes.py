@@ -4,8 +4,7 @@ import asyncio
 import os
 import shutil
 import signal
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -77,14 +76,6 @@ class ProcessNode(Node):
             return self.shim_pid() is None or None
 
         await eventually(look, "the shim is gone")
-
-
-@pytest.fixture
-def base() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="rf-"))
-    path.chmod(0o711)
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.fixture

@@ -13,14 +13,6 @@ pytestmark = pytest.mark.servers
 
 
 @pytest.fixture
-async def log(etcd_settings: EtcdSettings) -> AsyncIterator[EtcdEventLog]:
-    opened = EtcdEventLog(etcd_settings)
-    await opened.open()
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
 async def other_log(etcd_settings: EtcdSettings) -> AsyncIterator[EtcdEventLog]:
     opened = EtcdEventLog(etcd_settings)
     await opened.open()
