@@ -88,7 +88,9 @@ class Rows:
         """The rows whose columns equal these values, as changed so far, by primary key."""
         known = self._known.setdefault(table, {})
         group = (table, tuple(equal.items()))
-        if group not in self._groups:
+        column = next(iter(table.primary_key.columns)).key
+        loaded = column in equal and self._has_all_of(table, (equal[column],))
+        if group not in self._groups and not loaded:
             self._flush_table(table)
             given = {_parameter(name): value for name, value in equal.items()}
             for found in self._connection.execute(_rows_where(table, tuple(equal)), given).mappings():

@@ -66,10 +66,6 @@ def progress(state: ComponentState, now: int, nodes: Sequence[Room]) -> list[Eve
     return []
 
 
-def _prune(state: ComponentState, now: int, nodes: Sequence[Room]) -> list[Event]:
-    return keep_within_bounds(state)
-
-
 def next_deadline(state: ComponentState, now: int) -> int | None:
     """When `progress` must be asked again although nothing happened (microseconds UTC); None: not before an event."""
     times = [s.restart_at for s in state.slots.values() if s.restart_at > now]
@@ -260,5 +256,5 @@ _STEPS = (
     sync_endpoints,
     stop_unwanted,
     _finish_rollout,
-    _prune,
+    keep_within_bounds,
 )

@@ -3,10 +3,13 @@
 Knows nothing of disks: an artifact that no release refers to any more is the builders' affair.
 """
 
+from collections.abc import Sequence
+
 from events.model.base import Decision, Event, Meta, Refusal
 from events.model.component_commands import PruneReleases, SetRetention
 from events.model.component_events import ReleasesPruned, RetentionSet
 from events.model.component_parts import ComponentState, ComponentStatus
+from events.model.placement import Room
 
 MOST_KEPT = 10_000
 
@@ -25,12 +28,13 @@ def pruned(state: ComponentState, numbers: tuple[int, ...]) -> list[Event]:
     """That `numbers` are gone, with the artifacts that no other release of this component refers to."""
     if not numbers:
         return []
-    left = {release.artifact.digest for number, release in state.releases.items() if number not in numbers}
+    gone = set(numbers)
+    left = {release.artifact.digest for number, release in state.releases.items() if number not in gone}
     digests = {state.releases[number].artifact.digest for number in numbers} - left
     return [ReleasesPruned(releases=numbers, artifacts=tuple(sorted(digests)))]
 
 
-def keep_within_bounds(state: ComponentState) -> list[Event]:
+def keep_within_bounds(state: ComponentState, now: int, nodes: Sequence[Room]) -> list[Event]:
     """What follows by itself: with every new release the oldest one beyond the bound goes, with a component all."""
     if state.status is ComponentStatus.DESTROYED:
         return pruned(state, tuple(sorted(state.releases)))  # the name may come again, its releases may not

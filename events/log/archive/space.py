@@ -84,6 +84,7 @@ class SpaceWatch:
         self._measured_written = 0
         self._full = False
         self._wake = asyncio.Event()
+        self._keeping_up = asyncio.Lock()
 
     async def run(self) -> None:
         """Measure for ever. While etcd does not answer the last measurement stands."""
@@ -122,12 +123,17 @@ class SpaceWatch:
 
         Without an answer what is on its way goes on, and waits again after as much more.
         """
-        if self._written - self._measured_written <= WAIT_AFTER_SHARE * self._budget.quota_bytes:
+        if not self._is_behind():
             return
-        try:
-            await self.refresh()
-        except (LogUnavailable, EtcdRefused):
-            self._measured_written = self._written
+        async with self._keeping_up:  # one asks for all the writers that wait
+            if self._is_behind():
+                try:
+                    await self.refresh()
+                except (LogUnavailable, EtcdRefused):
+                    self._measured_written = self._written
+
+    def _is_behind(self) -> bool:
+        return self._written - self._measured_written > WAIT_AFTER_SHARE * self._budget.quota_bytes
 
     def refuse(self) -> LogFull | None:
         """Why nothing may be appended now; None when it may."""
