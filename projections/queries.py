@@ -4,10 +4,11 @@ Every list and every object is asked for by team, and another team's is simply n
 the rows came to be. Raises DatabaseUnavailable, and BadCursor where a cursor is given.
 """
 
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import ColumnElement, Table, and_, func, select, true
+from sqlalchemy import ColumnElement, RowMapping, Select, Table, and_, func, select, true
 from sqlalchemy.exc import ProgrammingError
 
 from events.model.app import AppStatus
@@ -70,23 +71,29 @@ def component_names(database: Database) -> dict[str, tuple[str, str, str]]:
 
     May be asked before the tables are made; that too raises DatabaseUnavailable.
     """
-    try:
-        rows = database.read(lambda connection: connection.execute(COMPONENT_NAMES.select()).mappings().all())
-    except ProgrammingError as error:
-        raise DatabaseUnavailable("the read models' tables are not there yet") from error
+    rows = _rows_of_early(database, COMPONENT_NAMES.select())
     return {str(row["service_id"]): (str(row["team"]), str(row["app"]), str(row["component"])) for row in rows}
 
 
-def log_rules(database: Database, team: str | None = None) -> dict[tuple[str, str], LogRules]:
-    """Rules for log lines by team and scope ("" the team, else app/component); of one team, or of all."""
-    wanted = LOG_RULES.select() if team is None else LOG_RULES.select().where(LOG_RULES.c.team == team)
-    try:
-        rows = database.read(lambda connection: connection.execute(wanted).mappings().all())
-    except ProgrammingError as error:
-        raise DatabaseUnavailable("the read models' tables are not there yet") from error
+def log_rules(database: Database, team: str | None = None, scope: str | None = None) -> dict[tuple[str, str], LogRules]:
+    """Rules for log lines by team and scope ("" the team, else app/component); of one team and one scope, or of all."""
+    wanted = LOG_RULES.select()
+    if team is not None:
+        wanted = wanted.where(LOG_RULES.c.team == team)
+    if scope is not None:
+        wanted = wanted.where(LOG_RULES.c.scope == scope)
+    rows = _rows_of_early(database, wanted)
     return {
         (str(row["team"]), str(row["scope"])): msgspec.json.decode(str(row["rules"]), type=LogRules) for row in rows
     }
+
+
+def _rows_of_early(database: Database, query: Select[Any]) -> Sequence[RowMapping]:
+    """Of a query that may be asked before the tables are made; that too raises DatabaseUnavailable."""
+    try:
+        return database.read(lambda connection: connection.execute(query).mappings().all())
+    except ProgrammingError as error:
+        raise DatabaseUnavailable("the read models' tables are not there yet") from error
 
 
 def get_team(database: Database, name: str) -> TeamView | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 
-from api.cli.client import ApiClient, new_key, quote
+from api.cli.client import ApiClient, quote
 from api.cli.document import Document
 from api.cli.errors import CliError
 from api.cli.feed import Feed
@@ -27,7 +27,6 @@ DEPLOY_SECONDS = 2 * 3600.0
 POLL_SECONDS = 0.2
 LAST_LINES_SECONDS = 2.0  # for lines that are still on their way when the build has ended
 _NOTHING = "0"
-_READ_BYTES = 1 << 20
 
 
 class Refused(Exception):
@@ -79,7 +78,7 @@ def push(update: Update, environ: dict[str, str]) -> None:
     path = f"/v1/teams/{quote(team)}/apps/{quote(app)}/components/{quote(component)}"
     branch = update.ref.rpartition("/")[2]
     body = {"source": {"kind": "upload", "digest": digest}, "reason": f"git push of {update.new[:12]} to {branch}"}
-    answer = client.send("POST", f"{path}/deploys", body, key=new_key())
+    answer = client.send("POST", f"{path}/deploys", body)
     operation = answer.text("operation")
     say(f"-----> Deploying {update.new[:12]} to {team}/{app}/{component} (operation {operation})")
     _follow(client, path, operation, answer.text("position"))
@@ -97,14 +96,12 @@ def _upload(client: ApiClient, team: str, commit: str) -> str:
         )
         if made.returncode != 0:
             raise Refused(f"git could not read {commit[:12]}: {made.stderr.strip()[:500]}")
-        sha256 = hashlib.sha256()
         with archive.open("rb") as stream:
-            while chunk := stream.read(_READ_BYTES):
-                sha256.update(chunk)
-        target = f"/v1/teams/{quote(team)}/uploads/{sha256.hexdigest()}"
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        target = f"/v1/teams/{quote(team)}/uploads/{digest}"
         if not client.exists(target):
             client.upload(target, archive)
-    return sha256.hexdigest()
+    return digest
 
 
 def _holds(commit: str, name: str) -> bool:

@@ -15,7 +15,7 @@ from pydantic_core import from_json
 
 from api.http.identity import Principal, command_id_of
 from api.http.problems import HttpProblem, invalid, malformed, of_validation, too_large
-from api.http.routes import Route
+from api.http.route import Route
 from events.clock import now_micros
 from events.log.records import Position
 from events.model.base import name_problem

@@ -13,7 +13,8 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from api.http.lines import JSON_LINES
 from api.http.problems import MEDIA_TYPE
 from api.http.queries import Nothing
-from api.http.routes import ROUTES, Route
+from api.http.route import Route
+from api.http.routes import ROUTES
 from api.http.schema import Problem
 
 Json = dict[str, JsonValue]

@@ -121,11 +121,12 @@ class Reads:
             raise not_found(f"there is no component {name} in app {app} of team {team}", hint="rayfold components")
         return found
 
-    async def build(self, call: Call) -> BuildView:
-        """The call's build, of the call's component. Raises HttpProblem 404."""
-        found = await self.ask(queries.get_build, call.name("team"), call.name("build"))
+    async def build(self, call: Call, build_id: str = "") -> BuildView:
+        """The call's build, or another, of the call's component. Raises HttpProblem 404."""
+        build_id = build_id or call.name("build")
+        found = await self.ask(queries.get_build, call.name("team"), build_id)
         if found is None or (found.app, found.component) != (call.name("app"), call.name("component")):
-            raise not_found(f"there is no build {call.name('build')[:80]} of this component", hint="rayfold builds")
+            raise not_found(f"there is no build {build_id[:80]} of this component", hint="rayfold builds")
         return found
 
     async def operation(self, principal: Principal, operation: str) -> OperationView:

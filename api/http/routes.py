@@ -18,8 +18,7 @@ from api.http import schema_platform as p
 from api.http import schema_queue as queue
 from api.http import schema_secrets as secret
 from api.http import schema_story as story
-from api.http.route import APP, CHECK_SECONDS, COMPONENT, REBUILD_SECONDS, TEAM
-from api.http.route import Route as Route
+from api.http.route import APP, CHECK_SECONDS, COMPONENT, REBUILD_SECONDS, TEAM, Route
 from api.http.route import command as _command
 from api.http.route import get as _get
 from api.http.route import page as _page

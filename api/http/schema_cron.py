@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from api.http.schema import Body, Name, Reason, View
+from events.model.cron import MAX_COMMAND, MAX_EXPRESSION, MAX_HISTORY, MAX_SECONDS
 
 Policy = Literal["allow", "forbid", "replace"]
 
@@ -16,13 +17,13 @@ class SetCron(Body):
     `late_seconds` is missed; a run that takes longer than `run_seconds` is stopped; `history`: ended runs to keep."""
 
     name: Name
-    schedule: str = Field(min_length=1, max_length=120, examples=["30 3 * * 1-5"])
-    command: str = Field(min_length=1, max_length=8192)
+    schedule: str = Field(min_length=1, max_length=MAX_EXPRESSION, examples=["30 3 * * 1-5"])
+    command: str = Field(min_length=1, max_length=MAX_COMMAND)
     zone: str = Field(default="UTC", min_length=1, max_length=60, examples=["Europe/Berlin"])
     policy: Policy = "forbid"
-    late_seconds: int = Field(default=3600, ge=1, le=7 * 24 * 3600)
-    run_seconds: int = Field(default=24 * 3600, ge=1, le=7 * 24 * 3600)
-    history: int = Field(default=10, ge=1, le=50)
+    late_seconds: int = Field(default=3600, ge=1, le=MAX_SECONDS)
+    run_seconds: int = Field(default=24 * 3600, ge=1, le=MAX_SECONDS)
+    history: int = Field(default=10, ge=1, le=MAX_HISTORY)
     reason: Reason = ""
 
 

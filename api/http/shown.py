@@ -3,7 +3,7 @@
 Pure; it knows the two shapes and nothing of SQL or of requests.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -24,6 +24,15 @@ Shown = TypeVar("Shown", bound=BaseModel)
 def page(found: v.Page[Row], show: Callable[[Row], Shown]) -> s.Page[Shown]:
     """A page, row by row."""
     return s.Page(items=[show(row) for row in found.items], next_cursor=found.next_cursor or None)
+
+
+def changes(before: Mapping[str, JsonValue], after: Mapping[str, JsonValue]) -> list[s.Change]:
+    """What differs, by path."""
+    return [
+        s.Change(path=path, before=before.get(path), after=after.get(path))
+        for path in sorted(before.keys() | after.keys())
+        if before.get(path) != after.get(path)
+    ]
 
 
 def url_of(host: str, path: str, gateway_port: int) -> str:

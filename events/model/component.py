@@ -51,7 +51,7 @@ from events.model.component_parts import (
 )
 from events.model.component_reports import REPORTED, new_release
 from events.model.component_retention import not_there, prune, set_retention
-from events.model.cron import MAX_COMMAND
+from events.model.cron import command_problem
 from events.model.operation import (
     RUN,
     OperationCancelled,
@@ -255,8 +255,8 @@ def _rollback(state: ComponentState, command: Rollback, meta: Meta) -> Decision:
 def _run_task(state: ComponentState, command: RunTask, meta: Meta) -> Decision:
     if state.current == 0:
         return NOTHING_RELEASED
-    if not command.command.strip() or len(command.command) > MAX_COMMAND or "\0" in command.command:
-        return Refusal(code="invalid", message=f"expected a command of 1 to {MAX_COMMAND} characters without NUL")
+    if problem := command_problem(command.command):
+        return problem
     if len(state.tasks) >= MAX_TASKS:
         return TOO_MANY_TASKS
     started = _begin(meta, RUN, command.command[:200], TASK_SECONDS)

@@ -92,12 +92,19 @@ class Due(msgspec.Struct, frozen=True, gc=False):
     more: bool = False
 
 
+def command_problem(command: str) -> Refusal | None:
+    """None when `command` can be run once, or by the clock; else what is wrong with it."""
+    if not command.strip() or len(command) > MAX_COMMAND or "\0" in command:
+        return Refusal(code="invalid", message=f"expected a command of 1 to {MAX_COMMAND} characters without NUL")
+    return None
+
+
 def job_problem(job: CronJob) -> Refusal | None:
     """None when `job` can be kept; else what is wrong with it."""
     if problem := name_problem("a job name", job.name):
         return problem
-    if not job.command.strip() or len(job.command) > MAX_COMMAND or "\0" in job.command:
-        return Refusal(code="invalid", message=f"expected a command of 1 to {MAX_COMMAND} characters without NUL")
+    if problem := command_problem(job.command):
+        return problem
     try:
         zone_of(job.zone)
     except (ValueError, KeyError, OSError):

@@ -1,6 +1,8 @@
 """What a build's artifact is made of, how two differ, and how many releases with their artifacts are kept."""
 
 import asyncio
+from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 from aiohttp import web
@@ -11,64 +13,63 @@ from actors.builder.errors import ArtifactError
 from actors.builder.retention import Swept
 from actors.builder.sbom import NotASbom, changes, told_of, versions_in
 from api.http import schema_builds as b
+from api.http import shown
 from api.http.answers import answer
 from api.http.call import Call
 from api.http.handlers.changes import command, component_state
 from api.http.problems import not_found
 from api.http.queries import DiffBuilds
-from api.http.schema import Change
 from api.http.services import PlatformAway
 from events.model.base import service_id_of
-from events.model.build import BuildStatus
+from events.model.build import Artifact, BuildStatus
 from events.model.component_commands import PruneReleases, SetRetention
-from projections import queries
 from projections.views import BuildView
+
+T = TypeVar("T")
 
 
 async def get_sbom(call: Call) -> web.Response:
     await call.context.reads.wait_for(call)
     build = await call.context.reads.build(call)
-    document, missing = await _sbom(call, build)
-    if document is None or build.artifact is None:
+
+    def told(document: bytes, made: Artifact) -> bytes:
+        told_about = {"build": build.build_id, "commit": made.commit, "author": made.author, "lock": made.lock_hash}
+        name = f"{build.team}/{build.app}/{build.component}"
+        return told_of(document, name=name, version=made.digest, properties=told_about)
+
+    found, missing = await _sbom(call, build, told)
+    if found is None:
         raise not_found(missing, hint="rayfold builds info; deploy again for a new artifact")
-    made = build.artifact
-    told = told_of(
-        document,
-        name=f"{build.team}/{build.app}/{build.component}",
-        version=made.digest,
-        properties={"build": build.build_id, "commit": made.commit, "author": made.author, "lock": made.lock_hash},
-    )
-    return web.Response(body=told, content_type="application/json", headers={"Cache-Control": "no-store"})
+    return web.Response(body=found, content_type="application/json", headers={"Cache-Control": "no-store"})
 
 
-async def _sbom(call: Call, build: BuildView) -> tuple[bytes | None, str]:
-    """The stored bill of materials; None, and why there is none."""
+async def _sbom(call: Call, build: BuildView, read: Callable[[bytes, Artifact], T]) -> tuple[T | None, str]:
+    """What `read` makes of the stored bill of materials; None, and why there is none."""
     if build.status != BuildStatus.SUCCEEDED.value or build.artifact is None:
         return None, f"build {build.build_id} made no artifact: it is {build.status}"
+    made = build.artifact
     store = DirectoryArtifactStore(call.context.services.artifacts)
     try:
-        manifest = await read_manifest(store, build.artifact.digest)
+        manifest = await read_manifest(store, made.digest)
         if manifest.sbom is None:
             return None, f"the artifact of build {build.build_id} has no bill of materials: nobody looks into its image"
         path = await store.local_path(manifest.sbom.digest)
-        document = await asyncio.to_thread(path.read_bytes)
-        versions_in(document)
+        return await asyncio.to_thread(lambda: read(path.read_bytes(), made)), ""
     except FileNotFoundError:
         return None, f"the artifact of build {build.build_id} was removed just now"
     except (ArtifactError, NotASbom) as error:
         return None, f"the artifact of build {build.build_id} is gone, pruned or damaged: {error}"
-    return document, ""
 
 
 async def diff_builds(call: Call) -> web.Response:
     await call.context.reads.wait_for(call)
     before = await call.context.reads.build(call)
-    after = await _other(call, call.query_as(DiffBuilds).to)
-    first, missing = await _sbom(call, before)
-    second, also_missing = await _sbom(call, after)
+    after = await call.context.reads.build(call, call.query_as(DiffBuilds).to)
+    first, missing = await _sbom(call, before, _versions)
+    second, also_missing = await _sbom(call, after, _versions)
     packages = None
     if first is not None and second is not None:
-        found = changes(versions_in(first), versions_in(second))
+        found = changes(first, second)
         packages = [b.PackageChanged(package=c.package, before=c.before or None, after=c.after or None) for c in found]
     view = b.BuildDiff(
         team=before.team,
@@ -76,7 +77,7 @@ async def diff_builds(call: Call) -> web.Response:
         component=before.component,
         before=before.build_id,
         after=after.build_id,
-        changes=_changes(_facts(before), _facts(after)),
+        changes=shown.changes(_facts(before), _facts(after)),
         size_bytes=_size(after) - _size(before),
         packages=packages,
         packages_missing=missing or also_missing,
@@ -84,11 +85,8 @@ async def diff_builds(call: Call) -> web.Response:
     return answer(view)
 
 
-async def _other(call: Call, build_id: str) -> BuildView:
-    found = await call.context.reads.ask(queries.get_build, call.name("team"), build_id)
-    if found is None or (found.app, found.component) != (call.name("app"), call.name("component")):
-        raise not_found(f"there is no build {build_id[:80]} of this component", hint="rayfold builds")
-    return found
+def _versions(document: bytes, made: Artifact) -> dict[str, list[str]]:
+    return versions_in(document)
 
 
 def _facts(build: BuildView) -> dict[str, JsonValue]:
@@ -100,14 +98,6 @@ def _facts(build: BuildView) -> dict[str, JsonValue]:
         facts |= {"language": made.language, "detected": made.detected, "size_bytes": made.size_bytes}
         facts |= {f"processes.{name}": words for name, words in made.processes.items()}
     return {key: value for key, value in facts.items() if value not in ("", None)}
-
-
-def _changes(before: dict[str, JsonValue], after: dict[str, JsonValue]) -> list[Change]:
-    return [
-        Change(path=path, before=before.get(path), after=after.get(path))
-        for path in sorted(before.keys() | after.keys())
-        if before.get(path) != after.get(path)
-    ]
 
 
 def _size(build: BuildView) -> int:

@@ -89,7 +89,7 @@ async def preview_rollback(call: Call) -> web.Response:
         raise HttpProblem(409, "conflict", "nothing is released yet", hint="rayfold deploy")
     before = await _release(call, row, row.current)
     after = await _release(call, row, to or await _previous(call, row))
-    changes = _changes(_flat(before.release), _flat(after.release))
+    changes = shown.changes(_flat(before.release), _flat(after.release))
     view = story.RollbackPreview(
         team=row.team, app=row.app, component=row.name, current=row.current, to=after.number, changes=changes
     )
@@ -119,14 +119,6 @@ def _flat(release: Release) -> dict[str, JsonValue]:
     artifact = release.artifact
     flat |= {"artifact": artifact.digest, "commit": artifact.commit, "command": release.command}
     return flat | {"scale": spec.scale, "stopped": spec.stopped}
-
-
-def _changes(before: dict[str, JsonValue], after: dict[str, JsonValue]) -> list[s.Change]:
-    return [
-        s.Change(path=path, before=before.get(path), after=after.get(path))
-        for path in sorted(before.keys() | after.keys())
-        if before.get(path) != after.get(path)
-    ]
 
 
 async def list_rollouts(call: Call) -> web.Response:

@@ -28,8 +28,8 @@ async def get_component_rules(call: Call) -> web.Response:
     reads = call.context.reads
     await reads.wait_for(call)
     row = await reads.component(call)
-    found = await reads.ask(queries.log_rules, row.team)
     scope = f"{row.app}/{row.name}"
+    found = await reads.ask(queries.log_rules, row.team, scope)
     return answer(_view(row.team, scope, found.get((row.team, scope), NO_RULES)))
 
 

@@ -94,8 +94,9 @@ async def document(call: Call) -> web.Response:
 async def status(call: Call) -> web.Response:
     """How it is, over what the token reaches; its parts are named to the administrator only."""
     reads, team = call.context.reads, call.principal.team
-    checks = await _checks(call)
-    apps, components, running = await reads.counts(team)
+    checks, (apps, components, running), alarms = await asyncio.gather(
+        _checks(call), reads.counts(team), line_alarms(call)
+    )
     view = p.StatusView(
         version=call.context.services.version,
         ready=all(check.ok for check in checks),
@@ -105,7 +106,7 @@ async def status(call: Call) -> web.Response:
         components=components,
         running_operations=running,
         checks=checks if team is None else [],
-        alarms=await line_alarms(call),
+        alarms=alarms,
     )
     return answer(view)
 

@@ -11,7 +11,8 @@ import pytest
 from aiohttp import web
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from api.http.routes import ROUTES, Route
+from api.http.route import Route
+from api.http.routes import ROUTES
 
 TOKEN = "a-token-for-tests"
 Answer = tuple[int, object]
