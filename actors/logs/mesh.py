@@ -34,11 +34,13 @@ Serve = Callable[[Request], Awaitable[Reply]]
 
 
 class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
-    """Said by every member twice a second. `load`: bytes a second it stores; `address`: of its TCP server."""
+    """Said by every member twice a second. `load`: bytes a second it stores; `address`: of its TCP server; `teams`:
+    bytes a second that teams with a rate send it."""
 
     member: str
     address: str
     load: float
+    teams: dict[str, float] = {}
 
 
 class Has(msgspec.Struct, frozen=True, kw_only=True, tag="has"):
@@ -66,12 +68,21 @@ _decode = msgspec.msgpack.Decoder(Beat | Has | Leaving).decode
 
 
 class Mesh:
-    """One member's end. `load` says how busy it is, `serve` answers what another member asks."""
+    """One member's end. `load` and `teams` say how busy it is, `serve` answers what another member asks."""
 
-    def __init__(self, member: str, directory: Path, *, load: Callable[[], float], serve: Serve) -> None:
+    def __init__(
+        self,
+        member: str,
+        directory: Path,
+        *,
+        load: Callable[[], float],
+        teams: Callable[[], dict[str, float]],
+        serve: Serve,
+    ) -> None:
         self.member = member
         self._directory = directory
         self._load = load
+        self._teams = teams
         self._serve = serve
         self._address = ""
         self._peers: dict[str, Peer] = {}
@@ -121,9 +132,11 @@ class Mesh:
 
     def loads(self) -> dict[str, float]:
         """Bytes a second of every member that lives, this one among them."""
-        since = time.monotonic() - SILENT_SECONDS
-        live = {name: peer.beat.load for name, peer in self._peers.items() if peer.heard >= since}
-        return {**live, self.member: self._load()}
+        return {**{beat.member: beat.load for beat in self._others()}, self.member: self._load()}
+
+    def elsewhere(self, team: str) -> list[float]:
+        """Bytes a second of the team at each other member that lives and has any of it."""
+        return [rate for beat in self._others() if (rate := beat.teams.get(team, 0.0))]
 
     def address_of(self, member: str) -> str:
         """Where its TCP server listens; empty when it is not known to live."""
@@ -160,6 +173,10 @@ class Mesh:
         finally:
             del self._waiting[number]
 
+    def _others(self) -> list[Beat]:
+        since = time.monotonic() - SILENT_SECONDS
+        return [peer.beat for peer in self._peers.values() if peer.heard >= since]
+
     def _socket(self, kind: int) -> zmq.asyncio.Socket:
         socket = self._context.socket(kind)
         # What cannot be sent at once to a member that is not there is refused rather than kept for it.
@@ -183,7 +200,8 @@ class Mesh:
                 if name not in self._subscribed and name != self.member:
                     self._subscribed.add(name)
                     self._in.connect(self._url(name, "pub"))
-            await self._out.send(_encode(Beat(member=self.member, address=self._address, load=self._load())))
+            beat = Beat(member=self.member, address=self._address, load=self._load(), teams=self._teams())
+            await self._out.send(_encode(beat))
             await asyncio.sleep(BEAT_SECONDS)
 
     async def _hear(self) -> None:

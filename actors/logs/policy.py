@@ -26,7 +26,7 @@ class StreamPolicy(msgspec.Struct, frozen=True, kw_only=True):
     team_bytes: int = 20 * 1024 * 1024 * 1024
     redactor: Redactor | None = None
     bytes_per_second: float = 0.0
-    """Of all the team's lines at one log server; 0: no limit."""
+    """Of all the team's lines, at all log servers together; 0: no limit."""
 
     def limits(self, base: StoreLimits) -> StoreLimits:
         """The stream's own limits, segments as in `base`."""

@@ -5,48 +5,16 @@ the placement of a new one. Views may differ for a moment; the claim decides, an
 """
 
 import asyncio
-import time
-from collections.abc import Callable
 
 from actors.logs.errors import StreamMoved
 from actors.logs.mesh import Mesh
 from actors.logs.placement import place, to_give
+from actors.logs.rates import Rates
 from actors.logs.store import LogStore
 
 REVIEW_SECONDS = 2.0
-_HALF_LIFE_SECONDS = 5.0
-
-
-class Rates:
-    """Bytes a second of each stream, fading with time, so that a burst of a moment moves nothing."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._streams: dict[str, tuple[float, float]] = {}
-        self._total = (0.0, clock())
-
-    def add(self, stream: str, size: int) -> None:
-        """Count `size` bytes that were taken for `stream`."""
-        now = self._clock()
-        per_second = size / _HALF_LIFE_SECONDS * 0.6931
-        self._streams[stream] = (self._faded(self._streams.get(stream, (0.0, now)), now) + per_second, now)
-        self._total = (self._faded(self._total, now) + per_second, now)
-
-    def total(self) -> float:
-        """Bytes a second of all."""
-        return self._faded(self._total, self._clock())
-
-    def of(self, streams: list[str]) -> dict[str, float]:
-        """Bytes a second of each; what is not among `streams` any more is forgotten."""
-        now = self._clock()
-        rates = {name: self._faded(self._streams[name], now) for name in streams if name in self._streams}
-        self._streams = {name: self._streams[name] for name in rates}
-        return {name: rates.get(name, 0.0) for name in streams}
-
-    @staticmethod
-    def _faded(value: tuple[float, float], now: float) -> float:
-        rate, at = value
-        return float(rate * 0.5 ** ((now - at) / _HALF_LIFE_SECONDS))
+HALF_LIFE_SECONDS = 5.0
+"""Of the rates that placement looks at: a burst of a moment moves no stream."""
 
 
 class PoolMember:

@@ -49,7 +49,7 @@ class TeamLines(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class LinesSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Of everybody; `kib_per_second` of each team at each log server, 0: no limit. Sealed segments older than
+    """Of everybody; `kib_per_second` of each team, 0: no limit. Sealed segments older than
     `archive_hours`, or beyond `local_mib` a stream, go to the archive."""
 
     keep_days: float = 30.0

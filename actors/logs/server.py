@@ -18,7 +18,7 @@ from actors.logs.errors import AccessRefused, LogError, ProtocolBroken
 from actors.logs.line import Batch, check_stream_name
 from actors.logs.mesh import Mesh
 from actors.logs.policy import Policies
-from actors.logs.pool import PoolMember, Rates
+from actors.logs.pool import HALF_LIFE_SECONDS, PoolMember
 from actors.logs.protocol import (
     Append,
     Ask,
@@ -37,8 +37,9 @@ from actors.logs.protocol import (
     refusal,
 )
 from actors.logs.query import answer, follow, stats
+from actors.logs.rates import Rates
 from actors.logs.search import Searcher
-from actors.logs.shares import Shares
+from actors.logs.shares import Shares, allowed_here
 from actors.logs.store import PENDING_BYTES, LogStore
 from actors.logs.totals import StoreTotals
 from actors.logs.turns import Turns
@@ -92,12 +93,13 @@ class EventlogServer:
         self.turns = Turns()
         self.totals: Callable[[], StoreTotals] | None = None
         """What is told of the store's counts; set by whoever keeps them."""
-        self.rates = Rates()
+        self.rates = Rates(HALF_LIFE_SECONDS)
         self.shares = Shares(PENDING_BYTES)
         self.pool: PoolMember | None = None
         self.mesh: Mesh | None = None
         if mesh_directory is not None:
-            self.mesh = Mesh(member, mesh_directory, load=self.rates.total, serve=self._serve_member)
+            load, teams = self.rates.total, self.shares.rates
+            self.mesh = Mesh(member, mesh_directory, load=load, teams=teams, serve=self._serve_member)
             self.pool = PoolMember(store, self.mesh, self.rates)
         self._policies = policies
         self.learn: Callable[[], Coroutine[None, None, None]] | None = None
@@ -159,11 +161,12 @@ class EventlogServer:
                 _log.warning("log server: whose stream %s is could not be told in %.0f s", stream, LEARN_SECONDS)
 
     def share_of(self, stream: str) -> tuple[str, float]:
-        """Whose stream it is, and how many bytes a second all its team's may have; 0: no limit."""
+        """Whose stream it is, and how many bytes a second all its team's may have here; 0: no limit."""
         if self._policies is None:
             return "", 0.0
         policy = self._policies.of(stream)
-        return policy.team, policy.bytes_per_second
+        elsewhere = self.mesh.elsewhere(policy.team) if self.mesh is not None else []
+        return policy.team, allowed_here(policy.bytes_per_second, elsewhere)
 
     async def must_be_here(self, stream: str) -> None:
         """Raises StreamMoved where another member of the pool has the stream, StorageFailed."""

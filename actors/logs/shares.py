@@ -1,19 +1,39 @@
 """How fast each team's lines are taken: within its own rate, and by turns with other teams where there is no room.
 
-Whoever is too fast is acknowledged later and so sends later; nobody else waits for that. Knows teams and bytes only.
+Whoever is too fast is acknowledged later and so sends later; nobody else waits for that. A team's rate is one for all
+members of the pool, who tell each other how much of it each takes. Knows teams and bytes only.
 """
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from actors.logs.errors import TooFast
+from actors.logs.rates import Rates
 
 LONGEST_WAIT_SECONDS = 4.0
 """So long an acknowledgement is held back at most: less than a client waits for one. Beyond it lines are refused."""
 BURST_SECONDS = 1.0
 LONGEST_RETRY_SECONDS = 30.0
 _FORGET_ABOVE = 4_096
+_HALF_LIFE_SECONDS = 1.0
+_WORTH_TELLING = 1024.0
+"""Bytes a second below which other members need not know of a team here."""
+
+
+def allowed_here(per_second: float, elsewhere: Sequence[float]) -> float:
+    """A member's part of a team's rate, where others take `elsewhere` of it, each as many bytes a second.
+
+    Max-min fair: what others do not want is theirs who do, in even parts. It is computed from what was taken, so
+    members that learn of each other come to it step by step, and none has less than an even part of the whole.
+    """
+    left, members = per_second, 1 + len(elsewhere)
+    for rate in sorted(elsewhere):
+        if rate * members >= left:
+            break
+        left -= rate
+        members -= 1
+    return left / members
 
 
 class _Bucket:
@@ -36,6 +56,12 @@ class Shares:
         self._clock = clock
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
         self._under_way: dict[str, int] = {}
+        self._taken = Rates(_HALF_LIFE_SECONDS, clock)
+
+    def rates(self) -> dict[str, float]:
+        """Bytes a second taken of each team that has a rate and sends enough to matter elsewhere."""
+        taken = self._taken.of(self._buckets).items()
+        return {team: rate for team, rate in taken if rate >= _WORTH_TELLING}
 
     def enter(self, team: str, size: int, per_second: float, *, must: bool = False) -> float:
         """Take `size` bytes of `team`; `leave` gives them back. The seconds after which they may be acknowledged.
@@ -58,6 +84,8 @@ class Shares:
         if wait:
             self._count(team)
         bucket.debt += size
+        if per_second:
+            self._taken.add(team, size)
         self._under_way[team] = own + size
         return 0.0 if must else min(wait, LONGEST_WAIT_SECONDS)
 

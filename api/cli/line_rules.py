@@ -48,7 +48,7 @@ def change(
     component_mib: Annotated[int | None, typer.Option("--component-mib", help="Of one component, as stored.")] = None,
     team_gib: Annotated[float | None, typer.Option("--team-gib", help="Of all; the administrator's.")] = None,
     kib_per_second: Annotated[
-        int | None, typer.Option("--kib-per-second", help="At each log server, 0: no limit; the administrator's.")
+        int | None, typer.Option("--kib-per-second", help="Of all; 0: no limit; the administrator's.")
     ] = None,
     redact: Annotated[
         list[str] | None, typer.Option("--redact", metavar="RE2", help="What is not stored. Repeat it: all at once.")

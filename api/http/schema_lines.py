@@ -23,7 +23,7 @@ class ChangeLogRules(Body):
 
 class ChangeTeamLogRules(ChangeLogRules):
     """As of a component, and two that only the administrator sets: `team_gib`, what all lines of the team may take,
-    and `kib_per_second`, how fast each log server takes them (0: no limit)."""
+    and `kib_per_second`, how fast they are taken (0: no limit)."""
 
     team_gib: float | None = Field(default=None, ge=1 / 1024, le=MAX_MIB)
     kib_per_second: int | None = Field(default=None, ge=0, le=MAX_MIB)

@@ -9,21 +9,28 @@ from collections.abc import Iterable
 from urllib.parse import quote
 
 LEAST_CHARS = 6
-"""Shorter values stand in too many lines by chance, and hiding them would say what they are."""
+"""Shorter texts stand inside others by chance: they are looked for as words of their own only."""
+_LEAST_WORD = 3
+_NO_SECRETS = frozenset({"true", "false", "null", "none", "yes", "off", "auto"})
+"""Words that stand in everybody's lines: hiding them would tell the value, and hide what is none."""
 MOST_CHARS = 4096
 """A longer form is looked for in pieces, so that whoever looks need not hold more than this to see where one ends."""
 _LEAST_BASE64 = 8
 
 
 def printed_forms(values: Iterable[str]) -> tuple[str, ...]:
-    """The forms of `values`, longest first, none with a newline in it and none shorter than `LEAST_CHARS`.
+    """The forms of `values`, longest first, none with a newline in it.
 
+    Shorter than `LEAST_CHARS` is only what is a whole value; of one or two characters none, for anything has them.
     Of a value of several lines each line counts, for lines are what is printed. Base64 is found wherever in a longer
     encoded text the value stands (`user:password` of an Authorization header), but for the two characters at each end
     that hold its neighbours' bits too.
     """
     found: dict[str, None] = {}
     for value in values:
+        if _LEAST_WORD <= len(word := value.strip()) < LEAST_CHARS and len(word.split()) == 1:
+            found.update(dict.fromkeys([word] if word.lower() not in _NO_SECRETS else []))
+            continue
         for form in (value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], quote(value, "")):
             for line in form.splitlines():
                 found.update(dict.fromkeys(_pieces(line.strip())))

@@ -7,6 +7,9 @@ from actors.runtime.shim.segments import LINE_BYTES_MAX, between_characters, enc
 
 MASK = "••••".encode()
 """As `events.secrets.MASK`, which a shim does not import."""
+WORDS_BELOW = 6
+"""Texts of fewer characters are hidden as words of their own only; as `events.secrets.forms.LEAST_CHARS`."""
+_IN_WORDS = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
 
 
 class Masking:
@@ -14,6 +17,7 @@ class Masking:
 
     def __init__(self, texts: "tuple[str, ...]") -> None:
         self._texts = [text.encode("utf-8", "replace") for text in texts]
+        self._words = {text.encode("utf-8", "replace") for text in texts if len(text) < WORDS_BELOW}
         self._longest = max(map(len, self._texts), default=0)
 
     def __bool__(self) -> bool:
@@ -23,7 +27,7 @@ class Masking:
         """`data` with MASK in place of every text."""
         for text in self._texts:
             if text in data:
-                data = data.replace(text, MASK)
+                data = _without_word(data, text) if text in self._words else data.replace(text, MASK)
         return data
 
     def encode(self, data: bytes, tag: bytes, micros: int, final: bool) -> "tuple[bytes, int]":
@@ -57,6 +61,18 @@ class Masking:
             end -= 1
         # What is one text after the other has no such place: its bytes go as they come.
         return end if end > start else whole
+
+
+def _without_word(data: bytes, word: bytes) -> bytes:
+    """`data` with MASK wherever `word` stands and is no part of a longer word."""
+    parts, done, at = [], 0, data.find(word)
+    while at >= 0:
+        end = at + len(word)
+        if not (_IN_WORDS & {*data[max(at - 1, 0) : at], *data[end : end + 1]}):
+            parts += [data[done:at], MASK]
+            done = end
+        at = data.find(word, end)
+    return b"".join(parts) + data[done:]
 
 
 def _pieces(line: bytes, tag: bytes, micros: int) -> bytes:

@@ -12,10 +12,12 @@ from actors.logs.client import LogClient
 from actors.logs.filter import Query
 from actors.logs.line import LineRecord
 from actors.logs.placement import BOUND, FLOOR, capacity, place, to_give
+from actors.logs.policy import FixedPolicies, StreamPolicy
 from actors.logs.server import EventlogServer
 from actors.logs.store import LogStore
 
 TOKEN = "t" * 32
+RATE = 100e6
 STREAMS = [f"{number:016x}" for number in range(40)]
 Until = Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]
 _LOADS = st.dictionaries(st.sampled_from([f"eventlog-{n}" for n in range(6)]), st.floats(0, 1e9), min_size=1)
@@ -34,7 +36,12 @@ class Pool:
         await store.start()
         mesh = self._root / "m"
         self.servers[name] = EventlogServer(
-            store, TOKEN, port_file=mesh / f"{name}.addr", member=name, mesh_directory=mesh
+            store,
+            TOKEN,
+            port_file=mesh / f"{name}.addr",
+            member=name,
+            mesh_directory=mesh,
+            policies=FixedPolicies(StreamPolicy(team="red", bytes_per_second=RATE)),
         )
         await self.servers[name].start()
 
@@ -182,3 +189,24 @@ async def test_a_member_that_joins_takes_its_share_and_no_line_is_lost(pool: Poo
         assert await read(client, stream) == [f"line {n}" for n in range(6)]
     assert await pool.settled()
     await client.aclose()
+
+
+async def test_a_teams_rate_holds_for_the_pool_and_is_whole_again_when_the_others_are_idle(
+    pool: Pool, until: Until
+) -> None:
+    for name in ("eventlog-0", "eventlog-1"):
+        await pool.join(name)
+    one, other = pool.servers["eventlog-0"], pool.servers["eventlog-1"]
+    assert one.share_of(STREAMS[0]) == ("red", RATE)
+    other.shares.enter("red", 4_000_000, RATE)
+
+    async def less() -> bool:
+        return one.share_of(STREAMS[0])[1] < RATE
+
+    async def whole() -> bool:
+        return one.share_of(STREAMS[0])[1] == RATE
+
+    await until(less)
+    assert one.share_of(STREAMS[0])[1] >= RATE / 2, "an even part is always there"
+    assert other.share_of(STREAMS[0])[1] == RATE, "its own is not another's"
+    await until(whole)

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from actors.logs.client import LogClient
 from actors.logs.collector import Collector
@@ -14,7 +16,7 @@ from actors.logs.policy import FixedPolicies, StreamPolicy
 from actors.logs.ready import Ready
 from actors.logs.rules import LinesSettings, NamedPolicies, TeamLines
 from actors.logs.server import EventlogServer
-from actors.logs.shares import BURST_SECONDS, LONGEST_WAIT_SECONDS, Shares
+from actors.logs.shares import BURST_SECONDS, LONGEST_WAIT_SECONDS, Shares, allowed_here
 from actors.logs.store import LogStore
 from tests.actors.logs.conftest import TOKEN
 from tests.actors.logs.test_log_collector import Instance, stored
@@ -63,6 +65,32 @@ def test_no_team_takes_all_the_room() -> None:
     shares.leave("red", 500)
     shares.enter("red", 100, 0)
     assert shares.held_back == {"red": 1}
+
+
+@given(st.lists(st.integers(0, 400_000), min_size=1, max_size=6))
+def test_members_come_to_share_a_rate_whatever_each_is_sent(wanted: list[int]) -> None:
+    taken = [0.0] * len(wanted)
+    for _ in range(60):  # each learns what the others took a moment ago
+        before = list(taken)
+        for me, want in enumerate(wanted):
+            elsewhere = [rate for other, rate in enumerate(before) if other != me and rate]
+            taken[me] = (before[me] + min(want, allowed_here(PER_SECOND, elsewhere))) / 2
+    total = min(sum(wanted), PER_SECOND)
+    assert sum(taken) == pytest.approx(total, rel=0.01), "no more than the rate, and all of it where it is wanted"
+    even = PER_SECOND / len(wanted)
+    assert all(rate >= min(want, even) * 0.99 for rate, want in zip(taken, wanted, strict=True))
+
+
+def test_what_was_taken_is_told_as_long_as_it_matters() -> None:
+    clock = Clock()
+    shares = Shares(1 << 30, clock)
+    for _ in range(50):
+        clock.now += 0.1
+        shares.enter("red", 5_000, PER_SECOND)
+    shares.enter("blue", 5_000, 0.0)
+    assert shares.rates() == {"red": pytest.approx(50_000, rel=0.1)}
+    clock.now += 30
+    assert shares.rates() == {}
 
 
 async def test_streams_are_committed_one_team_after_the_other() -> None:

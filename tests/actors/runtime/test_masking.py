@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.runtime import output
-from actors.runtime.shim.masking import MASK, Masking
+from actors.runtime.shim.masking import MASK, WORDS_BELOW, Masking
 from actors.runtime.shim.segments import LINE_BYTES_MAX, Pump, Segments, encode
 from events import secrets
 from events.secrets.forms import LEAST_CHARS, MOST_CHARS, printed_forms
@@ -47,9 +47,17 @@ def test_whatever_form_it_is_printed_in(printed: str) -> None:
 
 def test_lines_of_a_value_count_one_by_one_and_short_ones_do_not() -> None:
     key = "-----BEGIN KEY-----\nMIIEvQIBADANBg\nabc\n-----END KEY-----"
-    assert masking(key, "abc").hide(b"x MIIEvQIBADANBg abc") == "x •••• abc".encode()
-    assert printed_forms(["x" * (LEAST_CHARS - 1)]) == ()
+    assert masking(key).hide(b"x MIIEvQIBADANBg abc") == "x •••• abc".encode()
     assert max(map(len, printed_forms(["k" * (3 * MOST_CHARS)]))) == MOST_CHARS
+
+
+def test_a_short_value_is_hidden_where_it_is_a_word_of_its_own() -> None:
+    assert WORDS_BELOW == LEAST_CHARS
+    hide = masking("4711", "äöü", "x").hide
+    assert hide(b"pin=4711, 4711") == "pin=••••, ••••".encode()
+    assert hide(b"id 14711 47110 a4711 4711_b 0x4711") == b"id 14711 47110 a4711 4711_b 0x4711"
+    assert hide("x äöü x".encode()) == "x •••• x".encode(), "one character is in everything"
+    assert printed_forms(["true", "None", " ", "ab", "a b"]) == (), "what stands in everybody's lines"
 
 
 def test_the_longer_of_two_values_is_hidden_first() -> None:
