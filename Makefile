@@ -4,6 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
+# Tests of the whole platform: one after the other, for each may take the machine.
+WHOLE := tests/system tests/faults
+# With ARGS="-k something" one half may have nothing to run.
+NONE = $(if $(ARGS),|| test $$? -eq 5)
 
 .PHONY: help install demo test test-fast test-all faults lint format bench docs lock clean
 
@@ -23,7 +27,8 @@ demo: $(STAMP) ## start the platform, deploy an example, change it, roll it back
 	$(BIN)/python -m api.cli.demo $(ARGS)
 
 test: $(STAMP) ## everything that shows the project works
-	$(PYTEST) tests -m "not long" --durations 40 $(ARGS)
+	$(PYTEST) tests -m "not long and not system" $(WHOLE:%=--ignore %) --numprocesses 2 --dist loadfile --durations 30 $(ARGS) $(NONE)
+	$(PYTEST) $(WHOLE) -m "not long" --durations 30 $(ARGS) $(NONE)
 
 test-fast: $(STAMP) ## the tests that start no server
 	$(PYTEST) tests -m "not servers and not system and not long" --numprocesses 2 --dist loadfile $(ARGS)

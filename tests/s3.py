@@ -57,7 +57,9 @@ class S3Server:
                         "-ip=127.0.0.1",
                         "-ip.bind=127.0.0.1",
                     ),
-                    *("-s3", f"-s3.config={self._home / 's3.json'}", "-s3.iam=false", "-s3.port.iceberg=0"),
+                    *("-s3", f"-s3.config={self._home / 's3.json'}", "-s3.iam=false"),
+                    # What else it would serve has a port of its own, the same for every server of a machine.
+                    *("-s3.port.iceberg=0", "-s3.port.lance=0"),
                     *(f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"),
                     *(f"-s3.port={self._port}", f"-master.port.grpc={grpc[0]}", f"-volume.port.grpc={grpc[1]}"),
                     *(f"-filer.port.grpc={grpc[2]}", f"-s3.port.grpc={grpc[3]}", "-master.telemetry=false"),
@@ -102,7 +104,8 @@ class S3Server:
                 obstore.put(store, "up", b"1")
                 return
             except Exception:
-                if time.monotonic() > deadline:
+                ended = self._process is not None and self._process.poll() is not None
+                if ended or time.monotonic() > deadline:
                     raise AssertionError((self._home / "weed.log").read_text()[-3000:]) from None
                 time.sleep(0.1)
 
