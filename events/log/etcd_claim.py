@@ -18,6 +18,7 @@ from events.log.archive.manifest import decode_low
 from events.log.codec import decode_header
 from events.log.errors import EtcdRefused, Fenced, LogBroken, LogUnavailable, PartitionOwned
 from events.log.etcd_client import EtcdClient
+from events.log.etcd_group import GroupCommit
 from events.log.etcd_wire import Delete, Get, KeyValue, ModRevisionIs, Put, TxnResult, VersionIs
 from events.log.keys import Keys
 from events.log.port import OwnerRecord
@@ -52,6 +53,7 @@ class EtcdClaim:
         self,
         *,
         client: EtcdClient,
+        appends: GroupCommit,
         keys: Keys,
         partition: int,
         record: OwnerRecord,
@@ -60,6 +62,7 @@ class EtcdClaim:
         archived: FindArchived,
     ) -> None:
         self._client = client
+        self._appends = appends
         self._keys = keys
         self.partition = partition
         self.record = record
@@ -85,7 +88,7 @@ class EtcdClaim:
         pause = RESEND_FIRST_S
         while True:
             try:
-                answer = await self._client.txn(
+                answer = await self._appends.txn(
                     when=when,
                     then=[Put(slot, value)],
                     otherwise=[
@@ -93,7 +96,6 @@ class EtcdClaim:
                         Get(slot),
                         Get(self._keys.low(self.partition)),
                     ],
-                    timeout_s=ATTEMPT_TIMEOUT_S,
                 )
                 failpoint("log.append.answered")
                 return answer.revision if answer.succeeded else await self._decide(answer, base, txn_id)
@@ -193,13 +195,21 @@ class EtcdClaim:
 
 
 async def win_claim(
-    client: EtcdClient, keys: Keys, partition: int, owner: str, *, force: bool, archived: FindArchived
+    client: EtcdClient,
+    appends: GroupCommit,
+    keys: Keys,
+    partition: int,
+    owner: str,
+    *,
+    force: bool,
+    archived: FindArchived,
 ) -> EtcdClaim:
-    """Raise the epoch and put the owner record, in one transaction. Raises as `EventLog.claim`."""
+    """Raise the epoch and put the owner record, in one transaction; `appends` is the process's. Raises as
+    `EventLog.claim`."""
     lease = await client.grant_lease(LEASE_TTL_S)
     try:
         async with asyncio.timeout(CLAIM_DEADLINE_S):
-            return await _try_claim(client, keys, partition, owner, lease, force=force, archived=archived)
+            record, epoch_revision = await _try_claim(client, keys, partition, owner, lease, force=force)
     except TimeoutError as error:
         raise LogUnavailable(
             f"partition {partition}: expected an answer to the claim within {CLAIM_DEADLINE_S:g} s; claim again"
@@ -207,11 +217,22 @@ async def win_claim(
     except PartitionOwned:
         await client.revoke_lease(lease)
         raise
+    return EtcdClaim(
+        client=client,
+        appends=appends,
+        keys=keys,
+        partition=partition,
+        record=record,
+        epoch_revision=epoch_revision,
+        lease=lease,
+        archived=archived,
+    )
 
 
 async def _try_claim(
-    client: EtcdClient, keys: Keys, partition: int, owner: str, lease: int, *, force: bool, archived: FindArchived
-) -> EtcdClaim:
+    client: EtcdClient, keys: Keys, partition: int, owner: str, lease: int, *, force: bool
+) -> tuple[OwnerRecord, int]:
+    """The owner record of the claim that won, and the revision of its fence."""
     claim_id = uuid.uuid4().hex
     while True:
         epoch_key, own_key = await client.get(keys.epoch(partition)), await client.get(keys.own(partition))
@@ -221,8 +242,7 @@ async def _try_claim(
         mine = seen is not None and own is not None and seen.claim_id == claim_id and own.epoch == seen.epoch
         if epoch_key is not None and own is not None and mine:
             # The reply to an earlier try was lost, but it won.
-            revision = epoch_key.mod_revision
-            return _claim(client, keys, partition, own, revision, lease, archived)
+            return own, epoch_key.mod_revision
         if own is not None and own.owner != owner and not force:
             raise PartitionOwned(
                 f"partition {partition}: expected no owner, found {own.owner} (node {own.node}, pid {own.pid}); "
@@ -252,24 +272,4 @@ async def _try_claim(
             continue
         if answer.succeeded:
             failpoint("log.claim.won")
-            return _claim(client, keys, partition, record, answer.revision, lease, archived)
-
-
-def _claim(
-    client: EtcdClient,
-    keys: Keys,
-    partition: int,
-    record: OwnerRecord,
-    epoch_revision: int,
-    lease: int,
-    archived: FindArchived,
-) -> EtcdClaim:
-    return EtcdClaim(
-        client=client,
-        keys=keys,
-        partition=partition,
-        record=record,
-        epoch_revision=epoch_revision,
-        lease=lease,
-        archived=archived,
-    )
+            return record, answer.revision

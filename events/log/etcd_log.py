@@ -13,9 +13,10 @@ from events.log.archive.space import Budget, MeteredSlots, SpaceWatch
 from events.log.archive.tiers import TieredStore
 from events.log.blobs import BlobStore
 from events.log.errors import EtcdRefused, Fenced, LayoutMismatch, LogError, LogUnavailable, RestoreUnfinished
-from events.log.etcd_claim import EtcdClaim, win_claim
+from events.log.etcd_claim import ATTEMPT_TIMEOUT_S, EtcdClaim, win_claim
 from events.log.etcd_client import EtcdClient
 from events.log.etcd_connection import EtcdSettings
+from events.log.etcd_group import GroupCommit
 from events.log.etcd_members import EtcdMembers
 from events.log.etcd_store import EtcdStore
 from events.log.etcd_wire import ModRevisionIs, Put
@@ -65,6 +66,7 @@ class EtcdEventLog:
         self._ledger_window = ledger_window
         self._keys = Keys(settings.namespace)
         self.client = client or EtcdClient(settings)
+        self._appends = GroupCommit(self.client, ATTEMPT_TIMEOUT_S)
         self._store = EtcdStore(self.client, self._keys)
         self._blobs = blobs
         self._tiers = TieredStore(self._store, ColdSegments(self._store.manifests, blobs))
@@ -105,6 +107,7 @@ class EtcdEventLog:
         for writer, keeper in list(self._keepers.items()):
             keeper.cancel()
             await writer.abort()
+        await self._appends.close()
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.wait((self._watching,))
@@ -114,7 +117,9 @@ class EtcdEventLog:
 
     async def claim(self, partition: int, owner: str, *, force: bool = False) -> PartitionWriter:
         self._check(partition)
-        claim = await win_claim(self.client, self._keys, partition, owner, force=force, archived=self._tiers.batch)
+        claim = await win_claim(
+            self.client, self._appends, self._keys, partition, owner, force=force, archived=self._tiers.batch
+        )
         epoch = claim.record.epoch
         shelf: SnapshotShelf | None = None
         if self._blobs is not None:

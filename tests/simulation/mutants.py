@@ -143,10 +143,10 @@ def forget_the_tail_at_claim() -> Iterator[None]:
     original = etcd_claim.win_claim
     real = recovery.recover
 
-    async def win_claim(client: Any, keys: Any, partition: int, owner: str, *, force: bool, **rest: Any) -> EtcdClaim:
+    async def win_claim(client: Any, appends: Any, keys: Any, partition: int, *given: Any, **rest: Any) -> EtcdClaim:
         store = etcd_log.EtcdStore(client, keys)
         looked[partition, id(client)] = await real(store, partition)
-        return await original(client, keys, partition, owner, force=force, **rest)
+        return await original(client, appends, keys, partition, *given, **rest)
 
     async def recover(store: Any, partition: int, *rest: Any, **more: Any) -> Any:
         now = await real(store, partition, *rest, **more)

@@ -4,6 +4,7 @@ from events.log.archive.archiver import ArchivePolicy, Archiver, Reach
 from events.log.errors import LogUnavailable, PartitionOwned
 from events.log.etcd_claim import win_claim
 from events.log.etcd_client import EtcdClient
+from events.log.etcd_group import GroupCommit
 from events.log.etcd_wire import KeyValue, TxnResult
 from events.log.keys import Keys
 from events.log.memory import MemoryEventLog, MemoryStore
@@ -37,14 +38,16 @@ def test_a_claim_whose_reply_was_lost_does_not_take_its_successors_epoch() -> No
             gets += 1
             item = await get(key)
             if gets == 3:
-                claim = await win_claim(successor, KEYS, 0, "b", force=True, archived=nothing_archived)
+                claim = await win_claim(
+                    successor, GroupCommit(successor, 3.0), KEYS, 0, "b", force=True, archived=nothing_archived
+                )
                 outcome.append(claim.record.epoch)
             return item
 
         client.txn = lose_the_reply  # type: ignore[method-assign]
         client.get = get_and_be_overtaken  # type: ignore[method-assign]
         try:
-            await win_claim(client, KEYS, 0, "a", force=False, archived=nothing_archived)
+            await win_claim(client, GroupCommit(client, 3.0), KEYS, 0, "a", force=False, archived=nothing_archived)
         except PartitionOwned:
             outcome.append("b owns it")
 

@@ -97,7 +97,8 @@ async def test_while_the_archive_is_away_nothing_is_deleted_and_cold_reads_say_s
 
 
 async def claim_of(log: EtcdEventLog, settings: EtcdSettings, owner: str) -> EtcdClaim:
-    return await win_claim(log.client, Keys(settings.namespace), 0, owner, force=True, archived=log._tiers.batch)
+    keys = Keys(settings.namespace)
+    return await win_claim(log.client, log._appends, keys, 0, owner, force=True, archived=log._tiers.batch)
 
 
 async def appended(log: EtcdEventLog, hot: EtcdStore, blobs: BlobStore) -> list[StoredBatch]:
@@ -157,9 +158,8 @@ async def test_its_fate_stays_open_until_the_archive_answers(
             raise LogBroken("damaged, until someone restores it")
         return await log._tiers.batch(partition, base)
 
-    claim = await win_claim(
-        log.client, Keys(etcd_settings.namespace), 0, "a", force=True, archived=archive_that_comes_back
-    )
+    keys = Keys(etcd_settings.namespace)
+    claim = await win_claim(log.client, log._appends, keys, 0, "a", force=True, archived=archive_that_comes_back)
     txn_id = decode_header(batches[3].value, Position(0, batches[3].base)).txn_id
     found = await claim.commit(base=batches[3].base, previous=batches[2].base, txn_id=txn_id, value=batches[3].value)
     assert found == batches[3].revision and asked == 3
