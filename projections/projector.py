@@ -47,6 +47,7 @@ Gathered = dict[int, list[StoredEvent]]
 """Contiguous events by partition."""
 
 BATCH_EVENTS = 2000  # in one transaction: a few hundred milliseconds on SQLite, when catching up
+PACE_S = 0.04  # a transaction has costs of its own, some ms: under load it begins no sooner after the one before
 QUEUED_LISTS = 256  # lists read ahead of the writer; then the reader waits
 HANDLER_ATTEMPTS = 3
 UNAVAILABLE_FIRST_S = 0.2
@@ -249,10 +250,15 @@ class Projector:
                 await queue.put(part)
 
     async def _write(self, queue: asyncio.Queue[list[StoredEvent]]) -> None:
-        """While one transaction runs, everything that arrives gathers for the next."""
+        """While one transaction runs, and until it began `PACE_S` ago, everything that arrives gathers for the next."""
+        loop = asyncio.get_running_loop()
+        next_at = 0.0
         while True:
             gathered: Gathered = {}
             events = await queue.get()
+            if self.backlog < BATCH_EVENTS and (early := next_at - loop.time()) > 0:
+                await asyncio.sleep(early)
+            next_at = loop.time() + PACE_S
             count = len(events)
             gathered[events[0].position.partition] = list(events)
             while count < BATCH_EVENTS and not queue.empty():
