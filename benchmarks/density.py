@@ -75,7 +75,7 @@ async def _one(count: int, idle_seconds: float) -> Case:
         await first.answer()
         await first.kill()
         second = Worker("benchmarks.density_worker", place=place, idle_seconds=0.1)
-        warm = await second.answer()
+        warm, rest = await second.answer(), await second.answer()
         await second.kill()
     return {
         "case": f"{count} components on one supervisor",
@@ -86,6 +86,7 @@ async def _one(count: int, idle_seconds: float) -> Case:
         "rss_mb": int(cold["rss"]) >> 20,
         "claim_from_log_seconds": round(cold["claim"], 3),
         "claim_after_kill_seconds": round(warm["claim"], 3),
+        "rest_after_kill_seconds": round(rest["rest"], 3),
         "idle_cpu_percent": round(100 * idle["idle_cpu"], 2),
     }
 

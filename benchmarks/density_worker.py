@@ -102,9 +102,10 @@ async def main() -> None:
     _tell(claim=claimed, entities=entities, bytes=process.memory_info().rss - empty, rss=process.memory_info().rss)
     tending = asyncio.create_task(supervisor.tend())
     await _at_rest()
+    rested = time.perf_counter() - begin - QUIET_SECONDS
     spent, begin = time.process_time(), time.perf_counter()
     await asyncio.sleep(todo.idle_seconds)
-    _tell(idle_cpu=(time.process_time() - spent) / (time.perf_counter() - begin))
+    _tell(idle_cpu=(time.process_time() - spent) / (time.perf_counter() - begin), rest=rested)
     for engine in supervisor.engines.values():
         if engine.snapshots is not None:
             await engine.snapshots.take()

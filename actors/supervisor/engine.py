@@ -5,7 +5,7 @@ died. It knows nothing of Ray, and carries out no effect itself: an `EffectRunne
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -69,6 +69,7 @@ class PartitionEngine:
         in hand."""
         self.partition = writer.partition
         self.entities: dict[str, Entity] = {}
+        self.nodes_met: Mapping[str, Room] = {}  # as they were when every stream was last asked what follows
         self._log = event_log
         self._writer = writer
         self._runner = runner
@@ -102,14 +103,14 @@ class PartitionEngine:
     # --- life ---------------------------------------------------------------------------------------------------------
 
     async def recover(self) -> int:
-        """Fold the partition from its newest snapshot, or from its start if none fits, then take up every effect that
-        has no outcome. Returns how many events were folded."""
+        """Fold the partition from its newest snapshot, or from its start if none fits, and serve from then on. Every
+        effect that has no outcome is taken up meanwhile. Returns how many events were folded."""
         recovered = await recover_entities(self._log, self._writer, self.parking)
         self.entities, self._sound, self._next_offset = recovered.entities, recovered.whole, recovered.next_offset
         loop = asyncio.get_running_loop()
         self._upkeep.append(loop.create_task(self._watch_ownership()))
-        async for entity in in_slices(list(self.entities.values())):
-            self._settle(entity)
+        # Beside the commands, which would wait for it twice as long as for the fold.
+        self._upkeep.append(loop.create_task(self.nodes_changed()))
         if self.snapshots is not None:
             self.snapshots.grew(recovered.folded)
             self._upkeep.append(loop.create_task(self.snapshots.run()))
@@ -168,6 +169,7 @@ class PartitionEngine:
 
     async def nodes_changed(self) -> None:
         """The set of live nodes is another: what waited for one may go on."""
+        self.nodes_met = apart_from_memory(self._nodes())
         async for entity in in_slices(list(self.entities.values())):
             self._settle(entity)
 
@@ -446,6 +448,11 @@ class PartitionEngine:
         while entity.pending or not holds(entity.state):
             await entity.changed.wait()
         return entity.state
+
+
+def apart_from_memory(nodes: Sequence[Room]) -> dict[str, Room]:
+    """Nodes by name. How much memory is free changes all the time, and nobody waits for it."""
+    return {room.name: msgspec.structs.replace(room, free_bytes=0) for room in nodes}
 
 
 def _refused(envelope: Envelope, refusal: Refusal, version: int = 0) -> Reply:

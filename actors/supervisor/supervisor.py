@@ -15,7 +15,7 @@ from actors.cluster.fair import FairGate
 from actors.cluster.rates import Rate
 from actors.cluster.settings import NODE_LOST_SECONDS
 from actors.cluster.tracing import span
-from actors.supervisor.engine import EffectRunner, PartitionEngine
+from actors.supervisor.engine import EffectRunner, PartitionEngine, apart_from_memory
 from actors.supervisor.entity import Entity
 from actors.supervisor.orders import Known, NodePort
 from actors.supervisor.parking import Hand
@@ -175,12 +175,12 @@ class Supervisor:
             await self._follow_assignment()
             if self._fenced is not None:
                 await self._give_up(self._fenced)
-            # How much memory is free changes all the time, and nobody waits for it.
-            nodes = {room.name: msgspec.structs.replace(room, free_bytes=0) for room in self._nodes.nodes()}
+            nodes = apart_from_memory(self._nodes.nodes())
             if nodes != known:
                 self._unsettled = (self._unsettled | (nodes.keys() - known.keys())) & nodes.keys()
                 known = nodes
-                for engine in list(self.engines.values()):
+            for engine in list(self.engines.values()):
+                if engine.nodes_met != nodes:
                     await engine.nodes_changed()
             since_sweep += TEND_SECONDS
             entities = sum(len(engine.entities) for engine in self.engines.values())

@@ -74,10 +74,12 @@ def superseded(state: ComponentState, nodes: Sequence[Room]) -> set[str]:
     leaving = {room.name for room in nodes if room.leaving}
     somewhere = any(not room.leaving for room in nodes)
     by_place: dict[tuple[str, int], list[Instance]] = {}
-    for instance in services(state):
-        if instance.status in UP:
-            by_place.setdefault((instance.fingerprint, instance.slot), []).append(instance)
+    up = [instance for instance in services(state) if instance.status in UP]
+    for instance in up:
+        by_place.setdefault((instance.fingerprint, instance.slot), []).append(instance)
     over: set[str] = set()
+    if not leaving and len(by_place) == len(up):
+        return over  # one in each place, as nearly always: nothing to choose between
     for instances in by_place.values():
         instances.sort(key=lambda i: (i.status is not InstanceStatus.READY, i.node in leaving, i.starting_at, i.id))
         best = instances[0]
