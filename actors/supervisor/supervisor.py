@@ -262,12 +262,11 @@ class Supervisor:
         self.unreadable[partition] = f"partition {partition} is not served: {error}"
         await engine.close()  # gives it up, so that a newer supervisor can claim it at once
 
-    async def _components(self) -> AsyncIterator[tuple[PartitionEngine, Entity]]:
-        """Every component, in slices: commands are decided in between, and those that came meanwhile may be missing."""
+    async def _entities(self) -> AsyncIterator[tuple[PartitionEngine, Entity]]:
+        """Every stream, in slices: commands are decided in between, and those that came meanwhile may be missing."""
         for engine in list(self.engines.values()):
             async for entity in in_slices(list(engine.entities.values())):
-                if entity.aggregate.kind == "component":
-                    yield engine, entity
+                yield engine, entity
 
     async def _sweep(self, live: Collection[str]) -> None:
         """What the log believes to run and the node knows nothing of has ended unseen: say so."""
@@ -275,8 +274,12 @@ class Supervisor:
         for node in live:
             self._silent_since.pop(node, None)
         running: dict[str, dict[str, tuple[PartitionEngine, str]]] = {}
-        async for engine, entity in self._components():
+        async for engine, entity in self._entities():
             if entity.pending:
+                continue
+            if entity.aggregate.kind == "node":
+                await self._report_silent(engine, entity, live)
+            if entity.aggregate.kind != "component":
                 continue
             stream, state = entity.stream, cast("ComponentState", entity.state)
             for instance in state.instances.values():
@@ -285,7 +288,6 @@ class Supervisor:
                         running.setdefault(instance.node, {})[instance.id] = (engine, stream)
                 elif why := self._given_up(instance.node, gone, stateful=state.placement.stateful):
                     await self._report_lost(engine, stream, instance.id, why)
-        await self._report_silent_nodes(live)
         for node, placed in running.items():
             for some in batched(placed, ASKED_AT_ONCE):
                 await self._report_unknown(node, some, placed)
@@ -308,17 +310,13 @@ class Supervisor:
     def _silence(self) -> str:
         return f"nothing was heard of it for {self._lost_seconds:.0f} s"
 
-    async def _report_silent_nodes(self, live: Collection[str]) -> None:
-        """A node that is back says so itself."""
-        for engine in list(self.engines.values()):
-            async for stream, entity in in_slices(list(engine.entities.items())):
-                if entity.aggregate.kind != "node" or entity.pending:
-                    continue
-                state = cast("NodeState", entity.state)
-                if state.status is NodeStatus.READY and state.name not in live and self._is_lost(state.name):
-                    command = encode_command(ReportNodeLost(reason=self._silence))
-                    ident = f"{stream}@{entity.version}.lost"
-                    await engine.handle(Envelope(stream=stream, command=command, command_id=ident))
+    async def _report_silent(self, engine: PartitionEngine, entity: Entity, live: Collection[str]) -> None:
+        """A node that is lost; one that is back says so itself."""
+        state = cast("NodeState", entity.state)
+        if state.status is NodeStatus.READY and state.name not in live and self._is_lost(state.name):
+            command = encode_command(ReportNodeLost(reason=self._silence))
+            ident = f"{entity.stream}@{entity.version}.lost"
+            await engine.handle(Envelope(stream=entity.stream, command=command, command_id=ident))
 
     async def _report_unknown(
         self, node: str, instances: Sequence[str], placed: Mapping[str, tuple[PartitionEngine, str]]
@@ -342,7 +340,9 @@ class Supervisor:
             return
         known: list[Known] = []
         unsure = False
-        async for _, entity in self._components():
+        async for _, entity in self._entities():
+            if entity.aggregate.kind != "component":
+                continue
             state = cast("ComponentState", entity.state)
             unsure = unsure or entity.pending > 0
             if not entity.pending and state.started_instances:
