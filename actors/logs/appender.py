@@ -42,7 +42,8 @@ class Sink(Protocol):
 
 
 class _Queue:
-    """The lines of one stream that wait to be sent. `lost` came after them and could not be kept."""
+    """The lines of one stream that wait to be sent. `lost` came after them and could not be kept; with an `outcome`
+    the stream is to end behind them."""
 
     def __init__(self, name: str) -> None:
         self.source_id = f"{name}/{uuid.uuid4().hex[:12]}"
@@ -50,6 +51,7 @@ class _Queue:
         self.lost = 0
         self.sent = 0
         self.queued = False
+        self.outcome = ""
 
 
 class LogAppender:
@@ -95,6 +97,12 @@ class LogAppender:
             record = LineRecord(at=when, text=line, source=source, instance=instance, release=release, partial=partial)
             taken = self._put(stream, record) and taken
         return taken
+
+    def end(self, stream: str, outcome: str) -> None:
+        """End a finite stream behind the lines that were taken for it, never waiting; what comes later is refused."""
+        queue = self._queue(stream)
+        queue.outcome = outcome
+        self._wake(stream, queue)
 
     async def write(self, stream: str, record: LineRecord) -> None:
         """Take `record`, waiting while there is no room: for output that must not be lost, such as a build's."""
@@ -143,10 +151,13 @@ class LogAppender:
         else:
             queue.lost += 1
             self.lost_lines += 1
+        self._wake(stream, queue)
+        return kept
+
+    def _wake(self, stream: str, queue: _Queue) -> None:
         if not queue.queued:
             queue.queued = True
             self._ready.put_nowait(stream)
-        return kept
 
     def _queue(self, stream: str) -> _Queue:
         queue = self._streams.get(stream)
@@ -162,8 +173,11 @@ class LogAppender:
         while True:
             stream = await self._ready.get()
             queue = self._streams[stream]
-            await self._send(stream, queue)
             if queue.lines or queue.lost:
+                await self._send(stream, queue)
+            elif queue.outcome:
+                await self._end(stream, queue)
+            if queue.lines or queue.lost or queue.outcome:
                 self._ready.put_nowait(stream)
             else:
                 queue.queued = False
@@ -192,6 +206,13 @@ class LogAppender:
         else:
             queue.sent = upto
         self._bytes -= sum(len(line.text) + _LINE_COST for line in lines if not line.gap)
+
+    async def _end(self, stream: str, queue: _Queue) -> None:
+        try:
+            await self._client.close_stream(stream, queue.outcome)
+        except LogError as error:
+            _log.error("log appender %s: %s is not ended: %s", self._name, stream, error)
+        queue.outcome = ""
 
 
 def _pieces(text: str) -> list[tuple[str, bool]]:

@@ -5,6 +5,7 @@ Knows nothing of files, sockets or who wrote the line.
 
 import re
 from collections.abc import Sequence
+from hashlib import blake2b
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -26,10 +27,15 @@ _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if
 
 
 def check_stream_name(stream: str) -> str:
-    """Return `stream` if it is a service id or `kind/id` (`build/<build_id>`); else raise BadStreamName."""
+    """Return `stream` if it is a service id or `kind/id` (`build/…`, `operation/…`); else raise BadStreamName."""
     if not _STREAM_NAME.fullmatch(stream):
         raise BadStreamName(f"expected a service id or kind/id (letters, digits, - and _), found {stream[:80]!r}")
     return stream
+
+
+def operation_stream(service_id: str, operation: str) -> str:
+    """The finite stream of what is told of an operation, whatever characters its id has."""
+    return f"operation/{service_id}-{blake2b(operation.encode(), digest_size=16).hexdigest()}"
 
 
 class LineRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):

@@ -121,7 +121,7 @@ class NamedPolicies:
             self._made.clear()
 
     def of(self, stream: str) -> StreamPolicy:
-        """As the port says. A build's stream follows its component."""
+        """As the port says. A build's stream, and an operation's, follow their component."""
         named = self.names.get(_service_of(stream), ("", "", ""))
         found = self._made.get(named)
         if found is None:
@@ -152,7 +152,7 @@ def _usable(rules: list[str]) -> list[str]:
 
 def _service_of(stream: str) -> str:
     kind, slash, rest = stream.partition("/")
-    return rest.partition("-")[0] if slash and kind == "build" else stream
+    return rest.partition("-")[0] if slash and kind in ("build", "operation") else stream
 
 
 def _first(*values: float | None) -> float:

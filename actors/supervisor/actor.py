@@ -12,7 +12,7 @@ from actors.cluster.shell import WORK, ActorShell, Serving
 from actors.logs.appender import LogAppender
 from actors.logs.intake.client import IntakeClient
 from actors.supervisor.effects import Effects
-from actors.supervisor.narrate import narrate
+from actors.supervisor.narrate import Narrator
 from actors.supervisor.parking import Hand
 from actors.supervisor.supervisor import Supervisor
 from events.model.base import Envelope
@@ -50,7 +50,7 @@ class LifecycleSupervisor(ActorShell):
             nodes=node_links,
             hand=Hand(settings.platform_logs / f"{self.name}.hand"),
             lost_seconds=settings.node_lost_seconds,
-            told=lambda records: narrate(records, lambda stream, text: _emit(lines, stream, text)),
+            told=Narrator(lambda stream, text: _emit(lines, stream, text), lines.end),
         )
         effects = Effects(
             commands=Router(event_log=event_log, directory=directory),

@@ -13,7 +13,7 @@ import structlog
 
 from actors.cluster.tracing import span
 from actors.supervisor.answers import Answers
-from actors.supervisor.entity import Entity
+from actors.supervisor.entity import Entity, Told
 from actors.supervisor.parking import Hand, Parking, parked_refusal
 from actors.supervisor.recovery import recover_entities
 from actors.supervisor.slices import in_slices
@@ -60,7 +60,7 @@ class PartitionEngine:
         runner: EffectRunner,
         nodes: Callable[[], Sequence[Room]],
         clock: Callable[[], int] = now_micros,
-        told: Callable[[Sequence[EventRecord]], None] = lambda records: None,
+        told: Told = lambda records, running: None,
         snapshots: SnapshotPolicy | None = None,
         snapshot_turn: asyncio.Semaphore | None = None,
         hand: Hand | None = None,
@@ -308,7 +308,7 @@ class PartitionEngine:
             reply = self._reply(envelope, records[-1].version, result.last.offset)
             if self.snapshots is not None:
                 self.snapshots.grew(len(records))
-            self._told(records)
+            self._told(records, entity.running)
             entity.notify()
             self._reconcile(entity)
             if entity.aggregate.kind == KIND:

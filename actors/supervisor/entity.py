@@ -4,7 +4,7 @@ Knows how a decision becomes records; knows nothing of who appends them or carri
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -13,6 +13,9 @@ from events.model.base import Envelope, Event
 from events.model.component_progress import Effect
 from events.model.folding import Folded
 from events.model.registry import aggregate_of, encode_event
+
+Told = Callable[[Sequence[EventRecord], str], None]
+"""Hears of each durable append: its records, and the operation under way in their stream or ""."""
 
 
 class Entity:
@@ -65,6 +68,11 @@ class Entity:
         for task_operation, task in getattr(self.state, "tasks", {}).items():
             if task.instance and task.instance in instances:
                 return str(task_operation)
+        return self.running
+
+    @property
+    def running(self) -> str:
+        """The operation under way, as far as it is decided; "" where there is none."""
         running = getattr(self.state, "operation", None)
         return str(getattr(running, "id", "") or (running if isinstance(running, str) else "") or "")
 

@@ -1,11 +1,14 @@
 """Says in an application's own log what the platform did with it: `platform` lines beside the application's.
 
-A line is a courtesy: it may be missing after a crash, and nothing depends on it. The events are the truth.
+What belongs to an operation is said in a log of the operation's own too, which ends with it. A line is a courtesy: it
+may be missing after a crash, and nothing depends on it. The events are the truth.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from actors.logs.line import operation_stream
 from events.log.records import EventRecord
 from events.model import component_events
 from events.model.base import Event
@@ -21,7 +24,13 @@ from events.model.operation import (
 from events.model.registry import decode_event
 
 Emit = Callable[[str, str], None]
-"""Takes a service id and a line of text."""
+"""Takes a stream of lines and a line of text."""
+
+End = Callable[[str, str], None]
+"""Takes a finite stream of lines and how it ended."""
+
+_MOST_OPERATIONS = 10_000
+"""Under way at once; what is said of an older one is in its component's log only."""
 
 _TOLD: dict[type[Event], Callable[[Any], str]] = {
     OperationStarted: lambda e: f"{e.kind} {e.detail}".strip() + f" has begun (operation {e.operation})",
@@ -49,22 +58,56 @@ _TOLD: dict[type[Event], Callable[[Any], str]] = {
     component_events.InstanceStopping: lambda e: f"instance {e.instance} stops: {e.reason}",
 }
 TOLD_TYPES = frozenset(cls.__name__ for cls in _TOLD)
+_OUTCOMES = {
+    OperationSucceeded.__name__: "succeeded",
+    OperationFailed.__name__: "failed",
+    OperationCancelled.__name__: "cancelled",
+    OperationTimedOut.__name__: "timed_out",
+}
 
 
-def narrate(records: Sequence[EventRecord], emit: Emit) -> None:
-    """Emit a line for each event of a component that its owner would want to read of.
+class Narrator:
+    """Called with each append of any stream. It knows what is under way since it began, or as it is told."""
 
-    `records` are one append. An operation that begins and succeeds in it is over before a line could be read, and
-    changes nothing that runs.
-    """
-    over = {record.correlation_id for record in records if record.type == OperationSucceeded.__name__}
-    for record in records:
-        if record.type == OperationStarted.__name__ and record.correlation_id in over:
-            continue
-        kind, _, service_id = record.stream.partition("/")
-        if kind == "component" and record.type in TOLD_TYPES:
-            event = decode_event(record)
-            emit(service_id, _TOLD[type(event)](event))
+    def __init__(self, emit: Emit, end: End) -> None:
+        self._emit = emit
+        self._end = end
+        self._under_way: OrderedDict[str, str] = OrderedDict()
+
+    def __call__(self, records: Sequence[EventRecord], running: str = "") -> None:
+        """Emit a line for each event of a component that its owner would want to read of.
+
+        `running`: the operation that was under way in this stream. An operation that begins and succeeds in one append
+        is over before a line could be read, and changes nothing that runs.
+        """
+        kind, _, service_id = records[0].stream.partition("/")
+        if kind != "component":
+            return
+        over = {record.correlation_id for record in records if record.type == OperationSucceeded.__name__}
+        if running:
+            self._begin(running, service_id)
+        for record in records:
+            if record.type == OperationStarted.__name__:
+                if record.correlation_id in over:
+                    continue
+                self._begin(record.correlation_id, service_id)
+            lines = self._under_way.get(record.correlation_id, "")
+            if record.type in TOLD_TYPES:
+                event = decode_event(record)
+                text = _TOLD[type(event)](event)
+                for stream in (service_id, lines) if lines else (service_id,):
+                    self._emit(stream, text)
+            if lines and record.type in _OUTCOMES:
+                if record.type == OperationSucceeded.__name__:
+                    self._emit(lines, f"operation {record.correlation_id} succeeded")
+                self._end(lines, _OUTCOMES[record.type])
+                del self._under_way[record.correlation_id]
+
+    def _begin(self, operation: str, service_id: str) -> None:
+        self._under_way[operation] = operation_stream(service_id, operation)
+        self._under_way.move_to_end(operation)
+        if len(self._under_way) > _MOST_OPERATIONS:
+            self._under_way.popitem(last=False)
 
 
 def _numbers(releases: Sequence[int]) -> str:

@@ -5,7 +5,7 @@ Knows who it is and which partitions it was given; it does not decide how many s
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import cast
 
 import msgspec
@@ -16,14 +16,14 @@ from actors.cluster.rates import Rate
 from actors.cluster.settings import NODE_LOST_SECONDS
 from actors.cluster.tracing import span
 from actors.supervisor.engine import EffectRunner, PartitionEngine, apart_from_memory
-from actors.supervisor.entity import Entity
+from actors.supervisor.entity import Entity, Told
 from actors.supervisor.orders import Known, NodePort
 from actors.supervisor.parking import Hand
 from actors.supervisor.slices import batched, in_slices
 from events.failpoints import failpoint
 from events.log.errors import Fenced, LogError, PartitionOwned
 from events.log.port import EventLog
-from events.log.records import EventRecord, partition_of
+from events.log.records import partition_of
 from events.model.base import Envelope, Reply, partition_key
 from events.model.component_commands import ReportExited
 from events.model.component_parts import ComponentState
@@ -60,7 +60,7 @@ class Supervisor:
         event_log: EventLog,
         nodes: NodePort,
         lost_seconds: float = NODE_LOST_SECONDS,
-        told: Callable[[Sequence[EventRecord]], None] = lambda records: None,
+        told: Told = lambda records, running: None,
         hand: Hand | None = None,
     ) -> None:
         """`hand`: the stream that this process had in hand when it last died, and has now."""

@@ -9,9 +9,9 @@ import typer
 
 from api.cli.document import Document
 from api.cli.errors import CliError, ExitCode
-from api.cli.feed import Feed
-from api.cli.loglines import shown, tell_gap
+from api.cli.loglines import shown
 from api.cli.output import ago, duration, moment
+from api.cli.outputs import tell_output
 from api.cli.releases import show_changes
 from api.cli.session import Session, takes_session
 from api.cli.words import Limit, Why
@@ -73,19 +73,7 @@ def build_output(
 ) -> None:
     """The output of a build."""
     chosen = _chosen(session, build)
-    path = session.component_path("builds", chosen, "output")
-    if follow:
-        for sent in Feed(session.client, path, {"follow": True}):
-            _print(session, sent.document())
-        return
-    number = 1
-    while True:
-        page = session.client.get(path, {"from": number, "n": 10_000})
-        for line in page.items():
-            _print(session, line)
-        if not page.items():
-            return
-        number = page.whole("next")
+    tell_output(session, session.component_path("builds", chosen, "output"), follow)
 
 
 @builds.command("cancel")
@@ -161,17 +149,6 @@ def _chosen(session: Session, build: str) -> str:
     if not newest:
         raise CliError("expected a build, found none", exit_code=ExitCode.NOT_FOUND, hint="rayfold deploy")
     return newest[0].text("build")
-
-
-def _print(session: Session, line: Document) -> None:
-    if "text" not in line:
-        return
-    if session.out.as_json:
-        session.out.json_line(line)
-    elif line.whole("gap"):
-        tell_gap(session, line)
-    else:
-        session.out.line(shown(line.text("text")))
 
 
 def _took(build: Document) -> str:

@@ -10,6 +10,7 @@ import typer
 from api.cli.document import Document
 from api.cli.errors import CliError, ExitCode
 from api.cli.output import ago, clock, duration, moment
+from api.cli.outputs import tell_output
 from api.cli.progress import Progress
 from api.cli.session import Session, takes_session
 from api.cli.waiting import DEFAULT_SECONDS, expect_success, operation_path, watch
@@ -22,13 +23,14 @@ def operations(
     operation: Annotated[str, typer.Argument(metavar="[ID]", help="One of them; all by default.")] = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait until it ended.")] = False,
     cancel: Annotated[bool, typer.Option("--cancel", help="Ask it to stop.")] = False,
+    output: Annotated[bool, typer.Option("--output", help="What was said of it; with -f until it ended.")] = False,
     limit: Limit = 20,
     message: Why = "",
     timeout: Wait = DEFAULT_SECONDS,
 ) -> None:
     """Operations, newest first; or one, with its steps."""
     if not operation:
-        if follow or cancel:
+        if follow or cancel or output:
             raise CliError("expected an operation's id", exit_code=ExitCode.USAGE, hint="rayfold operations")
         _list(session, limit)
         return
@@ -39,6 +41,9 @@ def operations(
         session.out.say(f"operation {operation} is asked to stop")
         if not follow:
             return
+    if output:
+        tell_output(session, operation_path(operation, "output"), follow)
+        return
     if follow:
         with Progress(session.out) as progress:
             story = watch(session, operation, progress, timeout)

@@ -213,6 +213,16 @@ ROUTES: tuple[Route, ...] = (
         "token",
         streams=True,
     ),
+    _get(
+        "getOperationOutput",
+        "/v1/operations/{operation}/output",
+        "What was said of it, until it ended.",
+        story.LogPage,
+        q.Output,
+        "token",
+        streams=True,
+        codes=(429,),
+    ),
     _command(
         "cancelOperation", "POST", "/v1/operations/{operation}/cancel", "Ask it to stop.", s.Because, reach="token"
     ),

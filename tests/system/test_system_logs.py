@@ -42,6 +42,10 @@ def test_lines_survive_redeploys_and_can_be_searched(platform: Platform, deploy:
         lambda: [t for t in _texts(platform, "talker", "--source", "router") if "/say/dates" in t],
     )
     assert "200" in router[0]
+    operation = platform.cli("operations", "--app", "talker", "--json").json[0]["operation"]
+    said = [line["text"] for line in platform.cli("operations", operation, "--output", "-f").lines]
+    assert said[0].startswith("deploy ") and said[-1] == f"operation {operation} succeeded"
+    assert any("is ready" in text for text in said)
     numbers = [line["number"] for line in platform.cli("logs", "--app", "talker", "-n", "10000").lines]
     assert numbers == sorted(set(numbers)), "expected every line once and in order"
 

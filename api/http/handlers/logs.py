@@ -1,7 +1,7 @@
 """Log lines of a component and the output of its builds: a page, counts, or a live stream with line numbers as ids."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from typing import Protocol, TypeVar, cast
 
@@ -9,7 +9,7 @@ from aiohttp import web
 
 from actors.logs.errors import BadQuery, BadStreamName, LogError, QueryTooCostly, TooManyQueries
 from actors.logs.filter import LineFilter, Query, QueryResult
-from actors.logs.line import LogLine
+from actors.logs.line import LogLine, operation_stream
 from actors.logs.measure import LATENCY_SECONDS, LEVELS
 from actors.logs.query import StreamStats
 from api.http.answers import answer
@@ -26,6 +26,7 @@ THERE_SECONDS = 0.5  # how often it is looked whether a client still waits
 BUSY_SECONDS = 2  # Retry-After of a team with too many queries
 
 _T = TypeVar("_T")
+_Over = Callable[[], Awaitable[bool]]
 
 
 class _Closable(Protocol):
@@ -96,20 +97,34 @@ async def get_build_output(call: Call) -> web.StreamResponse:
     return await _answer(call, query, 0)
 
 
-async def _answer(call: Call, query: Query, window: int) -> web.StreamResponse:
+async def get_operation_output(call: Call) -> web.StreamResponse:
+    reads, asked = call.context.reads, call.query_as(Output)
+    row = await reads.operation(call.principal, call.name("operation"))
+
+    async def over() -> bool:
+        return (await reads.operation(call.principal, row.id)).status != "running"
+
+    # Of an operation that is no component's nothing is said.
+    stream = operation_stream(row.service_id or "none", row.id)
+    query = Query(stream=stream, from_number=max(asked.from_, 1), limit=max(asked.n, 1), team=row.team)
+    return await _answer(call, query, 0, over)
+
+
+async def _answer(call: Call, query: Query, window: int, over: _Over | None = None) -> web.StreamResponse:
+    """`over`: whether a finite stream may be taken for ended though nobody ended it, because its writer died."""
     if wants_socket(call) or wants_stream(call):
         query, result = await _begin(call, query)
         if wants_socket(call):
             async with LineSocket(call, window) as socket:
-                await _stream(call, socket, query, result)
+                await _stream(call, socket, query, result, over)
             return socket.response
         async with EventStream(call) as events:
-            await _stream(call, events, query, result)
+            await _stream(call, events, query, result, over)
         return events.response
     result = await _ask(call, query)
     return answer(
         LogPage(
-            team=call.name("team"),
+            team=query.team,
             items=[_view(line) for line in result.lines],
             next=result.next_number,
             complete=result.complete,
@@ -165,12 +180,12 @@ async def _begin(call: Call, query: Query) -> tuple[Query, QueryResult]:
     return query, await _ask(call, query)
 
 
-async def _stream(call: Call, sink: _Sink, query: Query, result: QueryResult) -> None:
+async def _stream(call: Call, sink: _Sink, query: Query, result: QueryResult, over: _Over | None) -> None:
     """What a page would have, then what comes, joined by number; `end` when a finite stream has ended."""
     for line in result.lines:
         await _send(sink, line)
     try:
-        await _follow(call, sink, query, result.next_number)
+        await _follow(call, sink, query, result.next_number, over)
     except LogError as error:
         # The answer has begun: the client comes again with the last number and learns more then.
         raise ConnectionResetError(f"the log broke: {error}") from error
@@ -191,7 +206,7 @@ async def _send(sink: _Sink, line: LogLine) -> None:
     await sink.send(_view(line).model_dump_json(), id=str(line.next_number - 1))
 
 
-async def _follow(call: Call, sink: _Sink, query: Query, from_number: int) -> None:
+async def _follow(call: Call, sink: _Sink, query: Query, from_number: int, over: _Over | None) -> None:
     pieces = call.context.services.logs.tail(query.stream, from_number, query.filter)
     async with aclosing(cast("_Closable", pieces)):
         waiting: asyncio.Task[list[LogLine] | None] | None = None
@@ -200,6 +215,8 @@ async def _follow(call: Call, sink: _Sink, query: Query, from_number: int) -> No
                 waiting = waiting or asyncio.ensure_future(_next(pieces))
                 done, _ = await asyncio.wait({waiting}, timeout=SILENCE_SECONDS)
                 if not done:
+                    if over is not None and await over():
+                        return
                     await sink.heartbeat()
                     continue
                 lines, waiting = waiting.result(), None
@@ -252,4 +269,9 @@ def _stats_view(team: str, found: StreamStats) -> LogStatsView:
     )
 
 
-HANDLERS = {"getLogs": get_logs, "getLogStats": get_log_stats, "getBuildOutput": get_build_output}
+HANDLERS = {
+    "getLogs": get_logs,
+    "getLogStats": get_log_stats,
+    "getBuildOutput": get_build_output,
+    "getOperationOutput": get_operation_output,
+}

@@ -79,6 +79,20 @@ async def test_an_appender_writes_through_it(meet: Path) -> None:
     await client.aclose()
 
 
+async def test_a_stream_ends_behind_what_was_said_and_nobody_waits_for_it(meet: Path) -> None:
+    client = IntakeClient(meet, TOKEN)
+    appender = LogAppender(client, "supervisor-0")
+    appender.emit("operation/o-1", "begun")
+    appender.end("operation/o-1", "succeeded")
+    appender.start()
+    assert await appender.flush(30)
+    assert await texts(meet, "operation/o-1") == ["begun"]
+    with pytest.raises(StreamClosed, match="succeeded"):
+        await client.append("operation/o-1", "s", [LineRecord(at=5, text="late")], after=0, upto=1)
+    await appender.aclose()
+    await client.aclose()
+
+
 async def test_who_has_not_the_token_is_refused(meet: Path) -> None:
     client = IntakeClient(meet, "another token, as long as it must be")
     with pytest.raises(AccessRefused):

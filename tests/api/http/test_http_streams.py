@@ -7,7 +7,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from actors.logs.line import LineRecord
+from actors.logs.line import LineRecord, operation_stream
+from api.http.handlers import logs
 from events.log.records import StoredEvent
 from tests.api.http.conftest import ADMIN, PARTITIONS, House
 
@@ -254,6 +255,27 @@ async def test_a_builds_output_ends(house: House) -> None:
     found = await house.collect(f"{WEB}/builds/{build}/output?follow=1", lambda f: False)
     assert [b["text"] for b in bodies(found)] == ["cloning", "installing"]
     assert found[-1]["event"] == "end"
+
+
+async def test_an_operations_output_ends_with_its_stream_or_with_itself(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operation = (await house.deploy(WEB)).json["operation"]
+    await house.ended(operation)
+    row = (await house.get(f"/v1/operations/{operation}")).json
+    stream = operation_stream(row["stream"].removeprefix("component/"), operation)
+    await _say(house, stream, ["deploy has begun", "instance i is ready"], 0)
+    page = (await house.get(f"/v1/operations/{operation}/output")).json
+    assert [line["text"] for line in page["items"]] == ["deploy has begun", "instance i is ready"]
+
+    monkeypatch.setattr(logs, "SILENCE_SECONDS", 0.2)
+    unended = await house.collect(f"/v1/operations/{operation}/output?follow=1", lambda f: False)
+    assert unended[-1]["event"] == "end", "whoever was to end it has died, and it is over all the same"
+    await house.logs.close_stream(stream, "succeeded")
+    found = await house.collect(f"/v1/operations/{operation}/output?follow=1", lambda f: False)
+    assert [b["text"] for b in bodies(found)] == ["deploy has begun", "instance i is ready"]
+    assert found[-1]["event"] == "end"
+    assert (await house.get("/v1/operations/none-such/output")).status == 404
 
 
 async def test_open_streams_do_not_hold_up_the_end_of_the_server(house: House) -> None:
