@@ -81,6 +81,7 @@ class NodeLinks:
         self._gone_prefix = gone_prefix(namespace)
         self._live = Registry(client, node_prefix(namespace))
         self._gone = Registry(client, self._gone_prefix)
+        self._rooms: tuple[dict[str, bytes], list[Room]] = ({}, [])
 
     async def run(self) -> None:
         """Keep up with which nodes there are, for ever."""
@@ -89,7 +90,10 @@ class NodeLinks:
             group.create_task(self._gone.run())
 
     def nodes(self) -> Sequence[Room]:
-        return [_room(name, value) for name, value in self._live.values.items()]
+        # Asked for with every command; the registry gives another dictionary whenever something has changed.
+        if self._rooms[0] is not self._live.values:
+            self._rooms = (self._live.values, [_room(name, value) for name, value in self._live.values.items()])
+        return self._rooms[1]
 
     def gone(self) -> Collection[str]:
         return self._gone.names

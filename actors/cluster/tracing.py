@@ -4,8 +4,8 @@
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import structlog
@@ -44,14 +44,15 @@ def use(provider: trace.TracerProvider | None) -> None:
     _tracer = None if provider is None else provider.get_tracer("rayfold")
 
 
-@contextmanager
-def span(name: str, traceparent: str, **attributes: str) -> Iterator[str]:
+def span(name: str, traceparent: str, **attributes: str) -> AbstractContextManager[str]:
     """A span below `traceparent` (empty: a new trace) while this lasts; gives the traceparent for what it causes."""
-    if _tracer is None:
-        yield traceparent
-        return
+    return nullcontext(traceparent) if _tracer is None else _span(_tracer, name, traceparent, attributes)
+
+
+@contextmanager
+def _span(tracer: trace.Tracer, name: str, traceparent: str, attributes: Mapping[str, str]) -> Iterator[str]:
     above = _propagator.extract({"traceparent": traceparent}, Context()) if traceparent else Context()
-    with _tracer.start_as_current_span(name, context=above, attributes=attributes):
+    with tracer.start_as_current_span(name, context=above, attributes=attributes):
         carrier: dict[str, str] = {}
         _propagator.inject(carrier)
         yield carrier.get("traceparent", traceparent)

@@ -41,14 +41,22 @@ def create_app(services: Services) -> web.Application:
     app = web.Application(middlewares=[_door])
     context = Context(services)
     app[CONTEXT] = context
-    # aiohttp tries the paths of one beginning one after the other: what is asked most comes first.
-    for route in sorted(ROUTES, key=lambda route: not route.path.startswith(COMPONENT)):
+    # aiohttp tries the paths of one beginning one after the other: what is asked most comes first, each path once.
+    resources: dict[str, web.Resource] = {}
+    for route in sorted(ROUTES, key=_how_late):
         path = route.path.replace("{stream}", "{stream:.+}")
-        app.router.add_route(route.method, path, _serve_route(context, route, HANDLERS[route.id]), name=route.id)
+        if path not in resources:
+            resources[path] = app.router.add_resource(path)
+        resources[path].add_route(route.method, _serve_route(context, route, HANDLERS[route.id]))
     GitDoor(context).add_to(app)
     app.cleanup_ctx.append(_live_feed)
     app.on_shutdown.append(_end_streams)
     return app
+
+
+def _how_late(route: Route) -> tuple[bool, int]:
+    of_component = route.path.startswith(COMPONENT)
+    return not of_component, route.path.count("/") if of_component else 0
 
 
 async def serve(app: web.Application, host: str, port: int, *, shared: bool = False) -> tuple[web.AppRunner, int]:
@@ -118,7 +126,7 @@ def _serve_route(context: Context, route: Route, handler: Handler) -> _Inner:
                 if route.streams or route.lines or route.raw:
                     response = await handler(call)
                 else:
-                    async with asyncio.timeout(route.seconds):
+                    with context.deadlines.within(route.seconds):
                         response = await handler(call)
             status = response.status
             if context.leaving and not response.prepared:
@@ -132,9 +140,8 @@ def _serve_route(context: Context, route: Route, handler: Handler) -> _Inner:
                 context.gate.leave(*held)
             context.running -= 1
             context.answered += 1
-            context.metrics.requests.labels(operation=route.id, status=str(status)).inc()
-            if not (route.streams or route.lines):
-                context.metrics.seconds.labels(operation=route.id).observe(time.perf_counter() - began)
+            seconds = None if route.streams or route.lines else time.perf_counter() - began
+            context.metrics.answered(route.id, status, seconds)
 
     return serve_one
 

@@ -4,6 +4,7 @@ Knows how to read a request safely; nothing of what any route does with it.
 """
 
 import asyncio
+import functools
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
@@ -101,6 +102,10 @@ def check_names(request: web.Request) -> None:
 
 def parse_query(request: web.Request, model: type[Model]) -> Model:
     """The validated query parameters. Raises HttpProblem 422, also when one is given twice."""
+    if not request.query_string:
+        nothing: Model | None = _without_query(model)
+        if nothing is not None:
+            return nothing
     values: dict[str, str] = {}
     for key, value in request.query.items():
         if key in values:
@@ -112,6 +117,15 @@ def parse_query(request: web.Request, model: type[Model]) -> Model:
         return model.model_validate(values)
     except ValidationError as error:
         raise of_validation("query", error) from None
+
+
+@functools.cache
+def _without_query(model: type[Model]) -> Model | None:
+    """The parameters of a request that gives none, which nobody can change; None where one is needed."""
+    try:
+        return model.model_validate({})
+    except ValidationError:
+        return None
 
 
 async def parse_body(request: web.Request, model: type[Model]) -> Model:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from actors.cluster.fair import FairGate
 from api.http.call import Call
+from api.http.deadlines import Deadlines
 from api.http.eventview import Owners, event_view
 from api.http.feed import Feed
 from api.http.identity import Gatekeeper
@@ -39,6 +40,7 @@ class Context:
         self.gatekeeper = Gatekeeper(services.admin_token, self.reads.token)
         self.streams: set[asyncio.Task[object]] = set()
         self.gate = FairGate(things=BODIES, size=BODY_BYTES)
+        self.deadlines = Deadlines()
         self.running = 0  # requests, streams among them
         self.answered = 0.0
         self.leaving = False  # it takes no new connection, and keeps none for another request
@@ -79,9 +81,9 @@ class Context:
         )
         reply = (await self.services.commands.submit([envelope]))[0]
         if reply.error:
-            self.metrics.commands.labels(outcome="error").inc()
+            self.metrics.outcomes["error"].inc()
             raise of_error(reply)
-        self.metrics.commands.labels(outcome="refused" if reply.refusal else "accepted").inc()
+        self.metrics.outcomes["refused" if reply.refusal else "accepted"].inc()
         return reply
 
     async def accepted(self, reply: Reply, stream: str, expected_version: int | None = None) -> Reply:

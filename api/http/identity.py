@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from api.http.problems import invalid, unauthorized
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 _KEY = re.compile(r"^[A-Za-z0-9_.-]{1,64}$")
 
 TokenLookup = Callable[[str], Awaitable[str | None]]
@@ -88,7 +89,7 @@ _random_bits = _RandomBits()
 def fresh_id() -> str:
     """26 characters that sort by time: 48 bits of milliseconds, 80 random ones."""
     value = (time.time_ns() // 1_000_000 & ((1 << 48) - 1)) << 80 | _random_bits.next()
-    return "".join(_ALPHABET[(value >> shift) & 31] for shift in range(125, -1, -5))
+    return "".join([_PAIRS[(value >> shift) & 1023] for shift in range(120, -1, -10)])
 
 
 def command_id_of(scope: str, method: str, path: str, key: str | None) -> str:

@@ -43,19 +43,23 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._lines = LineMeasures()
         self.registry.register(self._lines)
-        self.requests = Counter(
+        # To find a label's counter takes longer than to count: each is found once.
+        self._answered: dict[tuple[str, int], Counter] = {}
+        self._times: dict[str, Histogram] = {}
+        self._requests = Counter(
             "rayfold_api_requests", "Requests answered.", ["operation", "status"], registry=self.registry
         )
-        self.seconds = Histogram(
+        self._seconds = Histogram(
             "rayfold_api_request_seconds",
             "Time to the end of the answer; live streams are not counted.",
             ["operation"],
             buckets=_BUCKETS,
             registry=self.registry,
         )
-        self.commands = Counter(
+        commands = Counter(
             "rayfold_api_commands", "Commands submitted, by outcome.", ["outcome"], registry=self.registry
         )
+        self.outcomes = {outcome: commands.labels(outcome=outcome) for outcome in ("accepted", "refused", "error")}
         self.uploaded = Counter("rayfold_api_upload_bytes", "Source bytes received.", registry=self.registry)
         self.streams = Gauge("rayfold_api_streams", "Open server-sent event streams.", registry=self.registry)
         followers = Gauge("rayfold_api_log_followers", "Streams that follow the event log.", registry=self.registry)
@@ -71,6 +75,20 @@ class Metrics:
             name: Gauge(f"rayfold_log_{name}", words, labels, registry=self.registry)
             for name, (words, labels) in _LOG_GAUGES.items()
         }
+
+    def answered(self, operation: str, status: int, seconds: float | None) -> None:
+        """A request ended with `status`; `seconds` None for a live stream, whose time says nothing."""
+        counter = self._answered.get((operation, status))
+        if counter is None:
+            counter = self._requests.labels(operation=operation, status=str(status))
+            self._answered[operation, status] = counter
+        counter.inc()
+        if seconds is None:
+            return
+        times = self._times.get(operation)
+        if times is None:
+            times = self._times[operation] = self._seconds.labels(operation=operation)
+        times.observe(seconds)
 
     def show_lines(self, totals: StoreTotals, names: Names) -> None:
         """What log lines say, as the log servers last counted."""
