@@ -78,7 +78,10 @@ class Engine:
         """Start, or start again after `kill`."""
         command = ["podman", "system", "service", "--time=0", self.address]
         with (self.root / "engine.log").open("ab") as log:
-            self._process = subprocess.Popen(command, env=self._env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            # Its monitors leave a file `oom` where they were started.
+            self._process = subprocess.Popen(
+                command, env=self._env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.root
+            )
         deadline = time.monotonic() + _START_SECONDS
         while True:
             try:
