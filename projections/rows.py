@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Delete, Insert, Select, Table, bindparam, select
+from sqlalchemy import Row as SqlRow
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import RowMapping
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from events.log.records import StoredEvent
 from projections.errors import WriteFailed
-from projections.schema import Row, SqlValue, blank
+from projections.schema import Row, SqlValue, blank, columns_of, key_of
 
 Key = tuple[SqlValue, ...]
 
@@ -36,27 +36,26 @@ class Rows:
         if key not in known and self._has_all_of(table, key):
             known[key] = None
         if key not in known:
-            columns = tuple(c.key for c in table.primary_key.columns)
+            columns = key_of(table)
             given = dict(zip(map(_parameter, columns), key, strict=True))
-            found = self._connection.execute(_rows_where(table, columns), given).mappings().one_or_none()
+            found = self._connection.execute(_rows_where(table, columns), given).one_or_none()
             known[key] = None if found is None else _row(table, found)
         return known[key]
 
     def load(self, table: Table, values: Sequence[SqlValue]) -> None:
         """Read every row whose first primary key column is one of `values`, at once: `get` and `select` by it then find
         them, and those that are not there, in memory. For what a batch is known to ask for; before anything is put."""
-        column = next(iter(table.primary_key.columns))
+        column = key_of(table)[0]
         known = self._known.setdefault(table, {})
         for start in range(0, len(values), LOADED_AT_ONCE):
             some = list(values[start : start + LOADED_AT_ONCE])
-            for found in self._connection.execute(_rows_of(table), {"values": some}).mappings():
+            for found in self._connection.execute(_rows_of(table), {"values": some}):
                 row = _row(table, found)
                 known.setdefault(_key(table, row), row)
-            self._groups.update((table, ((column.key, value),)) for value in some)
+            self._groups.update((table, ((column, value),)) for value in some)
 
     def _has_all_of(self, table: Table, key: Key) -> bool:
-        column = next(iter(table.primary_key.columns))
-        return (table, ((column.key, key[0]),)) in self._groups
+        return (table, ((key_of(table)[0], key[0]),)) in self._groups
 
     def put(self, table: Table, row: Row) -> None:
         """Keep `row`, whole, in place of whatever has its key."""
@@ -88,12 +87,12 @@ class Rows:
         """The rows whose columns equal these values, as changed so far, by primary key."""
         known = self._known.setdefault(table, {})
         group = (table, tuple(equal.items()))
-        column = next(iter(table.primary_key.columns)).key
+        column = key_of(table)[0]
         loaded = column in equal and self._has_all_of(table, (equal[column],))
         if group not in self._groups and not loaded:
             self._flush_table(table)
             given = {_parameter(name): value for name, value in equal.items()}
-            for found in self._connection.execute(_rows_where(table, tuple(equal)), given).mappings():
+            for found in self._connection.execute(_rows_where(table, tuple(equal)), given):
                 row = _row(table, found)
                 known.setdefault(_key(table, row), row)
             # From now on memory has them all: a row that is not here was no part of the group, and nobody else writes.
@@ -170,13 +169,13 @@ def _refuses_values(error: DBAPIError) -> bool:
     return isinstance(error, DataError | IntegrityError)
 
 
-def _row(table: Table, found: RowMapping) -> Row:
-    # By key: a result names its columns as SQL does.
-    return {c.key: found[c] for c in table.c}
+def _row(table: Table, found: SqlRow[Any]) -> Row:
+    # By place: a result names its columns as SQL does, and has them in the order of the table.
+    return dict(zip(columns_of(table), found, strict=True))
 
 
 def _key(table: Table, row: Row) -> Key:
-    return tuple(row[c.key] for c in table.primary_key.columns)
+    return tuple([row[name] for name in key_of(table)])
 
 
 def _key_parameters(table: Table, key: Key) -> Row:

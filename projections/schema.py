@@ -5,6 +5,7 @@ first event on; times are microseconds UTC; nested values are JSON text, which S
 alike (a JSON column would refuse the NUL that a program may print).
 """
 
+import functools
 from typing import cast
 
 from sqlalchemy import BigInteger, Boolean, Column, Double, Index, MetaData, Table, Text
@@ -71,8 +72,25 @@ def index(table: Table, *columns: str) -> None:
     Index(f"ix_{table.name}_{'_'.join(columns)}", *(table.c[c] for c in columns))
 
 
+@functools.cache
+def columns_of(table: Table) -> tuple[str, ...]:
+    """The keys of its columns; to walk through a table's own collection of them takes longer than to read a row."""
+    return tuple(c.key for c in table.c)
+
+
+@functools.cache
+def key_of(table: Table) -> tuple[str, ...]:
+    """The keys of the columns of its primary key."""
+    return tuple(c.key for c in table.primary_key.columns)
+
+
 def blank(table: Table) -> Row:
     """A row of `table` in which every column is blank."""
+    return dict(_blank(table))
+
+
+@functools.cache
+def _blank(table: Table) -> Row:
     return {c.key: cast("SqlValue", c.info["blank"]) for c in table.c}
 
 
