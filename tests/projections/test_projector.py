@@ -125,6 +125,24 @@ async def test_what_is_appended_becomes_visible_and_a_wait_for_its_position_ends
         assert not await marks.wait_for(Position(position.partition, 1), 0.05)
 
 
+async def test_after_the_first_event_what_comes_soon_gathers(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("projections.projector.PACE_S", 3600.0)
+    log = await log_of([])
+    recorder = Recorder()
+    projector = Projector(database, log)
+    async with running(projector):
+        await append(log, [node(recorder, "n1")])
+        await wait_for_tail(database, log)
+        await append(log, [node(recorder, "n2")])
+        await append(log, [node(recorder, "n3")])
+        async with asyncio.timeout(20):
+            while projector.backlog < 2:
+                await asyncio.sleep(0.01)
+    assert [found.name for found in queries.list_nodes(database).items] == ["n1"]
+
+
 async def test_following_and_catching_up_end_with_the_same_rows(database: Database) -> None:
     story = tell_everything()
     log = await log_of(story[: len(story) // 2])

@@ -154,6 +154,20 @@ async def test_an_effect_is_asked_for_only_when_its_intent_is_durable_and_again_
         await eventually(lambda: any(e.kind == "await-build" for e in recorder.seen))
 
 
+async def test_a_successor_serves_before_it_looks_at_what_follows_from_the_states() -> None:
+    store = MemoryStore(16)
+    async with owner(store) as engine:
+        await engine.handle(create())
+        first = await engine.handle(deploy("d1"))
+    async with owner(store) as successor:
+        recorder = successor._runner
+        assert isinstance(recorder, Recorder)
+        assert not successor.nodes_met, "nothing was asked yet what follows from it"
+        assert await successor.handle(deploy("d1")) == first
+        await eventually(lambda: any(e.kind == "await-build" for e in recorder.seen))
+        assert list(successor.nodes_met) == ["node1"]
+
+
 async def test_a_fenced_owner_decides_nothing_more() -> None:
     store = MemoryStore(16)
     async with owner(store) as old:
