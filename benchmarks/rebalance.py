@@ -16,7 +16,7 @@ from events.log.records import partition_of
 from events.model.base import partition_key, service_id_of
 
 RATE = 500.0
-CONNECTIONS = 64
+CONNECTIONS = 512  # as many as arrive in a second: those that wait for one partition must not hold up the others'
 SIZES = (3, 1, 2, 4, 1)
 QUICK_SIZES = (2, 1)
 REST_SECONDS = 2.0
