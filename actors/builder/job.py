@@ -117,14 +117,16 @@ class BuildJob:
         request, bench = self._request, self.bench
         spec = request.source
         where = spec.url if spec.kind == "git" else spec.path if spec.kind == "directory" else spec.digest[:12]
-        await self._log.step(f"Fetching the source: {spec.kind} {where[:200]}{' ' + spec.ref if spec.ref else ''}")
+        asked = f" {spec.ref}" if spec.ref and spec.kind != "upload" else ""
+        await self._log.step(f"Fetching the source: {spec.kind} {where[:200]}{asked}")
         git = GitSource(home=self._work, limits=request.limits, environ=os.environ, sink=self._log.output)
         svn = SvnSource(home=self._work, limits=request.limits, environ=os.environ, sink=self._log.output)
         source = await fetch(
             spec, uploads=self._uploads, into=self._work / "src", git=git, svn=svn, limits=request.limits
         )
         if source.commit:
-            await self._log.detail(f"commit {source.commit[:12]} by {source.author}")
+            changed = ", with changes" if source.commit.endswith("-dirty") else ""
+            await self._log.detail(f"commit {source.commit[:12]}{changed} by {source.author or 'nobody named'}")
         bench.root = source.root
         for note in source.notes:
             await bench.warn(note)

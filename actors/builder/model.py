@@ -15,7 +15,8 @@ GIB = 1024 * MIB
 class SourceSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Where the source comes from. Credentials are never part of it.
 
-    `upload`: `digest` is the sha256 of a tar or tar.gz under the uploads directory. `git`: `url`, `ref` (branch, tag
+    `upload`: `digest` is the sha256 of a tar or tar.gz under the uploads directory, `ref` the commit and author its
+    sender says it was made of (`events.model.build.said_of`). `git`: `url`, `ref` (branch, tag
     or commit; empty is the remote's HEAD). `svn`: `url`, `ref` (a revision's number; empty is the newest). `image`:
     `url` names it by digest, `ref` as it was asked for. `directory`: `path` on the builder's machine, packed as
     `deploy .` packs it. `subdir` is a directory inside the tree, for every kind but an image.

@@ -22,6 +22,7 @@ from actors.builder.model import BuildLimits, SourceSpec
 from actors.builder.pack import pack_directory
 from actors.builder.submodules import fetch_submodules, lfs_note
 from actors.builder.svn import SvnSource
+from events.model.build import said_in
 
 _SHA256 = re.compile(r"^[0-9a-f]{64}\Z")
 _GZIP = b"\x1f\x8b"
@@ -59,7 +60,8 @@ async def fetch(
         got = FetchedSource(root=into, commit=exported.commit, author=exported.author, notes=exported.notes)
     elif source.kind == "upload":
         await asyncio.to_thread(extract_upload, upload_path(uploads, source.digest), source.digest, into, limits)
-        got = FetchedSource(root=into)
+        commit, author = said_in(source.ref)
+        got = FetchedSource(root=into, commit=commit or None, author=author or None)
     else:
         await asyncio.to_thread(_copy_directory, Path(source.path), into, limits)
         got = FetchedSource(root=into)

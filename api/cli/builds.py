@@ -50,8 +50,9 @@ def build_info(session: Session, build: BuildId = "") -> None:
         [
             ("build", found.text("build")),
             ("status", found.text("status")),
-            ("source", " ".join(source.get(key, "") for key in ("kind", "url", "ref", "digest", "subdir")).strip()),
+            ("source", " ".join(source[key] for key in _source_keys(source) if source.get(key))),
             ("commit", found.text("commit")),
+            ("author", shown(found.text("author"))),
             ("detected", found.text("detected")),
             ("artifact", found.text("artifact")),
             ("attempt", str(found.whole("attempt"))),
@@ -62,6 +63,12 @@ def build_info(session: Session, build: BuildId = "") -> None:
     )
     for line in found.words("lines"):
         session.out.say(f"  {shown(line)}")
+
+
+def _source_keys(source: dict[str, str]) -> list[str]:
+    """In the order shown. What an upload's `ref` says stands as commit and author already."""
+    keys = ["kind", "url", "ref", "digest", "subdir"]
+    return [key for key in keys if key != "ref" or source.get("kind") != "upload"]
 
 
 @builds.command("output")

@@ -135,10 +135,12 @@ def _upload(session: Session, origin: Origin, subdir: str, progress: Progress) -
     """Pack the directory and put it where builders find it, unless the same bytes are there already."""
     from actors.builder.errors import BuilderError
     from actors.builder.pack import pack_directory
+    from api.cli.provenance import of_directory
 
     assert origin.directory is not None  # noqa: S101 - the caller chose by it
     session.app_name  # noqa: B018 - says which app it is before anything is packed
     progress.doing("pack")
+    said = of_directory(origin.directory)
     with tempfile.TemporaryDirectory(prefix="rayfold-pack-") as directory:
         try:
             packed = pack_directory(origin.directory, Path(directory) / "source.tar.gz")
@@ -151,7 +153,7 @@ def _upload(session: Session, origin: Origin, subdir: str, progress: Progress) -
         if not there:
             session.client.upload(path, packed.path)
         progress.here("upload", "there already" if there else size(packed.size_bytes))
-    given: dict[str, object] = {"kind": "upload", "digest": packed.digest}
+    given: dict[str, object] = {"kind": "upload", "digest": packed.digest, **said}
     return given | ({"subdir": subdir} if subdir else {})
 
 

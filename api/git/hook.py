@@ -21,6 +21,7 @@ from api.cli.errors import CliError
 from api.cli.feed import Feed
 from api.cli.loglines import shown
 from api.cli.place import Address
+from api.cli.provenance import of_commit
 
 BRANCHES = ("refs/heads/main", "refs/heads/master")
 DEPLOY_SECONDS = 2 * 3600.0
@@ -77,7 +78,8 @@ def push(update: Update, environ: dict[str, str]) -> None:
     digest = _upload(client, team, update.new)
     path = f"/v1/teams/{quote(team)}/apps/{quote(app)}/components/{quote(component)}"
     branch = update.ref.rpartition("/")[2]
-    body = {"source": {"kind": "upload", "digest": digest}, "reason": f"git push of {update.new[:12]} to {branch}"}
+    source = {"kind": "upload", "digest": digest, **of_commit(update.new)}
+    body = {"source": source, "reason": f"git push of {update.new[:12]} to {branch}"}
     answer = client.send("POST", f"{path}/deploys", body)
     operation = answer.text("operation")
     say(f"-----> Deploying {update.new[:12]} to {team}/{app}/{component} (operation {operation})")

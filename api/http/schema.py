@@ -67,11 +67,14 @@ class CreateComponent(Body):
 
 
 class UploadSource(Body):
-    """A tar or tar.gz that was put to `uploads/{sha256}` before."""
+    """A tar or tar.gz that was put to `uploads/{sha256}` before. `commit` (full, `-dirty` behind it for a tree with
+    changes) and `author` say what it was made of: the sender's word, which is shown and not checked."""
 
     kind: Literal["upload"] = "upload"
     digest: Sha256
     subdir: str = Field(default="", max_length=512)
+    commit: str = Field(default="", pattern=r"^(([0-9a-f]{40}|[0-9a-f]{64})(-dirty)?)?$")
+    author: str = Field(default="", max_length=200)
 
 
 class GitSource(Body):

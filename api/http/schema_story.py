@@ -21,6 +21,7 @@ class BuildView(View):
     detected: str
     artifact: str | None
     commit: str
+    author: str = ""
     code: str
     reason: str
     lines: list[str]

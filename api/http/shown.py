@@ -101,6 +101,7 @@ def routes(row: v.ComponentView, gateway_port: int) -> list[s.RouteView]:
 
 def build(row: v.BuildView) -> story.BuildView:
     artifact = row.artifact
+    commit, author = row.source.said_of_upload()  # of a build that made nothing, too
     source: dict[str, JsonValue] = msgspec.to_builtins(row.source)
     return story.BuildView(
         team=row.team,
@@ -112,7 +113,8 @@ def build(row: v.BuildView) -> story.BuildView:
         source=source,
         detected=artifact.detected if artifact else "",
         artifact=artifact.digest if artifact else None,
-        commit=artifact.commit if artifact else "",
+        commit=(artifact.commit if artifact else "") or commit,
+        author=(artifact.author if artifact else "") or author,
         code=row.code,
         reason=row.reason,
         lines=list(row.lines),

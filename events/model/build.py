@@ -30,13 +30,31 @@ ENDED = "ended"
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """Where the source comes from. `kind`: upload (digest of the uploaded tar) or git (url, ref, subdir)."""
+    """Where the source comes from. `kind`: upload (digest of the uploaded tar) or git (url, ref, subdir).
+
+    Of an upload `ref` is what its sender says it was made of (`said_of`), empty where nothing was said.
+    """
 
     kind: str
     digest: str = ""
     url: str = ""
     ref: str = ""
     subdir: str = ""
+
+    def said_of_upload(self) -> tuple[str, str]:
+        """Commit and author that an upload's sender named; empty of another kind, and where nothing was said."""
+        return said_in(self.ref) if self.kind == "upload" else ("", "")
+
+
+def said_of(commit: str, author: str) -> str:
+    """The `ref` of an upload: `COMMIT[-dirty] Name <mail>`."""
+    return f"{commit} {author}".strip()
+
+
+def said_in(ref: str) -> tuple[str, str]:
+    """Commit and author of an upload's `ref`."""
+    commit, _, author = ref.partition(" ")
+    return commit, author
 
 
 class Artifact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):

@@ -91,10 +91,14 @@ def _versions(document: bytes, made: Artifact) -> dict[str, list[str]]:
 
 def _facts(build: BuildView) -> dict[str, JsonValue]:
     source = {f"source.{key}": text for key, text in msgspec.to_builtins(build.source).items()} if build.source else {}
-    facts: dict[str, JsonValue] = {**source, "status": build.status}
+    commit, author = build.source.said_of_upload() if build.source else ("", "")
+    if commit:
+        del source["source.ref"]  # the same two again
+    facts: dict[str, JsonValue] = {**source, "status": build.status, "commit": commit, "author": author}
     made = build.artifact
     if made is not None:
-        facts |= {"commit": made.commit, "author": made.author, "artifact": made.digest, "lock": made.lock_hash}
+        facts |= {"commit": made.commit or commit, "author": made.author or author}
+        facts |= {"artifact": made.digest, "lock": made.lock_hash}
         facts |= {"language": made.language, "detected": made.detected, "size_bytes": made.size_bytes}
         facts |= {f"processes.{name}": words for name, words in made.processes.items()}
     return {key: value for key, value in facts.items() if value not in ("", None)}

@@ -22,7 +22,7 @@ from api.http.problems import HttpProblem, invalid, of_refusal
 from api.http.uploads import Uploads
 from events.model.app import CreateApp, RegisterComponent
 from events.model.base import Reply, ServiceId, service_id_of
-from events.model.build import CancelBuild, Source
+from events.model.build import CancelBuild, Source, said_of
 from events.model.component_commands import CreateComponent, Deploy
 from events.model.component_parts import Spec
 
@@ -66,7 +66,8 @@ async def _source(call: Call, given: s.Source) -> Source:
         if not await asyncio.to_thread(uploads.has, call.name("team"), given.digest):
             path = f"/v1/teams/{call.name('team')}/uploads/{given.digest}"
             raise invalid(f"expected an upload {given.digest}, found none", hint=f"PUT the tar to {path} first")
-        return Source(kind="upload", digest=given.digest, subdir=given.subdir)
+        said = _said(given.commit, given.author)
+        return Source(kind="upload", digest=given.digest, subdir=given.subdir, ref=said)
     try:
         if isinstance(given, s.SvnSource):
             url, ref = svn.check_url(given.url), svn.check_revision(given.revision)
@@ -78,6 +79,14 @@ async def _source(call: Call, given: s.Source) -> Source:
         # The builder reads with the platform's eyes: a path of this machine is for whoever runs the platform.
         raise invalid("expected a URL of https or ssh, found a path: only the administrator deploys from a path")
     return Source(kind=given.kind, url=url, ref=ref, subdir=given.subdir)
+
+
+def _said(commit: str, author: str) -> str:
+    if author and not commit:
+        raise invalid("expected the commit that the author wrote, found none", hint="give source.commit too")
+    if not author.isprintable() or author != author.strip():
+        raise invalid(f"expected an author without control characters or space around it, found {author[:80]!r}")
+    return said_of(commit, author)
 
 
 async def _image(call: Call, name: str) -> Source:

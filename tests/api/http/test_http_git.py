@@ -52,6 +52,8 @@ async def test_a_push_to_main_is_deployed_and_taken(house: House, tmp_path: Path
     releases = (await house.get(f"{WEB}/releases")).json["items"]
     assert [release["number"] for release in releases] == [1]
     assert releases[0]["reason"] == f"git push of {commit[:12]} to main"
+    (build,) = (await house.get(f"{WEB}/builds")).json["items"]
+    assert (build["commit"], build["author"]) == (commit, "Ada <ada@example.org>")
     there = await _git(place, "ls-remote", _remote(house))
     assert there.stdout.split() == [commit, "HEAD", commit, "refs/heads/main"]
     clone = await _git(tmp_path, "clone", "-q", _remote(house), "clone")

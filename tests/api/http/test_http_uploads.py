@@ -37,6 +37,33 @@ async def test_an_upload_is_kept_under_its_digest_and_can_be_deployed(house: Hou
     assert (await house.ended(answer.json["operation"]))["status"] == "succeeded"
 
 
+async def test_what_an_upload_was_made_of_is_its_senders_word_and_is_shown(house: House) -> None:
+    web, content = "/v1/teams/default/apps/shop/components/web", b"tar"
+    digest = hashlib.sha256(content).hexdigest()
+    assert (await house.call("PUT", UPLOADS + digest, data=content)).status == 201
+    upload = {"kind": "upload", "digest": digest}
+    bad: list[dict[str, str]] = [
+        {"commit": text} for text in ("12ab", "G" * 40, "a" * 41, "a" * 40 + "-x", "a" * 40 + "\n")
+    ]
+    bad += [{"commit": "a" * 40, "author": text} for text in ("Ada\x1b[31m", "A\nB", " Ada", "A" * 201)]
+    for said in [*bad, {"author": "Ada"}]:
+        refused = await house.post(f"{web}/deploys", {"source": {**upload, **said}})
+        assert refused.status == 422 and refused.json["code"] == "invalid", said
+
+    shown = []
+    for commit, author in (("a" * 40, "Ada <ada@example.org>"), ("b" * 64 + "-dirty", "")):
+        answer = await house.post(f"{web}/deploys", {"source": {**upload, "commit": commit, "author": author}})
+        assert (await house.ended(answer.json["operation"]))["status"] == "succeeded"
+        build = (await house.get(f"{web}/builds")).json["items"][0]
+        assert (build["commit"], build["author"]) == (commit, author)
+        shown.append(build["build"])
+    found = (await house.get(f"{web}/builds/{shown[0]}/diff?to={shown[1]}")).json["changes"]
+    assert [(each["path"], each["before"], each["after"]) for each in found] == [
+        ("author", "Ada <ada@example.org>", None),
+        ("commit", "a" * 40, "b" * 64 + "-dirty"),
+    ]
+
+
 async def test_knowing_a_digest_is_not_having_the_source(house: House) -> None:
     mill = await house.team("mill")
     content = b"ours"
