@@ -13,13 +13,14 @@ import msgspec
 
 from actors.supervisor.entity import Entity
 from events.log.records import EventRecord
-from events.model import app, build, component_commands, node, parked, pool, route, team
+from events.model import app, build, component_commands, node, parked, pool, route, team, template
 from events.model.base import Command, Envelope, Event, Meta, Refusal, service_id_of
 from events.model.build import Artifact, BuildState, BuildStatus, Source
 from events.model.component_parts import ComponentState, InstanceKind, InstanceStatus, RouteSpec, Spec
 from events.model.component_progress import Effect, surplus_claims, unclaimed_routes
 from events.model.cron import CronJob
 from events.model.placement import Room
+from events.model.template_parts import Document, TemplateComponent, Variable
 
 SECOND = 1_000_000
 STARTED_AT = 1_790_000_000 * SECOND
@@ -379,6 +380,19 @@ def platform_life(seed: int) -> list[EventRecord]:
         for _ in range(25):
             life.step()
         life.keep_time()
+    web = TemplateComponent(
+        name="web",
+        process="web",
+        http=True,
+        artifact=Artifact(digest="ab" * 32, size_bytes=9, processes={"web": "run"}),
+        variables={"PASSWORD": Variable(secret=True, generated=True)},
+    )
+    document = Document(components=(web,), description="a shop")
+    publish = template.PublishTemplate(team="default", name="shop", label="1.0", document=document)
+    world.send("template/default.shop", publish)
+    world.send("app/default.branch", app.CreateApp(team="default", name="branch"))
+    world.send("app/default.branch", app.InstallTemplate(template="shop", label="1.0", document=document))
+    world.send("template/default.shop", template.RemoveTemplate(label="1.0"))
     world.send(stream, app.DestroyApp(), reason="no longer needed")
     world.send("team/default", team.RevokeTeamToken(name="ci"))
     return world.records

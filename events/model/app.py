@@ -9,6 +9,7 @@ import msgspec
 
 from events.model.base import Command, Decision, Event, Meta, Refusal, name_problem
 from events.model.operation import OperationStarted, OperationSucceeded, OperationTimedOut
+from events.model.template_parts import Document, Installed, document_problem
 
 DESTROY_SECONDS = 900  # after that the operation ends as timed out; the destruction itself goes on
 
@@ -23,7 +24,7 @@ class AppStatus(StrEnum):
 
 
 class AppState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """`components` maps a component's name to its service_id."""
+    """`components` maps a component's name to its service_id; `template`: what it was installed from."""
 
     status: AppStatus = AppStatus.ABSENT
     team: str = ""
@@ -31,6 +32,7 @@ class AppState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     components: dict[str, str] = {}
     operation: str = ""
     deadline_at: int = 0
+    template: Installed | None = None
 
 
 class AppCreated(Event, frozen=True):
@@ -45,6 +47,14 @@ class ComponentRegistered(Event, frozen=True):
 
 class ComponentDeregistered(Event, frozen=True):
     name: str
+
+
+class TemplateInstalled(Event, frozen=True):
+    """From now on the app's base is this version; its content stands here, so that it is known for ever."""
+
+    template: str
+    label: str
+    document: Document
 
 
 class AppDestroyRequested(Event, frozen=True):
@@ -71,6 +81,15 @@ class DeregisterComponent(Command, frozen=True):
     name: str
 
 
+class InstallTemplate(Command, frozen=True):
+    """Have this version as base. `before`: the digest of the base it takes the place of; empty: of none."""
+
+    template: str
+    label: str
+    document: Document
+    before: str = ""
+
+
 class DestroyApp(Command, frozen=True):
     pass
 
@@ -79,13 +98,14 @@ AppEvent = (
     AppCreated
     | ComponentRegistered
     | ComponentDeregistered
+    | TemplateInstalled
     | AppDestroyRequested
     | AppDestroyed
     | OperationStarted
     | OperationSucceeded
     | OperationTimedOut
 )
-AppCommand = CreateApp | RegisterComponent | DeregisterComponent | DestroyApp
+AppCommand = CreateApp | RegisterComponent | DeregisterComponent | InstallTemplate | DestroyApp
 
 
 def apply(state: AppState, event: AppEvent, at: int) -> AppState:
@@ -97,10 +117,12 @@ def apply(state: AppState, event: AppEvent, at: int) -> AppState:
             return replace(state, components={**state.components, name: service_id})
         case ComponentDeregistered(name=name):
             return replace(state, components={k: v for k, v in state.components.items() if k != name})
+        case TemplateInstalled(template=template, label=label, document=document):
+            return replace(state, template=Installed(template=template, version=label, document=document))
         case AppDestroyRequested(operation=operation):
             return replace(state, status=AppStatus.DESTROYING, operation=operation)
         case AppDestroyed():
-            return replace(state, status=AppStatus.DESTROYED, components={})
+            return replace(state, status=AppStatus.DESTROYED, components={}, template=None)
         case OperationStarted(deadline_at=deadline_at):
             return replace(state, deadline_at=deadline_at)
         case OperationSucceeded() | OperationTimedOut():
@@ -127,6 +149,8 @@ def decide(state: AppState, command: AppCommand, meta: Meta) -> Decision:
             if name in state.components:
                 return []
             return name_problem("a component name", name) or [ComponentRegistered(name=name, service_id=service_id)]
+        case InstallTemplate():
+            return _install(state, command)
         case DestroyApp():
             operation = meta.command_id
             return [
@@ -141,6 +165,23 @@ def decide(state: AppState, command: AppCommand, meta: Meta) -> Decision:
                 AppDestroyRequested(operation=operation),
             ]
     raise TypeError(f"not an app command: {type(command).__name__}")
+
+
+def _install(state: AppState, command: InstallTemplate) -> Decision:
+    wanted = Installed(template=command.template, version=command.label, document=command.document)
+    if state.template == wanted:
+        return []
+    if problem := document_problem(command.document):
+        return problem
+    found = state.template.document.digest() if state.template else ""
+    if found != command.before:
+        has = f"{state.template.template}@{state.template.version}" if state.template else "no template"
+        message = f"app {state.name} has {has}, which is not what was asked for"
+        return Refusal(code="conflict", message=message, hint="look again: rayfold template upgrade APP --dry-run")
+    if not command.before and state.components:
+        message = f"app {state.name} has components of its own already: {', '.join(sorted(state.components)[:5])}"
+        return Refusal(code="conflict", message=message, hint="install it as a new app: --app NAME")
+    return [TemplateInstalled(template=command.template, label=command.label, document=command.document)]
 
 
 def progress(state: AppState, now: int) -> list[Event]:

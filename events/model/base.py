@@ -16,8 +16,8 @@ MAX_NAME = 40
 PROGRESS_ROUNDS = 100
 """In which what follows from a state by itself comes to rest: more than any state machine here has steps. What goes on
 after that is a loop without end, a bug, and stops loudly."""
-_NAME = re.compile(r"^[a-z](?:[a-z0-9]|-(?=[a-z0-9]))*$")
-_HOST_LABEL = re.compile(r"^(?!-)[a-z0-9-]{1,63}(?<!-)$")
+_NAME = re.compile(r"^[a-z](?:[a-z0-9]|-(?=[a-z0-9]))*\Z")
+_HOST_LABEL = re.compile(r"^(?!-)[a-z0-9-]{1,63}(?<!-)\Z")
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):

@@ -144,11 +144,14 @@ def _superseded(state: ComponentState, meta: Meta) -> list[Event]:
 
 
 def _deploy_artifact(state: ComponentState, command: DeployArtifact, meta: Meta) -> Decision:
-    seconds = state.spec.start_timeout_seconds + OPERATION_SECONDS
+    spec = _changed_spec(state.spec, command.change) if command.change else state.spec
+    if isinstance(spec, Refusal):
+        return spec
+    seconds = spec.start_timeout_seconds + OPERATION_SECONDS
     started = _begin(meta, "deploy", command.artifact.digest[:12], seconds)
     return [
         _replace(started, parent=command.parent, parent_stream=command.parent_stream),
-        new_release(state, meta.command_id, command.artifact, state.spec, meta),
+        new_release(state, meta.command_id, command.artifact, spec, meta),
     ]
 
 

@@ -20,14 +20,6 @@ class Deploy(Command, frozen=True):
     source: Source
 
 
-class DeployArtifact(Command, frozen=True):
-    """Release an artifact that another component's deploy has built (one build, several process types)."""
-
-    artifact: Artifact
-    parent: str
-    parent_stream: str
-
-
 class ChangeSpec(Command, frozen=True):
     """Set what is given, leave the rest. `config_unset` wins over `config_set`."""
 
@@ -38,6 +30,16 @@ class ChangeSpec(Command, frozen=True):
     routes_add: tuple[RouteSpec, ...] = ()
     routes_remove: tuple[RouteSpec, ...] = ()
     settings: dict[str, str] = {}
+
+
+class DeployArtifact(Command, frozen=True):
+    """Release an artifact that is there already: another component's deploy has built it (one build, several process
+    types), or a template holds it. `change`: what changes with it, in the same release."""
+
+    artifact: Artifact
+    parent: str = ""
+    parent_stream: str = ""
+    change: ChangeSpec | None = None
 
 
 class SetPlacement(Command, frozen=True):

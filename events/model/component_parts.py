@@ -24,7 +24,7 @@ MAX_SEALED_VALUE = 6 * MAX_CONFIG_VALUE  # characters: four bytes for each in ba
 BACKOFF_FREE_RESTARTS = 3  # restarts at once, before the back-off begins
 BACKOFF_CAP_SECONDS = 300.0
 RELEASES_KEPT = 50  # where a component does not say it otherwise
-_CONFIG_KEY = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")
+_CONFIG_KEY = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
 _RESERVED = ("PORT", "RAYFOLD_")
 
 

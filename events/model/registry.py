@@ -23,6 +23,7 @@ from events.model import (
     pool,
     route,
     team,
+    template,
 )
 from events.model.base import Command, Decision, Event, Meta
 from events.model.drafts import Drafting
@@ -140,6 +141,14 @@ AGGREGATES: dict[str, Aggregate] = {
             command=parked.ParkedCommand,
             apply=parked.apply,
             decide=parked.decide,
+        ),
+        Aggregate(
+            kind="template",
+            state=template.TemplateState,
+            events=get_args(template.TemplateEvent),
+            command=template.TemplateCommand,
+            apply=template.apply,
+            decide=template.decide,
         ),
         Aggregate(
             kind="pool",

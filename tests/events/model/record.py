@@ -8,7 +8,7 @@ import sys
 
 from benchmarks.histories import NODES, ComponentLife, World
 from events.log.records import EventRecord
-from events.model import app, build, component_commands, node, parked, pool, team
+from events.model import app, build, component_commands, node, parked, pool, team, template
 from events.model.base import Command, Event, service_id_of
 from events.model.build import Artifact, BuildStatus, Source
 from events.model.component_parts import ComponentState, Spec
@@ -16,6 +16,7 @@ from events.model.component_progress import Effect
 from events.model.cron import CronJob
 from events.model.log_rules import LogRules
 from events.model.placement import Placement
+from events.model.template_parts import Document, TemplateComponent, Variable
 from tests.events.model.recorded import HISTORIES, write_history, write_states
 from tests.events.model.shapes import write_shapes
 
@@ -93,6 +94,7 @@ def history() -> list[EventRecord]:
     _retention(world, life)
     _crons(world, life)
     _builds(world)
+    _templates(world)
     world.send("app/default.shop", app.DestroyApp(), reason="no longer needed")
     return world.records
 
@@ -133,6 +135,31 @@ def _pools(world: Scribe) -> None:
         park = parked.Park(stream=about, handler=handler, version=1, tries=3, error="KeyError: 'x'")
         world.send(stream, park)
         world.send(stream, end, reason="looked at it")
+
+
+def _templates(world: Scribe) -> None:
+    artifact = Artifact(digest="ab" * 32, size_bytes=9, processes={"web": "run", "db": "serve"})
+    password = Variable(secret=True, generated=True)
+    database = TemplateComponent(
+        name="db", process="db", http=True, artifact=artifact, variables={"PASSWORD": password},
+        settings={"memory_bytes": str(1 << 28)}, crons=(CronJob(name="tidy", schedule="@daily", command="tidy"),),
+    )  # fmt: skip
+    variables = {
+        "DATABASE": Variable(value="http://${rayfold:address:db}/"), "MAIL": Variable(required=True),
+        "PASSWORD": Variable(secret=True, same_as="db.PASSWORD"),
+    }  # fmt: skip
+    web = TemplateComponent(
+        name="web", process="web", http=True, artifact=artifact, variables=variables, scale=2, needs=("db",)
+    )
+    document = Document(components=(database, web), description="a shop")
+    stream = template.template_stream("default", "shop")
+    publish = template.PublishTemplate(
+        team="default", name="shop", label="1.0.0", document=document, source="default/shop"
+    )
+    world.send(stream, publish, reason="for the branch")
+    world.send(stream, template.RemoveTemplate(label="1.0.0"), reason="a mistake")
+    world.send("app/default.branch", app.CreateApp(team="default", name="branch"))
+    world.send("app/default.branch", app.InstallTemplate(template="shop", label="1.0.0", document=document))
 
 
 def _before_the_first_deploy(world: Scribe) -> None:
