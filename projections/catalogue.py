@@ -12,6 +12,7 @@ from projections import (
     rollouts,
     routes,
     teams,
+    templates,
 )
 from projections.errors import UnknownProjection
 from projections.model import Projection
@@ -27,6 +28,7 @@ ALL: tuple[Projection, ...] = (
     routes.PROJECTION,
     operations.PROJECTION,
     crons.PROJECTION,
+    templates.PROJECTION,
     nodes.PROJECTION,
 )
 

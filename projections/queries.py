@@ -30,6 +30,7 @@ from projections.rollouts import ROLLOUTS
 from projections.routes import CLAIMS, ROUTES
 from projections.schema import COMPONENT_NAMES, SqlValue
 from projections.teams import LOG_RULES, TEAMS, TOKENS
+from projections.templates import TEMPLATES
 from projections.views import (
     AppView,
     BuildView,
@@ -45,6 +46,7 @@ from projections.views import (
     RolloutView,
     RouteView,
     TeamView,
+    TemplateView,
     TokenView,
 )
 
@@ -271,6 +273,16 @@ def list_nodes(database: Database, *, cursor: str = "", limit: int = LIMIT_DEFAU
 def get_cron(database: Database, team: str, app: str, component: str, name: str) -> CronView | None:
     """A component's job by its name."""
     return _one(database, CRONS, CronView, team=team, app=app, component=component, name=name)
+
+
+def list_templates(
+    database: Database, team: str, *, name: str = "", label: str = "", cursor: str = "", limit: int = LIMIT_DEFAULT
+) -> Page[TemplateView]:
+    """Versions of templates, what was published last first."""
+    order = (Order("published_at", True), Order("name"), Order("label"))
+    return _list(
+        database, TEMPLATES, TemplateView, _scope(TEMPLATES, team, name=name, label=label), order, cursor, limit
+    )
 
 
 def list_crons(

@@ -10,14 +10,16 @@ from sqlalchemy import Connection, select
 
 from events.model.build import LIVE, Artifact, BuildStatus
 from events.model.operation import OperationStatus
+from events.model.template_parts import Document
 from projections.builds import BUILDS
 from projections.database import Database
 from projections.errors import ProjectionsError
 from projections.operations import OPERATIONS
 from projections.releases import RELEASES, ReleaseStatus
 from projections.schema import CHECKPOINTS, PARKED
+from projections.templates import TEMPLATES
 
-_MODELS = ("builds", "operations", "releases")
+_MODELS = ("builds", "operations", "releases", "templates")
 
 
 class References(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,8 +35,8 @@ class NotCertain(ProjectionsError):
 
 
 def references(database: Database, tails: Mapping[int, int]) -> References:
-    """Everything that releases, and builds on their way to one, refer to, the log up to `tails` included ({partition:
-    the offset its next event will get}). Blocking. Raises NotCertain, DatabaseUnavailable."""
+    """Everything that releases, builds on their way to one, and templates refer to, the log up to `tails` included
+    ({partition: the offset its next event will get}). Blocking. Raises NotCertain, DatabaseUnavailable."""
     # One serializable transaction: a read model that is emptied meanwhile to be folded anew is seen before or after.
     return database.transact(lambda connection: _references(connection, tails))
 
@@ -50,6 +52,9 @@ def _references(connection: Connection, tails: Mapping[int, int]) -> References:
     )
     for text in connection.execute(made).scalars():
         digests.add(msgspec.json.decode(str(text), type=Artifact).digest)
+    # A template is there to be installed again, also when the app it was taken from is gone.
+    for text in connection.execute(select(TEMPLATES.c.document)).scalars():
+        digests |= {each.artifact.digest for each in msgspec.json.decode(str(text), type=Document).components}
     live = select(BUILDS.c.requested_at, BUILDS.c.started_at).where(BUILDS.c.status.in_([s.value for s in LIVE]))
     begun = [int(row.started_at or row.requested_at) for row in connection.execute(live)]
     return References(artifacts=frozenset(digests - {""}), oldest_build_at=min(begun, default=0))

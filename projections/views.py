@@ -10,6 +10,7 @@ import msgspec
 
 from events.model.build import Artifact, Source
 from events.model.component_parts import Endpoint, Release, Sibling, Spec
+from events.model.template_parts import Document
 from projections.operations import Step
 
 V = TypeVar("V")
@@ -252,6 +253,19 @@ class OperationView(View, frozen=True, kw_only=True):
     started_at: int
     deadline_at: int
     ended_at: int
+
+
+class TemplateView(View, frozen=True, kw_only=True):
+    """A version of a template that may be installed."""
+
+    team: str
+    name: str
+    label: str
+    digest: str
+    document: Document
+    source: str
+    published_at: int
+    published_by: str
 
 
 class CronView(View, frozen=True, kw_only=True):

@@ -87,10 +87,12 @@ async def _unpack_layer(store: ArtifactStore, layer: BlobRef, dest_root: Path, g
     return final
 
 
-def extract_layer(archive: Path, root: Path, *, ownership: Ownership | None = None) -> None:
+def extract_layer(
+    archive: Path, root: Path, *, ownership: Ownership | None = None, limits: ExtractLimits = _LIMITS
+) -> None:
     """Extract a stored layer into the empty directory `root`; blocking."""
     with archive.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as stream:
-        extract_tar(stream, root, limits=_LIMITS, ownership=ownership)
+        extract_tar(stream, root, limits=limits, ownership=ownership)
 
 
 def _extract(archive: Path, root: Path, gid: int | None) -> None:

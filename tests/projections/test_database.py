@@ -42,7 +42,7 @@ def test_several_starters_migrate_once(empty_url: str) -> None:
         thread.join(60)
     assert errors == []
     with starters[0].engine.connect() as connection:
-        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["0003"]
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["0004"]
     for database in starters:
         database.close()
 

@@ -8,6 +8,8 @@ from events.log.memory import MemoryEventLog
 from events.model.base import service_id_of
 from events.model.build import Artifact, BuildRequested, BuildStarted, BuildSucceeded, Source
 from events.model.component_commands import Deploy, PruneReleases
+from events.model.template import TemplatePublished, TemplateRemoved
+from events.model.template_parts import Document, TemplateComponent
 from projections.database import Database
 from projections.projector import Projector
 from projections.references import NotCertain, References, references
@@ -108,3 +110,17 @@ def test_there_is_no_answer_from_a_database_that_has_folded_nothing(database: Da
     assert references(database, {0: 0}) == References(artifacts=frozenset(), oldest_build_at=0)
     with pytest.raises(NotCertain):
         references(database, {0: 1})
+
+
+async def test_what_a_template_pins_is_referred_to_until_the_version_is_removed(database: Database) -> None:
+    recorder, artifact = Recorder(), Artifact(digest="d" * 64, size_bytes=1, processes={"web": "run"})
+    web = TemplateComponent(name="web", process="web", http=True, artifact=artifact)
+    document = Document(components=(web,))
+    published = TemplatePublished(team="default", name="shop", label="1.0", digest=document.digest(), document=document)
+    recorder.add("template/default.shop", published)
+    log, upto = await folded(database, recorder)
+    assert references(database, upto).artifacts == {"d" * 64}
+
+    await append(log, [recorder.add("template/default.shop", TemplateRemoved(label="1.0"))])
+    await catch_up(database, log)
+    assert references(database, await tails(log)).artifacts == set()
