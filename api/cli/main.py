@@ -39,6 +39,7 @@ from api.cli import (
     replaying,
     secrets,
     tasks,
+    templates,
     top,
     trying,
 )
@@ -84,7 +85,7 @@ _GROUPS = (
     ("Apps", (
         ("apps", apps.apps), ("ps", instances.ps), ("releases", releases.releases), ("builds", builds.builds),
         ("config", config.config), ("settings", config.settings), ("domains", domains.domains),
-        ("placement", machines.placement), ("cron", crons.cron), ("git", pushing.git),
+        ("placement", machines.placement), ("cron", crons.cron), ("git", pushing.git), ("template", templates.template),
         ("log-rules", line_rules.log_rules),
     )),
     ("The platform", (

@@ -123,7 +123,7 @@ def _serve_route(context: Context, route: Route, handler: Handler) -> _Inner:
         try:
             with span(route.id, request.headers.get("traceparent", "")[:100], request_id=request_id) as traceparent:
                 call = await _enter(context, route, request, request_id, traceparent)
-                if route.streams or route.lines or route.raw:
+                if route.streams or route.lines or route.raw or route.file:
                     response = await handler(call)
                 else:
                     with context.deadlines.within(route.seconds):

@@ -64,6 +64,8 @@ class Owners:
         if kind == "app":
             team, _, app = ident.partition(".")
             return Owner(team=team, app=app)
+        if kind == "template":
+            return Owner(team=ident.partition(".")[0])
         if kind in ("component", "build"):
             return await self.of_service(ident.partition("-")[0])
         return PLATFORM

@@ -144,6 +144,8 @@ def _responses(route: Route, references: References) -> Json:
         content: Json = {}
         if route.answer is not None:
             content["application/json"] = {"schema": references[(route.answer, "serialization")]}
+        elif route.file:
+            content["application/x-tar"] = {"schema": {"type": "string", "format": "binary"}}
         elif not route.raw and not route.lines and route.method != "HEAD":
             content["text/plain" if route.id == "metrics" else "application/json"] = {}
         if route.lines:

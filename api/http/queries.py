@@ -198,3 +198,10 @@ class VerifyLog(Query):
     partition: int | None = Field(default=None, ge=0)
     deep: bool = False
     since_head: str = Field(default="", max_length=8192, pattern="^[0-9a-fA-F:, ]*$")
+
+
+class Upgrade(Read):
+    """`to`: a version, the one published last where it is left out."""
+
+    to: str = Field(default="", max_length=40)
+    take_theirs: bool = False

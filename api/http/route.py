@@ -17,6 +17,7 @@ Reach = Literal["public", "token", "team", "admin"]
 REQUEST_SECONDS = 60.0  # for an answer that is no stream and no upload
 CHECK_SECONDS = 300.0  # a stream is folded twice, in two processes
 REBUILD_SECONDS = 660.0  # a read model is folded again from the first event
+IMPORT_SECONDS = 660.0  # every layer of a file is unpacked once
 
 TEAM = "/v1/teams/{team}"
 APP = TEAM + "/apps/{app}"
@@ -28,7 +29,7 @@ class Route:
     """One operation. `status` is the answer's when all goes well; `also` are further good ones; `codes` the problems.
 
     `streams`: answers server-sent events when asked to (`Accept: text/event-stream`, or `follow=1`); `lines`: may
-    answer JSON Lines, for as long as that takes; `raw`: the body is a tar, not JSON.
+    answer JSON Lines, for as long as that takes; `raw`: the body is a tar, not JSON; `file`: the answer is one.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Route:
     streams: bool = False
     lines: bool = False
     raw: bool = False
+    file: bool = False
     seconds: float = REQUEST_SECONDS
 
     @property

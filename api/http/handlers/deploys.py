@@ -51,7 +51,7 @@ async def deploy(call: Call) -> web.Response:
 
     reply = await attempt()
     if reply.refusal is not None and reply.refusal.code == "not_found" and body.create:
-        await _ensure(call, command_id, call.name("app"), call.name("component"), service_id, None, None, body.reason)
+        await ensure(call, command_id, call.name("app"), call.name("component"), service_id, None, None, body.reason)
         reply = await attempt()
     await call.context.accepted(reply, stream, expected)
     return accepted(accepted_view(reply, team, operation=reply.operation, service_id=service_id))
@@ -117,14 +117,14 @@ async def create_component(call: Call) -> web.Response:
     body, team, app = call.body_as(s.CreateComponent), call.name("team"), call.name("app")
     service_id = service_id_of(team, app, body.name)
     await call.context.reads.app(call)
-    reply = await _ensure(
+    reply = await ensure(
         call, call.command_id, app, body.name, service_id, body.process, body.http, body.reason, make_app=False
     )
     view = accepted_view(reply, team, operation=None, service_id=service_id)
     return accepted(view, created=True)
 
 
-async def _ensure(
+async def ensure(
     call: Call,
     command_id: str,
     app: str,

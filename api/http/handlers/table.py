@@ -27,6 +27,8 @@ from api.http.handlers import (
     secrets,
     stored,
     teams,
+    template_installs,
+    templates,
     uploads,
 )
 
@@ -43,6 +45,8 @@ HANDLERS: dict[str, Handler] = {
     **components.HANDLERS,
     **changes.HANDLERS,
     **crons.HANDLERS,
+    **templates.HANDLERS,
+    **template_installs.HANDLERS,
     **builds.HANDLERS,
     **deploys.HANDLERS,
     **hooks.HANDLERS,
