@@ -60,12 +60,14 @@ _Seconds = Annotated[float, msgspec.Meta(ge=0, le=LONGEST_SECONDS)]
 
 
 class BuildTimeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long each step of a build may take, in seconds; 0: its usual share of the whole build's time."""
+    """How long each step of a build may take, in seconds; 0: its usual share of the whole build's time, and for the
+    release command the usual ten minutes."""
 
     source: _Seconds = 0
     dependencies: _Seconds = 0
     build: _Seconds = 0
     publish: _Seconds = 0
+    release: _Seconds = 0
 
 
 class PlatformConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Mapping
 from functools import partial
+from math import ceil
 
 import msgspec
 import structlog
@@ -19,6 +20,7 @@ from actors.builder.model import BuildOutcome, BuildRequest, BuildState, LogLine
 from actors.builder.orders import BUILDS
 from actors.builder.retention import SWEEPER, Swept, sweep
 from actors.builder.slots import NodeSlots
+from actors.builder.steps import RELEASE
 from actors.builder.worker import BuildWorker
 from actors.cluster.directory import Directory
 from actors.cluster.event_log import make_event_log
@@ -31,7 +33,7 @@ from actors.logs.line import LineRecord
 from actors.runtime.users import UserBook
 from actors.supervisor.orders import BuildOrder
 from events.log.errors import LogError as LogStoreError
-from events.model.build import Artifact, BuildStatus, FinishBuild
+from events.model.build import RELEASE_TIMEOUT, Artifact, BuildStatus, FinishBuild
 from events.queue.etcd_queue import EtcdTaskQueue
 from projections.database import Database
 from projections.errors import ProjectionsError
@@ -164,7 +166,7 @@ class Builder(ActorShell):
             step_seconds=self.settings.build_step_seconds,
             user=(owner.uid, owner.gid) if root else None,
         )
-        finish = _finish(attempt, await self._engine.run(request))
+        finish = _finish(attempt, await self._engine.run(request), self.settings.build_step_seconds)
         await self._end_lines(order.build_id, finish)
         return finish
 
@@ -183,11 +185,12 @@ class Builder(ActorShell):
             log.warning("build output is not closed", build=build_id, error=str(error))
 
 
-def _finish(attempt: int, outcome: BuildOutcome) -> FinishBuild:
+def _finish(attempt: int, outcome: BuildOutcome, operator: Mapping[str, float]) -> FinishBuild:
+    """`operator`: seconds by step that the platform's settings give, for what is not the builder's to run."""
     return FinishBuild(
         attempt=attempt,
         status=_STATUS.get(outcome.state, BuildStatus.FAILED),
-        artifact=_artifact(outcome.artifact) if outcome.artifact else None,
+        artifact=artifact_of(outcome.artifact, operator) if outcome.artifact else None,
         code=outcome.code,
         reason=outcome.reason,
         lines=outcome.lines,
@@ -196,8 +199,12 @@ def _finish(attempt: int, outcome: BuildOutcome) -> FinishBuild:
     )
 
 
-def _artifact(built: BuiltArtifact) -> Artifact:
+def artifact_of(built: BuiltArtifact, operator: Mapping[str, float]) -> Artifact:
+    """What the log keeps of what was built. `operator`: seconds by step, where the source does not say them."""
     settings = {"probe_path": built.settings.probe_path} if built.settings.probe_path else {}
+    release = built.settings.step_seconds.get(RELEASE) or operator.get(RELEASE)
+    if release and built.release_command:
+        settings[RELEASE_TIMEOUT] = str(ceil(release))
     return Artifact(
         digest=built.digest,
         size_bytes=built.size_bytes,

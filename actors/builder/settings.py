@@ -10,7 +10,7 @@ from actors.builder.detect import DOCKERFILE
 from actors.builder.errors import SettingsError
 from actors.builder.model import ComponentSettings
 from actors.builder.procfile import check_process_name
-from actors.builder.steps import LONGEST_SECONDS, STEPS
+from actors.builder.steps import LONGEST_SECONDS, RELEASE, STEPS
 
 FILE = "rayfold.toml"
 LANGUAGES = (*(language.name for language in catalogue.LANGUAGES.values() if language.built), DOCKERFILE)
@@ -54,7 +54,7 @@ def parse_settings(text: str) -> tuple[ComponentSettings, tuple[str, ...]]:
 
 def _timeouts(build: dict[str, object]) -> dict[str, float]:
     # Not "source": when this file can be read, that step is over.
-    known = [step for step in STEPS if step != "source"]
+    known = [*(step for step in STEPS if step != "source"), RELEASE]
     found: dict[str, float] = {}
     for step, seconds in _table(build, "timeouts", "build.timeouts").items():
         if step not in known:

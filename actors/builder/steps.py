@@ -8,6 +8,10 @@ from collections.abc import Mapping
 STEPS = ("source", "dependencies", "build", "publish")
 """The steps that have a time-out of their own; detection only reads files that are there."""
 
+RELEASE = "release"
+"""The release command, which has its time-out from the same places; it runs when the build is over, and has no share
+of the build's time."""
+
 _SHARES = {"source": 1 / 3, "dependencies": 2 / 3, "build": 2 / 3, "publish": 1 / 3}
 """Of the whole build's time, where nobody says otherwise: a step that hangs leaves time to say so, and no step alone
 can use up what the others need."""

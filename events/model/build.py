@@ -29,6 +29,12 @@ ENDED = "ended"
 """Of a refusal: there is nothing left to build."""
 
 
+RELEASE_TIMEOUT = "release_timeout_seconds"
+"""Of an artifact's settings: how long its release command may take, where somebody said so."""
+RELEASE_SECONDS = 600  # time for a migration; one that hangs on a lock is not waited for until the whole deploy ends
+MOST_RELEASE_SECONDS = 24 * 3600
+
+
 class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Where the source comes from. `kind`: upload (digest of the uploaded tar) or git (url, ref, subdir).
 
@@ -70,6 +76,16 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
     author: str = ""
     lock_hash: str = ""
     settings: dict[str, str] = {}
+
+    def of_component(self) -> dict[str, str]:
+        """The settings that are the component's; the others are about this artifact alone."""
+        return {key: text for key, text in self.settings.items() if key != RELEASE_TIMEOUT}
+
+    def release_seconds(self) -> int:
+        """How long its release command may take: what the source or the operator says, else `RELEASE_SECONDS`."""
+        text = self.settings.get(RELEASE_TIMEOUT, "")
+        plain = text.isascii() and text.isdecimal() and len(text) < 9
+        return min(max(int(text), 1), MOST_RELEASE_SECONDS) if plain else RELEASE_SECONDS
 
 
 class BuildState(msgspec.Struct, frozen=True, kw_only=True, gc=False):

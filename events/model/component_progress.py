@@ -33,6 +33,7 @@ from events.model.component_parts import (
     InstanceStatus,
     Operation,
     Phase,
+    Release,
     RouteSpec,
     Sibling,
 )
@@ -73,7 +74,8 @@ def next_deadline(state: ComponentState, now: int) -> int | None:
         times += [t for t in cron_deadlines(state) if t > now]
     operation = state.operation
     if operation is not None:
-        times += [t for t in (operation.deadline_at, operation.rollout_deadline_at) if t > now]
+        times += [_deadline(state, operation), operation.rollout_deadline_at, _step_deadline(state, operation)]
+        times = [t for t in times if t > now]
     return min(times, default=None)
 
 
@@ -141,7 +143,7 @@ def _advance_operation(state: ComponentState, now: int, nodes: Sequence[Room]) -
     if operation.cancel_reason and operation.phase in (Phase.ACCEPTED, Phase.CLAIMING, Phase.STARTING):
         ended = OperationCancelled(operation=operation.id, reason=operation.cancel_reason)
         return [*_rollout_failed(operation, operation.cancel_reason), ended]
-    if operation.deadline_at and now >= operation.deadline_at and operation.phase is not Phase.DONE:
+    if 0 < _deadline(state, operation) <= now and operation.phase is not Phase.DONE:
         reason = f"it took longer than allowed in phase {operation.phase}"
         ended_late = OperationTimedOut(operation=operation.id, reason=reason, still_serving=state.current)
         abandoned: list[Event] = (
@@ -158,6 +160,27 @@ def _advance_operation(state: ComponentState, now: int, nodes: Sequence[Room]) -
         case Phase.DONE:
             return _after_rollout(state, operation)
     return []
+
+
+def _deadline(state: ComponentState, operation: Operation) -> int:
+    """When the operation ends as timed out. A release step has its own time, which the others' does not shorten."""
+    release = state.releases.get(operation.release)
+    if not operation.deadline_at or release is None or not _step(operation, release):
+        return operation.deadline_at
+    return operation.deadline_at + release.artifact.release_seconds() * SECOND
+
+
+def _step(operation: Operation, release: Release) -> str:
+    """The release command that this operation runs; only the deploy that built it does."""
+    return release.artifact.release_command if operation.build_id else ""
+
+
+def _step_deadline(state: ComponentState, operation: Operation) -> int:
+    """By when the release step that runs must have ended; 0 when none runs."""
+    running = state.instances.get(operation.release_step)
+    if running is None:
+        return 0
+    return running.starting_at + state.releases[running.release].artifact.release_seconds() * SECOND
 
 
 def _rollout_failed(operation: Operation, reason: str) -> list[Event]:
@@ -179,12 +202,16 @@ def _after_claims(state: ComponentState, operation: Operation, now: int, nodes: 
     if unclaimed_routes(state):
         return []
     release = state.releases[operation.release]
-    step = release.artifact.release_command if operation.build_id else ""
+    step = _step(operation, release)
     if step and not operation.release_step:
         return start_one_off(state, nodes, release.number, InstanceKind.RELEASE_STEP, step)
     if step:
         ended = state.ended_tasks.get(operation.release_step)
         if ended is None:
+            if 0 < _step_deadline(state, operation) <= now:
+                may = release.artifact.release_seconds()
+                # Its instance is nobody's with the operation's end, and is stopped for it.
+                return _failed(state, "release_step_timed_out", f"the release step `{step}` did not end within {may} s")
             return []
         if ended.exit_code != 0:
             reason = f"the release step `{step}` ended with exit code {ended.exit_code}{unseen(ended)}"

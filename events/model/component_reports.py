@@ -113,7 +113,7 @@ def _finish_build(state: ComponentState, command: FinishDeployBuild, meta: Meta)
         known = ", ".join(sorted(command.artifact.processes)) or "none"
         reason = f"expected a process type {state.process!r} in the Procfile, found: {known}"
         return [OperationFailed(operation=operation.id, code="no_process", reason=reason, still_serving=serving)]
-    spec = state.spec.with_settings(command.artifact.settings)
+    spec = state.spec.with_settings(command.artifact.of_component())
     if isinstance(spec, Refusal):
         reason = f"rayfold.toml: {spec.message}"
         return [OperationFailed(operation=operation.id, code="invalid", reason=reason, still_serving=serving)]

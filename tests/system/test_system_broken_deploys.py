@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.actors.builder.conftest import processes_with
 from tests.system import apps
 from tests.system.conftest import Deploy
 from tests.system.platform import Platform, until
@@ -66,3 +67,10 @@ def test_a_release_step_that_fails_keeps_the_old_release(platform: Platform, dep
 
     assert any("the table is locked" in line for line in failed.error["lines"]), failed.error
     assert platform.serving("migrates") == before
+
+    files = apps.web("never") | {"rayfold.toml": "[build.timeouts]\nrelease = 2\n"}
+    files["Procfile"] += "release: exec sleep 123457\n"
+    failed = platform.cli("deploy", str(apps.write(tmp_path / "y", files)), "--app", "migrates", expect=6)
+    assert "did not end within 2 s" in failed.error["error"], failed.error
+    assert platform.serving("migrates") == before
+    assert until("the release step to be gone", lambda: not processes_with("123457"))

@@ -328,6 +328,7 @@ def test_every_code_has_its_section_and_every_section_its_code() -> None:
         "not_ready",
         "crashed",
         "release_step_failed",
+        "release_step_timed_out",
         "builder_machine",
         "timed_out",
     }

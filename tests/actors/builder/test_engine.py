@@ -277,7 +277,7 @@ def test_a_steps_time_is_a_share_of_the_whole_unless_somebody_says_otherwise() -
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[build.timeouts]\nsource = 5", "expected one of dependencies, build, publish, found 'source'"),
+        ("[build.timeouts]\nsource = 5", "expected one of dependencies, build, publish, release, found 'source'"),
         ("[build.timeouts]\nbuild = 0", "expected seconds from 1 to 86400, found 0"),
         ("[build.timeouts]\nbuild = true", "expected seconds from 1 to 86400, found True"),
         ("[build]\ntimeouts = 5", "expected a table [build.timeouts]"),

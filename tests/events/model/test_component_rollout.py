@@ -28,7 +28,7 @@ from events.model.component_progress import (
     next_deadline,
 )
 from events.model.operation import OperationCancelled, OperationFailed, OperationSucceeded, OperationTimedOut
-from tests.events.model.component_world import SECOND, SERVICE, artifact, created, deployed
+from tests.events.model.component_world import SECOND, SERVICE, World, artifact, created, deployed
 
 
 def test_a_first_deploy_ends_live_with_one_ready_instance() -> None:
@@ -175,6 +175,59 @@ def test_a_release_step_runs_once_before_the_switch_and_its_failure_fails_the_de
     assert len(steps) == 1
     assert w.state.current == 1
     assert w.state.ended_tasks == {}
+
+
+def _stuck_in_its_release_step(**settings: str) -> tuple[World, str]:
+    w = created()
+    w.next_artifact = Artifact(
+        digest="x", size_bytes=1, processes={"web": "w"}, release_command="migrate", settings=settings
+    )
+    w.send(Deploy(source=Source(kind="upload", digest="d1")))
+    w.settle()
+    (step,) = w.state.instances.values()
+    assert step.kind is InstanceKind.RELEASE_STEP
+    return w, step.id
+
+
+@pytest.mark.parametrize(("settings", "seconds"), [({}, 600), ({"release_timeout_seconds": "7200"}, 7200)])
+def test_a_release_step_that_takes_too_long_is_stopped_and_fails_the_deploy(
+    settings: dict[str, str], seconds: int
+) -> None:
+    w, step = _stuck_in_its_release_step(**settings)
+    deadline = w.state.instances[step].starting_at + seconds * SECOND
+    assert next_deadline(w.state, w.now) == deadline
+    w.now = deadline - 2000
+    w.settle()
+    assert step in w.state.instances and w.state.operation is not None, (
+        "it has its time, though the operation's is over"
+    )
+    w.now = deadline
+    w.settle()
+
+    (failed,) = w.of(OperationFailed)
+    assert isinstance(failed, OperationFailed) and failed.code == "release_step_timed_out"
+    assert failed.reason == f"the release step `migrate` did not end within {seconds} s"
+    names = [type(e).__name__ for e in w.events]
+    assert names.index("OperationFailed") < names.index("InstanceStopping") < names.index("InstanceStopped")
+    assert w.state.instances == {} and w.state.current == 0
+
+
+def test_what_a_release_step_needs_is_not_taken_from_the_rollout_after_it() -> None:
+    w, step = _stuck_in_its_release_step(release_timeout_seconds="7200")
+    w.now += 7000 * SECOND
+    w.send(ReportExited(instance=step, exit_code=0))
+    w.run()
+    assert w.state.current == 1 and not w.of(OperationTimedOut) and not w.of(OperationFailed)
+    assert not hasattr(w.state.spec, "release_timeout_seconds")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("5", 5), ("0", 1), ("999999", 86400), ("9" * 9, 600), ("soon", 600), ("", 600)]
+)
+def test_an_artifact_says_how_long_its_release_step_may_take(text: str, seconds: int) -> None:
+    settings = {"release_timeout_seconds": text, "probe_path": "/up"}
+    made = Artifact(digest="x", size_bytes=1, processes={}, settings=settings)
+    assert made.release_seconds() == seconds and made.of_component() == {"probe_path": "/up"}
 
 
 def test_other_process_types_are_asked_for_after_the_first_is_live() -> None:
