@@ -17,12 +17,14 @@ from api.http import shown
 from api.http.answers import answer
 from api.http.call import Call
 from api.http.handlers.changes import command, component_state
+from api.http.handlers.past import history_of
 from api.http.problems import not_found
 from api.http.queries import DiffBuilds
 from api.http.services import PlatformAway
-from events.model.base import service_id_of
 from events.model.build import Artifact, BuildStatus
 from events.model.component_commands import PruneReleases, SetRetention
+from events.model.component_events import ReleasesPruned
+from events.model.registry import decode_event
 from projections.views import BuildView
 
 T = TypeVar("T")
@@ -127,20 +129,22 @@ async def change_retention(call: Call) -> web.Response:
 
 async def prune(call: Call) -> web.Response:
     body = call.body_as(b.Prune)
-    before = await component_state(call)
-    stream = f"component/{service_id_of(before.team, before.app, before.name)}"
+    await call.context.reads.wait_for(call)
+    row = await call.context.reads.component(call)
+    stream = f"component/{row.service_id}"
     reply = await call.context.submit(call, stream, PruneReleases(keep=body.keep), reason=body.reason)
     await call.context.accepted(reply, stream)
-    after = await component_state(call)
-    gone = sorted(before.releases.keys() - after.releases.keys(), reverse=True)
-    left = {release.artifact.digest for release in after.releases.values()}
+    # What went is in the event, also of a request that is sent again; where nothing went there is none.
+    records = [stored.record for stored in await history_of(call, stream)]
+    found = [decode_event(each) for each in records if each.command_id == reply.command_id]
+    gone = [each for each in found if isinstance(each, ReleasesPruned)]
     swept = await _swept(call)
     view = b.PrunedView(
-        team=before.team,
-        app=before.app,
-        component=before.name,
-        releases=gone,
-        artifacts=sorted({before.releases[number].artifact.digest for number in gone} - left),
+        team=row.team,
+        app=row.app,
+        component=row.name,
+        releases=sorted({number for each in gone for number in each.releases}, reverse=True),
+        artifacts=sorted({digest for each in gone for digest in each.artifacts}),
         # Of all teams' artifacts: how much goes of theirs is no business of this one's.
         freed_bytes=None if call.principal.team else swept.removed_bytes,
         trouble=swept.trouble,

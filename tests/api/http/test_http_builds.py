@@ -82,12 +82,15 @@ async def test_two_builds_differ_by_packages_size_and_artifact(house: House, tmp
 async def test_pruning_names_what_goes_and_has_the_disk_swept(house: House) -> None:
     for number in range(4):
         await deployed(house, f"{number}" * 64)
-    answer = await house.post(f"{WEB}/retention/prune", {"keep": 1, "reason": "the disk is full"})
+    asked = {"keep": 1, "reason": "the disk is full"}
+    answer = await house.post(f"{WEB}/retention/prune", asked, **{"Idempotency-Key": "prune-1"})
     assert answer.status == 200, answer.text
     # v3 stays: a rollback without a number goes back to it.
     assert answer.json["releases"] == [2, 1]
     assert answer.json["artifacts"] == ["0" * 64, "1" * 64]
     assert (answer.json["freed_bytes"], answer.json["trouble"], house.parts.swept) == (5, "", 1)
+    repeated = await house.post(f"{WEB}/retention/prune", asked, **{"Idempotency-Key": "prune-1"})
+    assert repeated.json["releases"] == [2, 1], "a request whose answer was lost is told what it did"
     again = await house.post(f"{WEB}/retention/prune", {"keep": 1})
     assert again.json["releases"] == []
     refused = await house.post(f"{WEB}/rollbacks", {"to": 1})
