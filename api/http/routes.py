@@ -11,6 +11,7 @@ from api.http import schema as s
 from api.http import schema_builds as b
 from api.http import schema_cron as cron
 from api.http import schema_debugger as d
+from api.http import schema_deploy as sources
 from api.http import schema_hooks as hooks
 from api.http import schema_lines as lines
 from api.http import schema_log as kept
@@ -313,7 +314,7 @@ ROUTES: tuple[Route, ...] = (
         also=(200,),
         codes=(401, 404, 409, 413, 429, 503),
     ),
-    _command("deploy", "POST", COMPONENT + "/deploys", "Build a source and roll it out.", s.Deploy),
+    _command("deploy", "POST", COMPONENT + "/deploys", "Build a source and roll it out.", sources.Deploy),
     _page("listBuilds", COMPONENT + "/builds", "Builds, newest first.", story.BuildView),
     _get("getBuild", COMPONENT + "/builds/{build}", "A build.", story.BuildView),
     _get(

@@ -19,13 +19,6 @@ from events.model.component_events import (
     DeployRequested,
     EndpointsChanged,
     EndpointsDrained,
-    InstanceExited,
-    InstanceReady,
-    InstanceStarted,
-    InstanceStarting,
-    InstanceStopped,
-    InstanceStopping,
-    InstanceUnready,
     ParentTold,
     PlacementSet,
     ReleaseCreated,
@@ -42,19 +35,14 @@ from events.model.component_events import (
     SiblingsRequested,
     SpecChanged,
 )
+from events.model.component_instance_fold import INSTANCE_STEPS
 from events.model.component_parts import (
-    SECOND,
-    STABLE_SECONDS,
     ComponentDraft,
     ComponentState,
     ComponentStatus,
-    Instance,
-    InstanceKind,
-    InstanceStatus,
     Operation,
     ParentReport,
     Phase,
-    Slot,
     fingerprint,
 )
 from events.model.drafts import Drafting, Steps
@@ -234,81 +222,6 @@ def _on_rollout_started(draft: ComponentDraft, event: RolloutStarted, at: int) -
         draft.operation = _replace(draft.operation, phase=Phase.STARTING, rollout_deadline_at=event.deadline_at)
 
 
-def _on_instance_starting(draft: ComponentDraft, event: InstanceStarting, at: int) -> None:
-    instance = Instance(
-        id=event.instance,
-        release=event.release,
-        fingerprint=fingerprint(draft.releases[event.release]),
-        node=event.node,
-        slot=event.slot,
-        kind=event.kind,
-        command=event.command,
-        status=InstanceStatus.STARTING,
-        starting_at=at,
-        cron=draft.tasks[event.task].cron if event.kind is InstanceKind.TASK else "",
-    )
-    if event.kind is InstanceKind.RELEASE_STEP:
-        draft.operation = draft.operation and _replace(draft.operation, release_step=event.instance)
-    elif event.kind is InstanceKind.TASK:
-        draft.tasks[event.task] = _replace(draft.tasks[event.task], instance=event.instance)
-    draft.instances[event.instance] = instance
-    draft.started_instances += 1
-
-
-def _on_instance_started(draft: ComponentDraft, event: InstanceStarted, at: int) -> None:
-    known = draft.instances.get(event.instance)
-    if known is not None:
-        draft.instances[event.instance] = _replace(
-            known, status=InstanceStatus.STARTED, host=event.host, port=event.port, pid=event.pid
-        )
-
-
-def _on_instance_ready(draft: ComponentDraft, event: InstanceReady, at: int) -> None:
-    known = draft.instances.get(event.instance)
-    if known is not None:
-        draft.instances[event.instance] = _replace(known, status=InstanceStatus.READY, ready_at=at)
-
-
-def _on_instance_unready(draft: ComponentDraft, event: InstanceUnready, at: int) -> None:
-    known = draft.instances.get(event.instance)
-    if known is not None:
-        draft.instances[event.instance] = _replace(
-            known, status=InstanceStatus.UNREADY, reason=event.reason, lines=event.lines
-        )
-
-
-def _on_instance_exited(draft: ComponentDraft, event: InstanceExited, at: int) -> None:
-    instance = draft.instances.pop(event.instance, None)
-    if instance is None:
-        return
-    if instance.kind is not InstanceKind.SERVICE:
-        draft.ended_tasks[instance.id] = _replace(
-            instance, status=InstanceStatus.EXITED, exit_code=event.exit_code, reason=event.reason, lines=event.lines
-        )
-        return
-    key = f"{instance.fingerprint}:{instance.slot}"
-    before = draft.slots.get(key)
-    stable = instance.ready_at > 0 and at - instance.ready_at >= STABLE_SECONDS * SECOND
-    draft.slots[key] = Slot(
-        failures=1 if stable or before is None else before.failures + 1,
-        restart_at=event.restart_at,
-        exit_code=event.exit_code,
-        reason=event.reason,
-        lines=event.lines,
-        was_ready=instance.ready_at > 0,
-    )
-
-
-def _on_instance_stopping(draft: ComponentDraft, event: InstanceStopping, at: int) -> None:
-    known = draft.instances.get(event.instance)
-    if known is not None:
-        draft.instances[event.instance] = _replace(known, status=InstanceStatus.STOPPING, reason=event.reason)
-
-
-def _on_instance_stopped(draft: ComponentDraft, event: InstanceStopped, at: int) -> None:
-    draft.instances.pop(event.instance, None)
-
-
 def _on_endpoints_changed(draft: ComponentDraft, event: EndpointsChanged, at: int) -> None:
     draft.endpoints, draft.routes, draft.routing_version = event.endpoints, event.routes, draft.version
     if draft.drained:
@@ -394,13 +307,6 @@ DRAFTING = Drafting(
             RoutesClaimed: _on_routes_claimed,
             RoutesFreed: _on_routes_freed,
             RolloutStarted: _on_rollout_started,
-            InstanceStarting: _on_instance_starting,
-            InstanceStarted: _on_instance_started,
-            InstanceReady: _on_instance_ready,
-            InstanceUnready: _on_instance_unready,
-            InstanceExited: _on_instance_exited,
-            InstanceStopping: _on_instance_stopping,
-            InstanceStopped: _on_instance_stopped,
             EndpointsChanged: _on_endpoints_changed,
             RoutingApplied: _on_routing_applied,
             EndpointsDrained: _on_endpoints_drained,
@@ -418,6 +324,7 @@ DRAFTING = Drafting(
             OperationFailed: _on_operation_ended,
             OperationCancelled: _on_operation_ended,
             OperationTimedOut: _on_operation_ended,
+            **INSTANCE_STEPS,
             **CRON_STEPS,
         },
     ),

@@ -15,6 +15,7 @@ from actors.containers.errors import ContainerFault
 from actors.containers.reference import parse_reference
 from actors.containers.registry import resolve
 from api.http import schema as s
+from api.http import schema_deploy as sources
 from api.http.answers import accepted
 from api.http.call import Call
 from api.http.context import accepted_view
@@ -38,7 +39,7 @@ def auto_host(team: str, app: str, component: str) -> str:
 
 
 async def deploy(call: Call) -> web.Response:
-    body, team = call.body_as(s.Deploy), call.name("team")
+    body, team = call.body_as(sources.Deploy), call.name("team")
     source = await _source(call, body.source)
     service_id = service_id_of(team, call.name("app"), call.name("component"))
     stream, expected = f"component/{service_id}", call.expected_version
@@ -57,11 +58,11 @@ async def deploy(call: Call) -> web.Response:
     return accepted(accepted_view(reply, team, operation=reply.operation, service_id=service_id))
 
 
-async def _source(call: Call, given: s.Source) -> Source:
-    if isinstance(given, s.ImageSource):
+async def _source(call: Call, given: sources.Source) -> Source:
+    if isinstance(given, sources.ImageSource):
         return await _image(call, given.image)
     _check_subdir(given.subdir)
-    if isinstance(given, s.UploadSource):
+    if isinstance(given, sources.UploadSource):
         uploads = Uploads(call.context.services.uploads)
         if not await asyncio.to_thread(uploads.has, call.name("team"), given.digest):
             path = f"/v1/teams/{call.name('team')}/uploads/{given.digest}"
@@ -69,7 +70,7 @@ async def _source(call: Call, given: s.Source) -> Source:
         said = _said(given.commit, given.author)
         return Source(kind="upload", digest=given.digest, subdir=given.subdir, ref=said)
     try:
-        if isinstance(given, s.SvnSource):
+        if isinstance(given, sources.SvnSource):
             url, ref = svn.check_url(given.url), svn.check_revision(given.revision)
         else:
             url, ref = check_url(given.url), check_ref(given.ref)

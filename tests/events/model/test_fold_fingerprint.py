@@ -29,7 +29,7 @@ def test_any_change_to_the_model_changes_it(tmp_path: Path) -> None:
         target = tmp_path / "events" / path.relative_to(source)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(path.read_bytes())
-    fold = copy / "component_fold.py"
+    fold = copy / "component_instance_fold.py"
     changed = fold.read_text().replace("draft.started_instances += 1", "draft.started_instances += 2")
     assert changed != fold.read_text()
     fold.write_text(changed)
