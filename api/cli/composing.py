@@ -1,6 +1,6 @@
 """`rayfold compose`: what a Docker Compose file comes to here, component by component, and what is lost on the way.
 
-Asks no platform; knows how to show a mapping, nothing of how it is made.
+Asks no platform unless it is to make it (`applying`); knows how to show a mapping, nothing of how it is made.
 """
 
 import os
@@ -15,6 +15,8 @@ from api.cli.errors import CliError, ExitCode
 from api.cli.given import looks_secret
 from api.cli.output import size
 from api.cli.session import Session, takes_session
+from api.cli.waiting import DEFAULT_SECONDS
+from api.cli.words import Wait
 
 if TYPE_CHECKING:
     from actors.compose.model import ComposeApp, ComposeComponent
@@ -28,8 +30,12 @@ def compose(
     session: Session,
     file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="The Compose file.")] = None,
     commands: Annotated[bool, typer.Option("--commands", help="Only the commands that make it.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Make it: each component after what it needs.")] = False,
+    timeout: Wait = DEFAULT_SECONDS,
 ) -> None:
     """What a Docker Compose file comes to: components, their settings, and a warning for all that is not mapped."""
+    if apply and (commands or session.out.as_json):
+        raise CliError("expected --apply alone, found --commands or --json with it", exit_code=ExitCode.USAGE)
     # Here, because the command line must start quickly.
     import msgspec
 
@@ -62,6 +68,13 @@ def compose(
         return
     if not commands:
         _show(session, found, path)
+    if apply:
+        from api.cli.applying import apply_compose
+
+        apply_compose(session, found, path.parent, timeout)
+        return
+    if not commands:
+        session.out.say("\nthe commands that make it (variables that look like a secret want their value first):")
     session.out.line(shlex.join(["rayfold", "apps", "create", found.name]))
     for each in found.components:
         for line in _commands(found.name, each, path.parent):
@@ -89,7 +102,6 @@ def _show(session: Session, found: "ComposeApp", path: Path) -> None:
     session.out.table(["component", "from", "port", "scale", "memory", "variables", "after"], rows, "")
     for note in found.notes:
         session.out.say(f"warning: {' '.join(filter(None, (note.service, note.key)))}: {note.text}")
-    session.out.say("\nthe commands that make it (variables that look like a secret want their value first):")
 
 
 def _commands(app: str, each: "ComposeComponent", beside: Path) -> list[str]:

@@ -66,7 +66,7 @@ def deploy(
         if origin.image:
             what: dict[str, object] = {"kind": "image", "image": origin.image}
         else:
-            what = _url_source(origin, ref, subdir) if origin.url else _upload(session, origin, subdir, progress)
+            what = _url_source(origin, ref, subdir) if origin.url else upload(session, origin, subdir, progress)
         progress.doing("asking for the deploy")
         answer = session.client.send("POST", session.component_path("deploys"), {"source": what, "reason": message})
         operation = answer.text("operation")
@@ -131,7 +131,7 @@ def _url_source(origin: Origin, ref: str, subdir: str) -> dict[str, object]:
     return {key: value for key, value in given.items() if value}
 
 
-def _upload(session: Session, origin: Origin, subdir: str, progress: Progress) -> dict[str, object]:
+def upload(session: Session, origin: Origin, subdir: str, progress: Progress) -> dict[str, object]:
     """Pack the directory and put it where builders find it, unless the same bytes are there already."""
     from actors.builder.errors import BuilderError
     from actors.builder.pack import pack_directory

@@ -58,8 +58,8 @@ class Session:
         """The team: `--team`, else RAYFOLD_TEAM, else rayfold.toml, else `default`."""
         return self.team or os.environ.get("RAYFOLD_TEAM", "") or _from_file(self.directory, "team") or DEFAULT_TEAM
 
-    @cached_property
-    def component_name(self) -> str:
+    @property
+    def component_name(self) -> str:  # not cached: some commands go from one component to the next
         """The component: `--component`, else `web`."""
         return self.component or DEFAULT_COMPONENT
 
