@@ -131,15 +131,19 @@ class PartitionEngine:
             self.fenced = error if isinstance(error, Fenced) else None
         self._closed = True
 
-    async def look_for_successor(self) -> None:
-        """Note whether somebody claimed the partition since, also where nothing was appended or kept alive after."""
+    async def look_for_successor(self) -> bool:
+        """Note whether somebody claimed the partition since, also where nothing was appended or kept alive after.
+
+        False: etcd did not say, as just after a process was stopped for long. Ask again.
+        """
         try:
             found = await self._log.owner_of(self.partition)
         except LogUnavailable:
-            return
+            return False
         if found is not None and found.epoch > self._writer.epoch:
             message = f"partition {self.partition}: expected epoch {self._writer.epoch}, found {found.epoch}"
             self.fenced = Fenced(f"{message} of {found.owner} (node {found.node}, pid {found.pid})")
+        return True
 
     async def prepare_to_close(self) -> None:
         """What can be done for the next owner while this one still serves."""

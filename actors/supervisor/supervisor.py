@@ -211,8 +211,9 @@ class Supervisor:
         async with self._claiming:
             for partition, engine in list(self.engines.items()):
                 if engine.closed or partition not in self._assigned:
-                    if engine.fenced is None:
-                        await engine.look_for_successor()
+                    known = engine.fenced is not None or await engine.look_for_successor()
+                    if not known and partition in self._assigned:
+                        continue  # to forget it now would be never to learn that it was held for dead
                     self._fenced = self._fenced or engine.fenced
                     # While it still serves: then the next owner has little to fold, and the pause is short.
                     await engine.prepare_to_close()

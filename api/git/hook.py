@@ -17,7 +17,7 @@ from threading import Thread
 
 from api.cli.client import ApiClient, quote
 from api.cli.document import Document
-from api.cli.errors import CliError
+from api.cli.errors import ApiProblem, CliError
 from api.cli.feed import Feed
 from api.cli.loglines import shown
 from api.cli.place import Address
@@ -26,6 +26,7 @@ from api.cli.provenance import of_commit
 BRANCHES = ("refs/heads/main", "refs/heads/master")
 DEPLOY_SECONDS = 2 * 3600.0
 POLL_SECONDS = 0.2
+BUILD_SECONDS = 30.0  # until the build that an operation names is there
 LAST_LINES_SECONDS = 2.0  # for lines that are still on their way when the build has ended
 _NOTHING = "0"
 
@@ -134,13 +135,27 @@ def _follow(client: ApiClient, path: str, operation: str, position: str) -> None
 
 def _tell_output(address: Address, path: str, build: str) -> None:
     client = ApiClient(address)
+    until = time.monotonic() + BUILD_SECONDS
     try:
+        # The operation names its build before that one is asked for.
+        while time.monotonic() < until and not _is_there(client, f"{path}/builds/{quote(build)}"):
+            time.sleep(POLL_SECONDS)
         for sent in Feed(client, f"{path}/builds/{quote(build)}/output", {"follow": True}):
             line = sent.document()
             if line.text("text"):
                 say(shown(line.text("text")))
     except CliError as problem:
         say(f" !     the build's output cannot be shown: {problem}")
+
+
+def _is_there(client: ApiClient, path: str) -> bool:
+    try:
+        client.get(path)
+    except ApiProblem as problem:
+        if problem.status == 404:
+            return False
+        raise
+    return True
 
 
 def _tell_end(client: ApiClient, path: str, view: Document) -> None:

@@ -11,10 +11,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from events.log.errors import PartitionOwned
+from actors.supervisor.supervisor import GivenUp
+from events.log.errors import LogUnavailable, PartitionOwned
 from events.log.etcd_connection import EtcdSettings
 from events.log.etcd_log import EtcdEventLog
 from events.log.keys import Keys
+from events.log.port import OwnerRecord
 from tests.faults.supervisor_process import GIVEN_UP, supervisor
 
 pytestmark = pytest.mark.servers
@@ -108,3 +110,30 @@ async def test_one_that_finds_a_partition_owned_waits_and_does_not_end(
         assert not tending.done()
         tending.cancel()
         await mine.close()
+
+
+async def test_what_etcd_does_not_say_at_once_is_asked_again(
+    etcd_settings: EtcdSettings, log: EtcdEventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that wakes finds its requests timed out: it must not take that for nobody having its partition."""
+    mine = supervisor("supervisor-0", log)
+    assert await mine.assign([1]) == [1]
+    other = EtcdEventLog(etcd_settings)
+    await other.open()
+    await other.claim(1, "supervisor-1", force=True)
+    monkeypatch.setattr(mine.engines[1], "_closed", True)  # as its lapsed lease has it
+    asked, owner_of = 0, log.owner_of
+
+    async def late(partition: int) -> OwnerRecord | None:
+        nonlocal asked
+        asked += 1
+        if asked < 3:
+            raise LogUnavailable("the time was over while it slept")
+        return await owner_of(partition)
+
+    monkeypatch.setattr(log, "owner_of", late)
+    async with asyncio.timeout(WAIT_SECONDS):
+        with pytest.raises(GivenUp, match="supervisor-1"):
+            await mine.tend()
+    assert asked == 3
+    await other.close()
