@@ -3,9 +3,7 @@
 Knows files and where they are put; what is in them is the platform's and the offline tools' business.
 """
 
-import os
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -16,9 +14,9 @@ from api.cli.document import Document
 from api.cli.errors import CliError, ExitCode
 from api.cli.fetched import offline
 from api.cli.output import clock, size
+from api.cli.saving import save_whole
 from api.cli.session import Session, takes_session
 from api.cli.streams import AnyStream, path_of, stream_name
-from events.durable import sync_directory
 
 
 @takes_session
@@ -45,30 +43,12 @@ def export(
         sys.stdout.flush()
         session.client.save(path, query, sys.stdout.buffer)
         return
-    _save(session, path, query, output)
+    save_whole(session, path, query, output)
     told = Document(offline(output).header())
     count = f"{told.whole('events')} events of {len(told.items('streams'))} streams"
     session.out.say(f"{output}: {count}, {size(output.stat().st_size)}; look into it: rayfold replay … --file {output}")
     if session.out.as_json:
         session.out.json(told)
-
-
-def _save(session: Session, path: str, query: Query, output: Path) -> None:
-    """All of it or nothing, for its owner's eyes only: a history tells what an application is configured with."""
-    draft = output.with_name(f".{output.name}.{os.getpid()}.part")
-    try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as target:
-            session.client.save(path, query, target)
-            target.flush()
-            os.fsync(descriptor)
-        draft.replace(output)
-        sync_directory(output.absolute().parent)
-    except OSError as error:
-        raise CliError(f"{output} cannot be written: {error.strerror}", exit_code=ExitCode.USAGE) from error
-    finally:
-        with suppress(FileNotFoundError):
-            draft.unlink()
 
 
 @takes_session

@@ -5,6 +5,7 @@ Knows the log line's fields; nothing of how lines are fetched.
 
 import re
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from api.cli.document import Document
@@ -31,9 +32,17 @@ def line_text(line: Document, component: str) -> str:
     return f"{styled(head, 'name' if who == 'app' else 'dim')} {visible(line.text('text'))}"
 
 
-def tell_gap(session: Session, line: Document) -> None:
-    """Lines that could not be kept are counted and said, never passed over."""
-    session.out.say(f"--- {line.whole('gap')} lines are missing here: {visible(line.text('text'))}")
+def tell_line(session: Session, line: Document, text: Callable[[Document], str]) -> None:
+    """One line of a page or a stream: as JSON, as a gap, or as `text` has it for people. A heartbeat is none."""
+    if "text" not in line:
+        return
+    if session.out.as_json:
+        session.out.json_line(line)
+    elif line.whole("gap"):
+        # Lines that could not be kept are counted and said, never passed over.
+        session.out.say(f"--- {line.whole('gap')} lines are missing here: {visible(line.text('text'))}")
+    else:
+        session.out.line(text(line))
 
 
 def tell_stats(session: Session, found: Document) -> None:

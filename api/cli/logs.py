@@ -11,7 +11,7 @@ import typer
 from api.cli.document import Document
 from api.cli.errors import CliError, ExitCode
 from api.cli.feed import Feed
-from api.cli.loglines import line_text, since_time, tell_gap, tell_stats
+from api.cli.loglines import line_text, since_time, tell_line, tell_stats
 from api.cli.session import Session, takes_session
 
 
@@ -105,13 +105,8 @@ class _Printer:
 
     def line(self, line: Document) -> None:
         """One line of a page or a stream."""
-        session = self._session
-        if "text" not in line:
-            return
-        if session.out.as_json:
-            session.out.json_line(line)
-        elif line.whole("gap"):
-            tell_gap(session, line)
-        else:
-            head = f"{line.whole('number'):>9} " if self._numbers else ""
-            session.out.line(head + line_text(line, session.component_name))
+        tell_line(self._session, line, self._text)
+
+    def _text(self, line: Document) -> str:
+        head = f"{line.whole('number'):>9} " if self._numbers else ""
+        return head + line_text(line, self._session.component_name)

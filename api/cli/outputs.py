@@ -5,7 +5,7 @@ Knows pages and feeds of lines; nothing of what wrote them.
 
 from api.cli.document import Document
 from api.cli.feed import Feed
-from api.cli.loglines import shown, tell_gap
+from api.cli.loglines import shown, tell_line
 from api.cli.session import Session
 
 
@@ -26,11 +26,4 @@ def tell_output(session: Session, path: str, follow: bool) -> None:
 
 
 def _tell(session: Session, line: Document) -> None:
-    if "text" not in line:
-        return
-    if session.out.as_json:
-        session.out.json_line(line)
-    elif line.whole("gap"):
-        tell_gap(session, line)
-    else:
-        session.out.line(shown(line.text("text")))
+    tell_line(session, line, lambda line: shown(line.text("text")))

@@ -5,10 +5,8 @@ Knows what can be said of templates; what an upgrade comes to, the platform comp
 """
 
 import hashlib
-import os
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -20,10 +18,10 @@ from api.cli.errors import CliError, ExitCode
 from api.cli.given import pair, typed_in
 from api.cli.output import ago, size
 from api.cli.progress import Progress
+from api.cli.saving import save_whole
 from api.cli.session import Session, takes_session
 from api.cli.waiting import DEFAULT_SECONDS, expect_success, how_to_follow, watch
 from api.cli.words import Detach, Wait, Why
-from events.durable import sync_directory
 
 template = typer.Typer(
     help="Apps as versioned packages: list, show, versions, publish, install, upgrade, export, import, remove."
@@ -264,20 +262,7 @@ def template_export(
 ) -> None:
     """Write a version with all it needs to one file, which installs without a network."""
     name, version = _both(which)
-    draft = output.with_name(f".{output.name}.{os.getpid()}.part")
-    try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as target:
-            session.client.save(session.team_path("templates", name, "versions", version, "file"), None, target)
-            target.flush()
-            os.fsync(descriptor)
-        draft.replace(output)
-        sync_directory(output.absolute().parent)
-    except OSError as error:
-        raise CliError(f"{output} cannot be written: {error.strerror}", exit_code=ExitCode.USAGE) from error
-    finally:
-        with suppress(FileNotFoundError):
-            draft.unlink()
+    save_whole(session, session.team_path("templates", name, "versions", version, "file"), None, output)
     session.out.say(f"{output}: {which}, {size(output.stat().st_size)}; elsewhere: rayfold template import {output}")
 
 
