@@ -54,10 +54,10 @@ class ApiClient:
         """GET an object. Raises ApiProblem, Unreachable."""
         return _decode(self._call("GET", path, query=query))
 
-    def exists(self, path: str) -> bool:
-        """HEAD: whether there is such a thing."""
+    def exists(self, path: str, method: str = "HEAD") -> bool:
+        """Whether there is such a thing; `method` GET where HEAD is not served. Raises ApiProblem, Unreachable."""
         try:
-            self._call("HEAD", path)
+            self._call(method, path)
         except ApiProblem as problem:
             if problem.status == 404:
                 return False

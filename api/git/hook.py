@@ -17,7 +17,7 @@ from threading import Thread
 
 from api.cli.client import ApiClient, quote
 from api.cli.document import Document
-from api.cli.errors import ApiProblem, CliError
+from api.cli.errors import CliError
 from api.cli.feed import Feed
 from api.cli.loglines import shown
 from api.cli.place import Address
@@ -138,7 +138,7 @@ def _tell_output(address: Address, path: str, build: str) -> None:
     until = time.monotonic() + BUILD_SECONDS
     try:
         # The operation names its build before that one is asked for.
-        while time.monotonic() < until and not _is_there(client, f"{path}/builds/{quote(build)}"):
+        while time.monotonic() < until and not client.exists(f"{path}/builds/{quote(build)}", "GET"):
             time.sleep(POLL_SECONDS)
         for sent in Feed(client, f"{path}/builds/{quote(build)}/output", {"follow": True}):
             line = sent.document()
@@ -146,16 +146,6 @@ def _tell_output(address: Address, path: str, build: str) -> None:
                 say(shown(line.text("text")))
     except CliError as problem:
         say(f" !     the build's output cannot be shown: {problem}")
-
-
-def _is_there(client: ApiClient, path: str) -> bool:
-    try:
-        client.get(path)
-    except ApiProblem as problem:
-        if problem.status == 404:
-            return False
-        raise
-    return True
 
 
 def _tell_end(client: ApiClient, path: str, view: Document) -> None:
