@@ -23,7 +23,7 @@ from api.http.problems import HttpProblem, invalid, of_refusal
 from api.http.queries import Upgrade
 from events.failpoints import failpoint
 from events.model.app import AppState, CreateApp, InstallTemplate
-from events.model.base import Command, Reply, service_id_of
+from events.model.base import Command, Reply, ServiceId, service_id_of
 from events.model.component_commands import DeployArtifact, RemoveCron, SetCron
 from events.model.component_parts import ComponentState, config_problem
 from events.model.template_parts import Document, Installed, TemplateComponent, Variable
@@ -153,8 +153,11 @@ class _Work:
         self.operations: list[tuple[str, str]] = []
         self._values: dict[str, str] = {}  # in clear, by component.KEY, for those that are as others
 
-    def service_id(self, component: str) -> str:
+    def service_id(self, component: str) -> ServiceId:
         return service_id_of(self._team, self._app, component)
+
+    def stream(self, component: str) -> str:
+        return f"component/{self.service_id(component)}"
 
     async def submit(self, stream: str, command: Command, suffix: str) -> Reply:
         return await self._call.context.submit(
@@ -228,8 +231,8 @@ class _Work:
 
     async def _one(self, step: Step, states: Mapping[str, ComponentState]) -> str:
         call, component = self._call, step.component
-        service_id = service_id_of(self._team, self._app, component.name)
-        stream = f"component/{service_id}"
+        service_id = self.service_id(component.name)
+        stream = self.stream(component.name)
         if step.create:
             command_id = f"{self._command_id}.{component.name}"
             await ensure(
@@ -249,7 +252,7 @@ class _Work:
 
     async def _crons(self, step: Step) -> None:
         name = step.component.name
-        stream = f"component/{self.service_id(name)}"
+        stream = self.stream(name)
         orders: list[tuple[str, Command]] = [(f"cron.{job.name}", SetCron(job=job)) for job in step.crons]
         orders += [(f"uncron.{job}", RemoveCron(name=job)) for job in step.crons_removed]
         for suffix, order in orders:
@@ -278,7 +281,7 @@ class _Work:
         component, _, key = name.partition(".")
         there = self._there(name, states)
         if there:
-            stream = f"component/{self.service_id(component)}"
+            stream = self.stream(component)
             keyring = self._call.context.services.keyring
             value = (await keyring.open_all(self._team, stream, {key: there}))[key]
         else:
