@@ -208,27 +208,36 @@ async def follow(
 ) -> AsyncIterator[TailPiece]:
     """Lines from `from_number` on (None: only what comes from now on), for ever, or until a finite stream has ended.
 
-    Everything is read from disk by number, so a slow reader costs no memory. Raises as `answer`.
+    What was just stored comes from memory, all else from disk by number: a slow reader costs none. Raises as `answer`.
     """
     check_stream_name(stream)
     view = await store.view(stream)
     cursor = view.next_number if from_number is None else max(from_number, 1)
     told = cursor
-    while True:
-        view = await store.view(stream)
-        if cursor < view.next_number:
-            piece = Piece(direction="forward", view=view, cursor=cursor, limit=_TAIL_LINES, filter=flt)
-            lines, cursor, _, wanted = await searcher.run(piece)
-            if wanted:
-                await store.fetch(stream, wanted)
-            if lines:
-                yield TailPiece(lines=lines, next_number=cursor)
+    with store.reading_along(stream) as fresh:
+        while True:
+            view = await store.view(stream)
+            if cursor < view.next_number:
+                found = fresh(cursor, _TAIL_LINES) if flt.passes_all() else None
+                lines, cursor = found or await _from_disk(store, searcher, view, cursor, flt)
+                if lines:
+                    yield TailPiece(lines=lines, next_number=cursor)
+                    told = cursor
+                continue
+            if view.closed:
+                yield TailPiece(lines=[], next_number=cursor, closed=view.closed)
+                return
+            if not await store.wait_beyond(stream, cursor, IDLE_SECONDS) or told < cursor:
+                yield TailPiece(lines=[], next_number=cursor)
                 told = cursor
-            continue
-        if view.closed:
-            yield TailPiece(lines=[], next_number=cursor, closed=view.closed)
-            return
-        if not await store.wait_beyond(stream, cursor, IDLE_SECONDS) or told < cursor:
-            yield TailPiece(lines=[], next_number=cursor)
-            told = cursor
-        await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+
+async def _from_disk(
+    store: LogStore, searcher: Searcher, view: StreamView, cursor: int, flt: LineFilter
+) -> tuple[list[LogLine], int]:
+    piece = Piece(direction="forward", view=view, cursor=cursor, limit=_TAIL_LINES, filter=flt)
+    lines, cursor, _, wanted = await searcher.run(piece)
+    if wanted:
+        await store.fetch(view.name, wanted)
+    return lines, cursor

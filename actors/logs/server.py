@@ -384,8 +384,9 @@ async def _send(writer: asyncio.StreamWriter, reply: Reply) -> None:
             )
         )
     writer.write(data)
-    async with asyncio.timeout(STALL_SECONDS):
-        await writer.drain()
+    if writer.is_closing() or writer.transport.get_write_buffer_size():
+        async with asyncio.timeout(STALL_SECONDS):
+            await writer.drain()
 
 
 def _replace(path: Path, text: str) -> None:

@@ -7,17 +7,20 @@ Knows nothing of sockets and of what a query means.
 
 import asyncio
 import logging
-from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from actors.logs.archive import SegmentArchive
 from actors.logs.background import Background
 from actors.logs.claim import Membership, owner_of, streams_in
+from actors.logs.entry import Entry, Pending
 from actors.logs.errors import LogError, StorageFailed, StreamMoved
+from actors.logs.fresh import Fresh, FreshBudget, FreshLines
 from actors.logs.line import Batch, check_stream_name
 from actors.logs.policy import Policies
 from actors.logs.ready import Ready
@@ -56,26 +59,6 @@ class StoreStats(msgspec.Struct, kw_only=True):
     streams: int = 0
 
 
-class _Pending(NamedTuple):
-    item: Batch | Closed
-    size: int
-    future: "asyncio.Future[Appended]"
-
-
-class _Entry:
-    """A stream in memory. `log` is used only under `lock`; `users` wait for it and keep it in memory."""
-
-    def __init__(self, log: StreamLog) -> None:
-        self.log = log
-        self.view: StreamView | None = None
-        self.pending: deque[_Pending] = deque()
-        self.lock = asyncio.Lock()
-        self.queued = False
-        self.changed = asyncio.Event()
-        self.users = 0
-        self.moved = False
-
-
 class LogStore:
     """The streams under `root`. Use `start` before, `aclose` after.
 
@@ -101,9 +84,10 @@ class LogStore:
         self._rolled: OrderedDict[str, None] = OrderedDict()
         self._rolled_event = asyncio.Event()
         self._appended: dict[str, int] = {}
-        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._handles: OrderedDict[str, None] = OrderedDict()
         self._ready = Ready()
+        self._budget = FreshBudget()
         self._room = asyncio.Condition()
         self._tasks = Background("log store")
 
@@ -147,7 +131,7 @@ class LogStore:
         self.stats.pending_bytes += size
         entry = self._entry(check_stream_name(stream))
         future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
-        entry.pending.append(_Pending(item, size, future))
+        entry.pending.append(Pending(item, size, future))
         if not entry.queued:
             entry.queued = True
             self._ready.put(stream, self._team_of(stream))
@@ -223,11 +207,25 @@ class LogStore:
         await self._archive.fetch(stream, index)
 
     @staticmethod
-    def _check_here(entry: _Entry) -> None:
+    def _check_here(entry: Entry) -> None:
         if not entry.moved and entry.view is not None and not entry.log.is_mine():
             entry.moved, entry.view, entry.log.trusted = True, None, False
         if entry.moved:
             raise StreamMoved(f"stream {entry.log.name} has moved to another member of the pool")
+
+    @contextmanager
+    def reading_along(self, stream: str) -> Iterator[Callable[[int, int], FreshLines | None]]:
+        """Keep the stream's newest lines in memory meanwhile; gives what reads them, `Fresh.read`."""
+        entry = self._entry(stream)
+        entry.users += 1
+        entry.fresh.tails += 1
+        try:
+            yield entry.fresh.read
+        finally:
+            entry.users -= 1
+            entry.fresh.tails -= 1
+            if not entry.fresh.tails:
+                entry.fresh.clear()
 
     async def wait_beyond(self, stream: str, number: int, seconds: float) -> bool:
         """Wait until the stream has a line numbered `number` or has ended; False when `seconds` pass first."""
@@ -246,10 +244,12 @@ class LogStore:
         finally:
             entry.users -= 1
 
-    def _entry(self, stream: str) -> _Entry:
+    def _entry(self, stream: str) -> Entry:
         entry = self._entries.get(stream)
         if entry is None:
-            entry = self._entries[stream] = _Entry(StreamLog(stream, self._root, self._membership, self._limits))
+            entry = self._entries[stream] = Entry(
+                StreamLog(stream, self._root, self._membership, self._limits), Fresh(self._budget)
+            )
             self._forget_idle()
         self._entries.move_to_end(stream)
         self.stats.streams = len(self._entries)
@@ -306,16 +306,17 @@ class LogStore:
                 entry.queued = False
             self._limit_handles(stream)
 
-    async def _commit(self, entry: _Entry) -> None:
-        taken: list[_Pending] = []
+    async def _commit(self, entry: Entry) -> None:
+        taken: list[Pending] = []
         size = 0
         while entry.pending and (not taken or size + entry.pending[0].size <= _COMMIT_BYTES):
             taken.append(entry.pending.popleft())
             size += taken[-1].size
-        answers: list[Appended | LogError]
+        items: list[Batch | Closed] = [each.item for each in taken]
+        answers: Sequence[Appended | LogError]
         try:
             self._check_here(entry)
-            answers = await asyncio.to_thread(self._append, entry.log, [each.item for each in taken])
+            items, answers = await asyncio.to_thread(self._append, entry.log, items)
         except (StorageFailed, StreamMoved) as error:
             self.stats.storage_failures += isinstance(error, StorageFailed)
             entry.moved = entry.moved or isinstance(error, StreamMoved)
@@ -324,6 +325,7 @@ class LogStore:
             for each in taken:
                 _settle(each.future, StorageFailed(f"the log store failed: {error!r}; it must be restarted"))
             raise
+        entry.keep_fresh(items, answers)
         self._publish(entry)
         for each, answer in zip(taken, answers, strict=True):
             self._count(entry.log.name, each.size, answer)
@@ -332,33 +334,35 @@ class LogStore:
             self.stats.pending_bytes -= size
             self._room.notify_all()
 
-    def _append(self, log: StreamLog, items: list[Batch | Closed]) -> list[Appended | LogError]:
-        """In a thread, as what must not be stored is taken out here."""
+    def _append(
+        self, log: StreamLog, items: list[Batch | Closed]
+    ) -> tuple[list[Batch | Closed], list[Appended | LogError]]:
+        """What was stored, and the answer for each; in a thread, as what must not be stored is taken out here."""
         if self._policies is not None:
             policy = self._policies.of(log.name)
             log.set_limits(policy.limits(self._limits))
             if policy.redactor:
-                return log.append([redacted(item, policy.redactor) for item in items])
-        return log.append(items)
+                items = [redacted(item, policy.redactor) for item in items]
+        return items, log.append(items)
 
-    def _publish(self, entry: _Entry) -> None:
+    def _publish(self, entry: Entry) -> None:
         self._show(entry)
         self.stats.commits += 1
         if entry.log.has_unsealed:
             self._rolled[entry.log.name] = None
             self._rolled_event.set()
 
-    def _show(self, entry: _Entry) -> None:
+    def _show(self, entry: Entry) -> None:
         entry.view = entry.log.view() if entry.log.trusted else None
         self._wake(entry)
         self._count_losses(entry)
 
     @staticmethod
-    def _wake(entry: _Entry) -> None:
+    def _wake(entry: Entry) -> None:
         entry.changed.set()
         entry.changed = asyncio.Event()
 
-    def _count_losses(self, entry: _Entry) -> None:
+    def _count_losses(self, entry: Entry) -> None:
         torn, dropped = entry.log.take_losses()
         self.stats.torn_bytes += torn
         self.stats.retention_lines += dropped
