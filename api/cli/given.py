@@ -61,6 +61,24 @@ def typed_in(given: Mapping[str, str]) -> dict[str, str]:
     return {key: ask(key) if key in asked else value for key, value in given.items()}
 
 
+def secret_text(path: Path | None, what: str) -> str:
+    """A secret: the whole of a file that only its owner can read, of stdin for `-`; else asked for, or read from stdin
+    where that is no terminal. The last line break is left out. Raises CliError, which never repeats it."""
+    if path is None and sys.stdin.isatty():
+        return _ask(what)
+    path = path or Path("-")
+    if str(path) != "-" and path.is_file() and path.stat().st_mode & 0o077:
+        raise CliError(
+            f"expected {path} to be for its owner only: others can read it",
+            exit_code=ExitCode.USAGE,
+            hint=f"chmod 600 {path}",
+        )
+    text = _read(path).removesuffix("\n")
+    if not text:
+        raise CliError(f"expected {what}, found nothing", exit_code=ExitCode.USAGE)
+    return text
+
+
 def looks_secret(key: str, value: str) -> bool:
     """Whether it probably should not be readable for ever: by its name, or as a URL with a password in it."""
     return bool(_SECRET_NAME.search(key) or _URL_WITH_PASSWORD.match(value))

@@ -17,6 +17,7 @@ from api.cli import (
     comparing,
     composing,
     config,
+    credentials,
     crons,
     deploying,
     detecting,
@@ -86,6 +87,7 @@ _GROUPS = (
         ("apps", apps.apps), ("ps", instances.ps), ("releases", releases.releases), ("builds", builds.builds),
         ("config", config.config), ("settings", config.settings), ("domains", domains.domains),
         ("placement", machines.placement), ("cron", crons.cron), ("git", pushing.git), ("template", templates.template),
+        ("credentials", credentials.credentials),
         ("log-rules", line_rules.log_rules),
     )),
     ("The platform", (

@@ -35,6 +35,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 _NAMED = {"team": "a team name", "app": "an app name", "component": "a component name"}
 _NAMED |= {"token": "a token name", "pool": "a pool name", "projection": "a projection name"}
+_NAMED |= {"credential": "a credential name"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,7 +81,7 @@ def get(
 
 def command(
     id: str,
-    method: Literal["POST", "PATCH", "DELETE"],
+    method: Literal["POST", "PUT", "PATCH", "DELETE"],
     path: str,
     summary: str,
     body: type[BaseModel] | None,

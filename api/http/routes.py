@@ -23,6 +23,7 @@ from api.http.route import APP, CHECK_SECONDS, COMPONENT, REBUILD_SECONDS, TEAM,
 from api.http.route import command as _command
 from api.http.route import get as _get
 from api.http.route import page as _page
+from api.http.routes_credentials import CREDENTIALS
 from api.http.routes_templates import TEMPLATES
 
 
@@ -371,6 +372,7 @@ ROUTES: tuple[Route, ...] = (
     _command("runTask", "POST", COMPONENT + "/tasks", "Run a command once in the current release.", s.RunTask),
     *CRONS,
     *TEMPLATES,
+    *CREDENTIALS,
     _get("getLogs", COMPONENT + "/logs", "Log lines.", story.LogPage, q.Logs, streams=True, codes=(429,)),
     _get("getLogStats", COMPONENT + "/logs/stats", "Lines, counted.", story.LogStatsView, q.LogTimes, codes=(429,)),
     _get("getLogRules", COMPONENT + "/log-rules", "What is kept of its lines.", lines.LogRulesView),

@@ -1,11 +1,22 @@
 """Team: who owns applications, and the tokens that act for it. Knows nothing of how a token is checked on the wire."""
 
 from enum import StrEnum
+from typing import TypeVar
 
 import msgspec
 
 from events.model.base import Command, Decision, Event, Meta, Refusal, name_problem
 from events.model.log_rules import MAX_SCOPES, NO_RULES, LogRules, changed, problem
+from events.model.team_credentials import (
+    MAX_CREDENTIALS,
+    MAX_HOSTS,
+    Credential,
+    credential_problem,
+    host_keys_problem,
+    where_of,
+)
+
+_Value = TypeVar("_Value")
 
 
 class TeamStatus(StrEnum):
@@ -36,6 +47,10 @@ class TeamState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     destroyed_keys: tuple[str, ...] = ()
     log_rules: dict[str, LogRules] = {}
     """Of the team's log lines (""), and of single components' (`app/component`), which may come and go."""
+    credentials: dict[str, Credential] = {}
+    """By name: what private sources are read with."""
+    host_keys: dict[str, tuple[str, ...]] = {}
+    """The public keys by which git hosts are known to this team, by host as ssh names it."""
 
 
 class TeamCreated(Event, frozen=True):
@@ -78,6 +93,28 @@ class TeamLogRulesChanged(Event, frozen=True):
     rules: LogRules = NO_RULES
 
 
+class TeamCredentialAdded(Event, frozen=True):
+    """It takes the place of an earlier one of this name. `credential` holds its secret sealed."""
+
+    name: str
+    credential: Credential
+
+
+class TeamCredentialRemoved(Event, frozen=True):
+    name: str
+
+
+class TeamHostKeysPinned(Event, frozen=True):
+    """`keys`: all that `host` is known by from now on, `TYPE BASE64` each."""
+
+    host: str
+    keys: tuple[str, ...]
+
+
+class TeamHostKeysUnpinned(Event, frozen=True):
+    host: str
+
+
 class CreateTeam(Command, frozen=True):
     name: str
 
@@ -107,6 +144,24 @@ class ChangeLogRules(Command, frozen=True):
     unset: tuple[str, ...] = ()
 
 
+class AddCredential(Command, frozen=True):
+    name: str
+    credential: Credential
+
+
+class RemoveCredential(Command, frozen=True):
+    name: str
+
+
+class PinHostKeys(Command, frozen=True):
+    host: str
+    keys: tuple[str, ...]
+
+
+class UnpinHostKeys(Command, frozen=True):
+    host: str
+
+
 TeamEvent = (
     TeamCreated
     | TeamTokenIssued
@@ -115,8 +170,21 @@ TeamEvent = (
     | TeamKeyDestructionRequested
     | TeamKeyDestroyed
     | TeamLogRulesChanged
+    | TeamCredentialAdded
+    | TeamCredentialRemoved
+    | TeamHostKeysPinned
+    | TeamHostKeysUnpinned
 )
-TeamCommand = CreateTeam | IssueTeamToken | RevokeTeamToken | DestroyTeamKey | ReportKeyDestroyed | ChangeLogRules
+CredentialCommand = AddCredential | RemoveCredential | PinHostKeys | UnpinHostKeys
+TeamCommand = (
+    CreateTeam
+    | IssueTeamToken
+    | RevokeTeamToken
+    | DestroyTeamKey
+    | ReportKeyDestroyed
+    | ChangeLogRules
+    | CredentialCommand
+)
 
 
 def apply(state: TeamState, event: TeamEvent, at: int) -> TeamState:
@@ -132,17 +200,29 @@ def apply(state: TeamState, event: TeamEvent, at: int) -> TeamState:
         case TeamTokenIssued(name=name, sha256=digest):
             return msgspec.structs.replace(state, tokens={**state.tokens, name: digest})
         case TeamTokenRevoked(name=name):
-            return msgspec.structs.replace(state, tokens={k: v for k, v in state.tokens.items() if k != name})
+            return msgspec.structs.replace(state, tokens=_without(state.tokens, name))
         case TeamDeleted():
-            return msgspec.structs.replace(state, status=TeamStatus.DELETED, tokens={})
+            return msgspec.structs.replace(state, status=TeamStatus.DELETED, tokens={}, credentials={}, host_keys={})
         case TeamKeyDestructionRequested(key_id=key, by=by, why=why):
             return msgspec.structs.replace(state, doomed_keys={**state.doomed_keys, key: DoomedKey(by=by, why=why)})
         case TeamKeyDestroyed(key_id=key):
-            left = {k: v for k, v in state.doomed_keys.items() if k != key}
+            left = _without(state.doomed_keys, key)
             return msgspec.structs.replace(state, doomed_keys=left, destroyed_keys=(*state.destroyed_keys, key))
         case TeamLogRulesChanged(scope=scope, rules=rules):
             others = {name: each for name, each in state.log_rules.items() if name != scope}
             return msgspec.structs.replace(state, log_rules=others if rules == NO_RULES else {**others, scope: rules})
+        case TeamCredentialAdded(name=name, credential=credential):
+            return msgspec.structs.replace(state, credentials={**state.credentials, name: credential})
+        case TeamCredentialRemoved(name=name):
+            return msgspec.structs.replace(state, credentials=_without(state.credentials, name))
+        case TeamHostKeysPinned(host=host, keys=keys):
+            return msgspec.structs.replace(state, host_keys={**state.host_keys, host: keys})
+        case TeamHostKeysUnpinned(host=host):
+            return msgspec.structs.replace(state, host_keys=_without(state.host_keys, host))
+
+
+def _without(of: dict[str, _Value], name: str) -> dict[str, _Value]:
+    return {key: value for key, value in of.items() if key != name}
 
 
 def decide(state: TeamState, command: TeamCommand, meta: Meta) -> Decision:
@@ -170,6 +250,8 @@ def decide(state: TeamState, command: TeamCommand, meta: Meta) -> Decision:
             return [TeamKeyDestructionRequested(key_id=key, by=meta.actor, why=meta.reason)]
         case ChangeLogRules():
             return _change_log_rules(state, command)
+        case AddCredential() | RemoveCredential() | PinHostKeys() | UnpinHostKeys():
+            return _decide_credentials(state, command)
     raise TypeError(f"not a team command: {type(command).__name__}")
 
 
@@ -183,3 +265,44 @@ def _change_log_rules(state: TeamState, command: ChangeLogRules) -> Decision:
     if scope not in state.log_rules and len(state.log_rules) >= MAX_SCOPES:
         return Refusal(code="invalid", message=f"expected rules for at most {MAX_SCOPES} components", hint="unset some")
     return [TeamLogRulesChanged(scope=scope, rules=rules)]
+
+
+def _decide_credentials(state: TeamState, command: CredentialCommand) -> Decision:
+    match command:
+        case AddCredential():
+            return _add_credential(state, command)
+        case RemoveCredential(name=name):
+            if name not in state.credentials:
+                return Refusal(code="not_found", message=f"no credential {name[:60]!r}", hint="rayfold credentials")
+            return [TeamCredentialRemoved(name=name)]
+        case PinHostKeys(host=host, keys=keys):
+            if found := host_keys_problem(host, keys):
+                return found
+            if state.host_keys.get(host) == keys:
+                return []
+            if host not in state.host_keys and len(state.host_keys) >= MAX_HOSTS:
+                return Refusal(code="invalid", message=f"expected keys of at most {MAX_HOSTS} hosts", hint="unpin some")
+            return [TeamHostKeysPinned(host=host, keys=keys)]
+        case UnpinHostKeys(host=host):
+            if host not in state.host_keys:
+                return Refusal(code="not_found", message=f"no keys of {host[:80]!r}", hint="rayfold credentials")
+            return [TeamHostKeysUnpinned(host=host)]
+
+
+def _add_credential(state: TeamState, command: AddCredential) -> Decision:
+    name, wanted = command.name, command.credential
+    if found := credential_problem(name, wanted):
+        return found
+    before = state.credentials.get(name)
+    # A pair that was made stays: asked for again, the key that a git host knows by now must not be another one.
+    kept = before is not None and before.made_here and wanted.made_here and before.prefix == wanted.prefix
+    if kept or before == wanted:
+        return []
+    place = where_of(wanted.prefix)
+    for other, held in state.credentials.items():
+        if other != name and where_of(held.prefix) == place:
+            message = f"expected a prefix that has no credential yet, found that of {other}"
+            return Refusal(code="conflict", message=message, hint=f"rayfold credentials remove {other}")
+    if before is None and len(state.credentials) >= MAX_CREDENTIALS:
+        return Refusal(code="invalid", message=f"expected at most {MAX_CREDENTIALS} credentials", hint="remove some")
+    return [TeamCredentialAdded(name=name, credential=wanted)]

@@ -16,6 +16,7 @@ from events.model.component_progress import Effect
 from events.model.cron import CronJob
 from events.model.log_rules import LogRules
 from events.model.placement import Placement
+from events.model.team_credentials import Credential, CredentialKind
 from events.model.template_parts import Document, TemplateComponent, Variable
 from tests.events.model.recorded import HISTORIES, write_history, write_states
 from tests.events.model.shapes import write_shapes
@@ -23,6 +24,7 @@ from tests.events.model.shapes import write_shapes
 DAY = 24 * 3600 * 1_000_000  # microseconds
 SEALED = "sealed:1:default:0123456789abcdef:fedcba9876543210:AAECAwQFBgcICQoLDA0ODw"
 KEY = "0123456789abcdef"
+HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 
 
 class Scribe(World):
@@ -110,6 +112,7 @@ def _teams_and_nodes(world: Scribe) -> None:
     world.send("team/default", team.ChangeLogRules(scope="shop/web", rules=of_web))
     world.send("team/default", team.ChangeLogRules(scope="shop/web", unset=("keep_days", "component_mib")))
     world.send("team/default", team.ReportKeyDestroyed(key_id=KEY))
+    _credentials(world)
     world.send("team/old", team.CreateTeam(name="old"))
     world.note("team/old", team.TeamDeleted())
     for name in NODES:
@@ -119,6 +122,19 @@ def _teams_and_nodes(world: Scribe) -> None:
     world.send(f"node/{NODES[0]}", node.DrainNode(reason="a new disk"))
     world.send(f"node/{NODES[0]}", node.UndrainNode(reason="it is in"))
     world.send(f"node/{NODES[2]}", node.LeaveNode(reason="drained"))
+
+
+def _credentials(world: Scribe) -> None:
+    token = Credential(kind=CredentialKind.PASSWORD, prefix="https://git.example.com/acme", secret=SEALED, user="git")
+    pair = Credential(
+        kind=CredentialKind.SSH_KEY, prefix="git@git.example.com:acme", secret=SEALED, public=HOST_KEY, made_here=True
+    )
+    world.send("team/default", team.AddCredential(name="ci", credential=token), reason="private packages")
+    world.send("team/default", team.AddCredential(name="deploy", credential=pair))
+    world.send("team/default", team.PinHostKeys(host="git.example.com", keys=(HOST_KEY,)))
+    world.send("team/default", team.PinHostKeys(host="[git.example.com]:2222", keys=(HOST_KEY,)))
+    world.send("team/default", team.RemoveCredential(name="ci"))
+    world.send("team/default", team.UnpinHostKeys(host="[git.example.com]:2222"))
 
 
 def _pools(world: Scribe) -> None:

@@ -121,7 +121,7 @@ def test_the_histories_hold_every_kind_of_stream_and_most_events() -> None:
         "BuildTimedOut", "BuildCancelled", "BuildCancelRequested", "CancelRequested", "RolloutFailed", "TeamDeleted",
         "TeamKeyDestructionRequested", "TeamKeyDestroyed", "HandlingTried", "HandlingSucceeded", "ParkedSkipped",
         "PlacementSet", "TeamLogRulesChanged", "BuildAbandoned", "AbandonedBuildTold", "RetentionSet",
-        "CronSkipped",
+        "CronSkipped", "TeamCredentialAdded", "TeamCredentialRemoved", "TeamHostKeysPinned", "TeamHostKeysUnpinned",
     }  # fmt: skip
 
 
