@@ -4,7 +4,6 @@ Knows how load is made, spread over processes and checked against what etcd hold
 """
 
 import asyncio
-import gc
 import multiprocessing
 import resource
 import shutil
@@ -20,6 +19,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from actors.cluster.garbage import collect_seldom
 from benchmarks.harness import Case, case
 from benchmarks.workload import Workload, encoded_bytes
 from events.log.codec import decode_header
@@ -187,8 +187,7 @@ async def _drive_share(settings: EtcdSettings, plan: Plan, seconds: float, index
         await writers[entity % len(writers)].append(record.command_id, (record,))
 
     warm, _ = await drive(plan.share, WARM_UP_SECONDS, append)
-    gc.collect()
-    gc.freeze()
+    collect_seldom()
     assert _barrier is not None, "the pool's initializer sets it"
     await asyncio.to_thread(_barrier.wait, WORKERS_READY_SECONDS)
     before = _cpu()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from actors.cluster.garbage import collect_seldom
 from benchmarks.append_load import fresh_etcd
 from benchmarks.harness import Case, Result, main, result
 from benchmarks.peers import nats_queue, redis_queue
@@ -44,12 +45,13 @@ class _Queue:
 
 
 async def ours(loads: Sequence[Load]) -> list[Case]:
-    """A member that publishes and one that consumes, on an etcd of this run's own."""
+    """A member that publishes and one that consumes, on an etcd of this run's own; set up as an actor that opened."""
     cases: list[Case] = []
     async with fresh_etcd() as etcd, EtcdClient(etcd.settings) as one, EtcdClient(etcd.settings) as two:
         publisher, member = EtcdTaskQueue(one, name="publisher"), EtcdTaskQueue(two, name="consumers")
         await publisher.open()
         await member.open()
+        collect_seldom()
         for number, load in enumerate(loads):
             before = etcd.cpu_seconds()
             measured = await drive(load, _Queue(publisher, member, f"bench-{number}"),

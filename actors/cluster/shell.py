@@ -4,7 +4,6 @@ An actor's constructor has no effects, since Ray may run it while an earlier pro
 """
 
 import asyncio
-import gc
 import os
 from collections.abc import Coroutine
 
@@ -12,6 +11,7 @@ import msgspec
 import psutil
 import structlog
 
+from actors.cluster.garbage import collect_seldom
 from actors.cluster.journal import open_journal
 from actors.cluster.settings import PlatformSettings
 from actors.cluster.tracing import configure
@@ -21,10 +21,6 @@ log = structlog.get_logger("actor")
 
 OPEN_SECONDS = 60.0
 EXIT_FAILED = 70  # Ray starts the actor again
-COLLECT_AFTER = (20_000, 20, 50)
-"""Objects, and collections of the generation below: with Python's own 700, an API server spent a quarter of its time in
-looking for garbage cycles, and a request leaves none."""
-
 
 WORK = "work"
 
@@ -114,10 +110,7 @@ class ActorShell:
         except BaseException as error:
             log.exception("could not open", actor=self.name, error=str(error))
             os._exit(EXIT_FAILED)
-        # Modules, classes and connections stay for as long as the process does: they need not be looked through again.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*COLLECT_AFTER)
+        collect_seldom()
         log.info("open", actor=self.name, pid=os.getpid())
 
     def _ended(self, task: asyncio.Task[None]) -> None:
