@@ -24,6 +24,7 @@ _PACKAGES = {
     "python3": "python3",
     "ruby": "ruby",
     "runc": "runc",
+    "sshd": "openssh-server",
     "svn": "subversion",
     "svnserve": "subversion",
 }

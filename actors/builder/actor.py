@@ -13,7 +13,9 @@ from math import ceil
 import msgspec
 import structlog
 
+from actors.builder.access import Access
 from actors.builder.engine import BuildDirs, BuildEngine
+from actors.builder.errors import SourceError
 from actors.builder.log import LogSink
 from actors.builder.model import Artifact as BuiltArtifact
 from actors.builder.model import BuildOutcome, BuildRequest, BuildState, LogLine, SourceSpec
@@ -22,8 +24,9 @@ from actors.builder.retention import SWEEPER, Swept, sweep
 from actors.builder.slots import NodeSlots
 from actors.builder.steps import RELEASE
 from actors.builder.worker import BuildWorker
-from actors.cluster.directory import Directory
+from actors.cluster.directory import ActorUnreachable, Directory
 from actors.cluster.event_log import make_event_log
+from actors.cluster.links import AccessLinks
 from actors.cluster.router import Router
 from actors.cluster.shell import WORK, ActorShell
 from actors.logs.appender import LogAppender
@@ -31,7 +34,7 @@ from actors.logs.errors import LogError
 from actors.logs.intake.client import IntakeClient
 from actors.logs.line import LineRecord
 from actors.runtime.users import UserBook
-from actors.supervisor.orders import BuildOrder
+from actors.supervisor.orders import BuildOrder, SourceAccess
 from events.log.errors import LogError as LogStoreError
 from events.model.build import RELEASE_TIMEOUT, Artifact, BuildStatus, FinishBuild
 from events.queue.etcd_queue import EtcdTaskQueue
@@ -68,7 +71,9 @@ class Builder(ActorShell):
         self._leaving_since: float | None = None
         at_once = settings.builds_at_once or os.cpu_count() or 1
         dirs = BuildDirs.under(settings.data_dir, settings.node_root_dir)
-        self._engine = BuildEngine(dirs, sink_for=self._sink_for, at_once=at_once, containers=settings.containers)
+        self._engine = BuildEngine(
+            dirs, sink_for=self._sink_for, at_once=at_once, containers=settings.containers, access_for=self._access_for
+        )
         await self._engine.start()
         token = settings.log_token_file.read_text().strip()
         client = IntakeClient(settings.eventlog_addresses, token)
@@ -80,7 +85,9 @@ class Builder(ActorShell):
         # Alone: Ray starts the next process of a name when the last one is dead, so what that had claimed is free.
         self._queue = EtcdTaskQueue(event_log.client, name=self.name, alone=True)
         await self._queue.open()
-        commands = Router(event_log=event_log, directory=Directory())
+        directory = Directory()
+        self._access = AccessLinks(directory=directory, event_log=event_log)
+        commands = Router(event_log=event_log, directory=directory)
         slots = NodeSlots(settings.node_root_dir / "build-slots", at_once)
         self._worker = BuildWorker(name=self.name, queue=self._queue, commands=commands, build=self._build, slots=slots)
         self.keep(self._worker.run(), "work")
@@ -169,6 +176,15 @@ class Builder(ActorShell):
         finish = _finish(attempt, await self._engine.run(request), self.settings.build_step_seconds)
         await self._end_lines(order.build_id, finish)
         return finish
+
+    def _access_for(self, request: BuildRequest) -> Access:
+        async def access(url: str) -> SourceAccess:
+            try:
+                return await self._access.source_access(request.team, url)
+            except ActorUnreachable as error:
+                raise SourceError(f"{error}. Deploy again.", code="credentials_unavailable") from error
+
+        return access
 
     def _sink_for(self, request: BuildRequest) -> LogSink:
         return partial(self._take_lines, f"build/{request.build_id}")

@@ -16,6 +16,7 @@ from time import monotonic, time
 import msgspec
 import structlog
 
+from actors.builder.access import Access, no_access
 from actors.builder.archive import remove_tree
 from actors.builder.artifacts import ArtifactStore, DirectoryArtifactStore
 from actors.builder.cache import LayerCache
@@ -34,6 +35,7 @@ _BUILD_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 _LOCK_FILE = "owner.lock"
 
 SinkFor = Callable[[BuildRequest], LogSink]
+AccessFor = Callable[[BuildRequest], Access]
 
 
 class BuildDirs(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +72,8 @@ class _Running:
 
 
 class BuildEngine:
-    """Runs builds. `sink_for` gives each build the function that takes its log lines, in lists."""
+    """Runs builds. `sink_for` gives each build the function that takes its log lines, in lists; `access_for` the one
+    that says what its team reads a URL with."""
 
     def __init__(
         self,
@@ -80,6 +83,7 @@ class BuildEngine:
         store: ArtifactStore | None = None,
         at_once: int | None = None,
         containers: ContainerSettings | None = None,
+        access_for: AccessFor = lambda request: no_access,
     ) -> None:
         self.dirs = dirs
         self.store: ArtifactStore = store or DirectoryArtifactStore(dirs.artifacts)
@@ -90,6 +94,7 @@ class BuildEngine:
             else None
         )
         self._sink_for = sink_for
+        self._access_for = access_for
         self._slots = asyncio.Semaphore(at_once or os.cpu_count() or 1)
         self._index = IndexSettings()
         self._running: dict[str, _Running] = {}
@@ -189,7 +194,7 @@ class BuildEngine:
                 running.job = BuildJob(
                     request, work=work, dirs_uploads=self.dirs.uploads, tools=self.dirs.tools, log=log,
                     store=self.store, cache=self.cache, index=self._index,
-                    containers=self._containers,
+                    containers=self._containers, access=self._access_for(request),
                 )  # fmt: skip
                 return await self._to_outcome(running, running.job, log)
             finally:

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import msgspec
 
+from actors.builder.access import SSH, Access, Handed, handed, no_access, pin_hint, refused_by_host
 from actors.builder.errors import SourceError
 from actors.builder.model import BuildLimits
 from actors.builder.remote import USER_AND_QUERY, check_authority, check_text, passed_on, split
 from actors.builder.sandbox import LineSink, run_command
+from actors.supervisor.orders import SourceAccess
 
 _SCP_LIKE = re.compile(r"^[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:[^:].*\Z")
 _REF = re.compile(r"^(?!.*(\.\.|//|@\{|\.lock$|/$|\.$))[A-Za-z0-9_][A-Za-z0-9._/+@#-]{0,249}\Z")
@@ -22,14 +24,25 @@ _SCHEMES = ("https", "http", "ssh", "file")
 _SHOWN_REFS = 8
 _PASSED_ON = ("PATH", "HOME", "SSH_AUTH_SOCK", "GIT_SSL_CAINFO", "SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE")
 
-# In this order: a host that asks for a name has been reached, and one that says 403 knows who asks.
+# In this order: a host whose key is not known is not asked anything, one that asks for a name has been reached, and
+# one that says 403 knows who asks.
 _CAUSES = (
     (
+        "git_host_key_changed",
+        r"REMOTE HOST IDENTIFICATION HAS CHANGED|Host key for \S+ has changed",
+        "The host shows another key than the one that is known: it was given a new one, or somebody stands in between. "
+        "Ask whoever runs it, compare, and only then: {pin}",
+    ),
+    (
+        "git_host_key_unknown",
+        r"Host key verification failed|host key is known for",
+        "Nobody has said yet by which key this host is known. Compare what this prints with what the host publishes: "
+        "{pin}",
+    ),
+    (
         "git_auth_refused",
-        r"could not read Username|Authentication failed|Permission denied|Host key verification failed|error: 40[13]|"
-        r"terminal prompts disabled",
-        "The repository is not public to the platform's user. Give that user an ssh key which may read it (a deploy "
-        "key) and use the ssh URL; the host must be in its known_hosts.",
+        r"could not read Username|Authentication failed|Permission denied|error: 40[13]|terminal prompts disabled",
+        "{refused}",
     ),
     (
         "git_unreachable",
@@ -40,7 +53,7 @@ _CAUSES = (
     (
         "git_not_found",
         r"not found|does not appear to be a git repository|does not exist",
-        "There is no such repository, or its host says so to those who may not see it. Check the URL.",
+        "There is no such repository, or its host says so to those who may not see it. Check the URL. {refused}",
     ),
 )
 
@@ -95,8 +108,8 @@ def _check_scheme(url: str) -> str:
         raise _refused(f"{parts.scheme}://…", f"the transport {parts.scheme!r} is not allowed")
     credentials = SourceError(
         "The git URL holds credentials, or a query that could hold some, which would end up in the log of events. Take "
-        "them out of the URL (and replace the token: it has been sent in clear); use ssh with a key of the platform's "
-        "user instead.",
+        "them out of the URL (and replace the token: it has been sent in clear), and keep the new one: rayfold "
+        "credentials add NAME --url PREFIX",
         code="git_url_has_credentials",
     )
     check_authority(url, parts, ssh="ssh", refused=_refused, credentials=credentials)
@@ -121,9 +134,20 @@ def check_ref(ref: str) -> str:
 
 
 class GitSource:
-    """Fetches into one directory. `home` holds git's own configuration file and is the caller's to remove."""
+    """Fetches into one directory. `home` holds git's own configuration file and is the caller's to remove; `access`
+    says what each URL is read with, also those of submodules."""
 
-    def __init__(self, *, home: Path, limits: BuildLimits, environ: Mapping[str, str], sink: LineSink) -> None:
+    def __init__(
+        self,
+        *,
+        home: Path,
+        limits: BuildLimits,
+        environ: Mapping[str, str],
+        sink: LineSink,
+        access: Access = no_access,
+    ) -> None:
+        self._home = home
+        self._access = access
         self._config = home / "gitconfig"
         self._limits = limits
         self._sink = sink
@@ -135,7 +159,7 @@ class GitSource:
             "GIT_TERMINAL_PROMPT": "0",
             "GIT_ASKPASS": "/bin/false",
             "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
-            "GIT_SSH_COMMAND": "ssh -o BatchMode=yes -o ConnectTimeout=20",
+            "GIT_SSH_COMMAND": " ".join(SSH),
             "GIT_LFS_SKIP_SMUDGE": "1",
         }
 
@@ -145,7 +169,13 @@ class GitSource:
         check_ref(ref)
         self._config.write_text(_CONFIG)
         await self._git(["init", "--quiet", "--template=", "--", str(into)], cwd=self._config.parent)
-        commit = await self._get(url, ref, into)
+        access = await self._access(url)
+        with handed(url, access, self._home) as given:
+            self._config.write_text(_CONFIG + given.config)
+            try:
+                commit = await self._get(url, ref, into, access, given)
+            finally:
+                self._config.write_text(_CONFIG)
         await self._must(["checkout", "--quiet", "--detach", commit, "--"], into, f"cannot check out {commit}")
         status, lines = await self._git(["log", "-1", "--format=%H%n%an <%ae>%n%s"], cwd=into)
         if status != 0 or len(lines) < 2:
@@ -163,20 +193,20 @@ class GitSource:
         status, lines = await self._git(["config", "--no-includes", "-f", file, "--get-regexp", pattern], cwd=root)
         return lines if status == 0 else []
 
-    async def _get(self, url: str, ref: str, into: Path) -> str:
+    async def _get(self, url: str, ref: str, into: Path, access: SourceAccess, given: Handed) -> str:
         """Fetch as little as the remote allows; the commit to check out."""
         shallow = ["fetch", "--quiet", "--no-tags", "--depth=1", "--", url, ref or "HEAD"]
-        status, lines = await self._git(shallow, cwd=into)
+        status, lines = await self._git(shallow, cwd=into, given=given)
         if status == 0:
             return "FETCH_HEAD"
         no_such_ref = any("find remote ref" in line or "not our ref" in line for line in lines)
         if not no_such_ref and not any("shallow" in line or "dumb http" in line for line in lines):
-            raise self._failure(url, lines)
+            raise self._failure(url, lines, access)
         # The remote cannot serve this commit alone, or has no depth: take everything and look.
         whole = ["fetch", "--quiet", "--", url, "+refs/heads/*:refs/remotes/o/*", "+refs/tags/*:refs/tags/*"]
-        status, lines = await self._git(whole, cwd=into)
+        status, lines = await self._git(whole, cwd=into, given=given)
         if status != 0:
-            raise self._failure(url, lines)
+            raise self._failure(url, lines, access)
         for candidate in ([ref] if _COMMIT.match(ref) else []) + [f"refs/remotes/o/{ref}", f"refs/tags/{ref}"]:
             status, found = await self._git(["rev-parse", "--verify", "--quiet", f"{candidate}^{{commit}}"], cwd=into)
             if status == 0 and found and _FULL_COMMIT.match(found[0]):
@@ -194,12 +224,13 @@ class GitSource:
         )
 
     @staticmethod
-    def _failure(url: str, lines: list[str]) -> SourceError:
+    def _failure(url: str, lines: list[str], access: SourceAccess) -> SourceError:
         told = next((line for line in lines if line.startswith(("fatal:", "ssh:", "error:"))), " ".join(lines[:1]))
         code, what_to_do = next(
             ((code, text) for code, pattern, text in _CAUSES if any(re.search(pattern, line) for line in lines)),
-            ("git_failed", "Check the URL, and that the platform's user may read the repository without a password."),
+            ("git_failed", "Check the URL. {refused}"),
         )
+        what_to_do = what_to_do.format(pin=pin_hint(url), refused=refused_by_host(url, access))
         return SourceError(
             f"git cannot fetch {url}: {told or 'no reason given'}. {what_to_do}", code=code, lines=tuple(lines[-10:])
         )
@@ -210,15 +241,17 @@ class GitSource:
             raise SourceError(f"git {what}: {' '.join(lines[-3:])}.", code="git_failed", lines=tuple(lines[-10:]))
         return lines
 
-    async def _git(self, arguments: list[str], *, cwd: Path) -> tuple[int, list[str]]:
+    async def _git(self, arguments: list[str], *, cwd: Path, given: Handed | None = None) -> tuple[int, list[str]]:
         lines: list[str] = []
 
         async def keep(more: list[str]) -> None:
             lines.extend(more[: max(0, 10_000 - len(lines))])
 
+        given = given or Handed()
         status = await run_command(
-            ["git", *arguments], cwd=cwd, env=self._env, limits=self._limits, user=None, sink=keep
-        )
+            ["git", *arguments], cwd=cwd, env={**self._env, **given.env}, limits=self._limits, user=None, sink=keep,
+            masking=given.masking,
+        )  # fmt: skip
         if status != 0 and "rev-parse" not in arguments:
             await self._sink(lines[-20:])
         return status, lines

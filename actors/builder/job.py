@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from actors.builder.access import Access, no_access
 from actors.builder.archive import chown_tree
 from actors.builder.artifacts import ArtifactStore, BlobRef, Manifest, put_bytes, put_layer, put_manifest
 from actors.builder.cache import LayerCache, cache_key
@@ -59,8 +60,10 @@ class BuildJob:
         cache: LayerCache,
         index: IndexSettings,
         containers: ContainerExecutor | None = None,
+        access: Access = no_access,
     ) -> None:
         self._request = request
+        self._access = access
         self._work = work
         self._uploads = dirs_uploads
         self._log = log
@@ -119,7 +122,9 @@ class BuildJob:
         where = spec.url if spec.kind == "git" else spec.path if spec.kind == "directory" else spec.digest[:12]
         asked = f" {spec.ref}" if spec.ref and spec.kind != "upload" else ""
         await self._log.step(f"Fetching the source: {spec.kind} {where[:200]}{asked}")
-        git = GitSource(home=self._work, limits=request.limits, environ=os.environ, sink=self._log.output)
+        git = GitSource(
+            home=self._work, limits=request.limits, environ=os.environ, sink=self._log.output, access=self._access
+        )
         svn = SvnSource(home=self._work, limits=request.limits, environ=os.environ, sink=self._log.output)
         source = await fetch(
             spec, uploads=self._uploads, into=self._work / "src", git=git, svn=svn, limits=request.limits

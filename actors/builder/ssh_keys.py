@@ -39,7 +39,7 @@ def make_pair() -> KeyPair:
 
 
 def read_pair(text: str) -> KeyPair:
-    """The pair of a private key's file, in OpenSSH's or in PEM form. Raises `SourceError`, code ssh_key_refused."""
+    """The pair of a private key's file, in OpenSSH's or in PEM form. Raises `SourceError`."""
     private = text.strip().replace("\r\n", "\n") + "\n"
     load = load_ssh_private_key if "BEGIN OPENSSH" in private else load_pem_private_key
     try:
@@ -49,7 +49,7 @@ def read_pair(text: str) -> KeyPair:
         why = "one that is locked by a passphrase, which a build cannot type: make one without (ssh-keygen -N '')"
     except (ValueError, UnsupportedAlgorithm, AttributeError):
         why = "something else; a file like ~/.ssh/id_ed25519 holds one, its .pub does not"
-    raise SourceError(f"Expected a private ssh key, found {why}.", code="ssh_key_refused") from None
+    raise SourceError(f"Expected a private ssh key, found {why}.") from None
 
 
 def fingerprint(public: str) -> str:

@@ -11,14 +11,20 @@ import structlog
 
 from actors.builder.orders import BUILDS, build_task
 from actors.cluster.directory import ActorUnreachable, Directory
-from actors.supervisor.orders import BuildOrder, Ended, Known, Started, StartOrder
+from actors.supervisor.orders import BuildOrder, Ended, Known, SourceAccess, Started, StartOrder
+from events.log.errors import LogError
 from events.log.etcd_client import EtcdClient
+from events.log.port import EventLog
+from events.log.records import partition_of
+from events.model.base import partition_key
 from events.model.placement import Room
+from events.model.team_credentials import where_of
 from events.queue.port import TaskQueue
 
 log = structlog.get_logger("links")
 
-AWAY_SECONDS = 0.25  # before a gateway that is away is asked again
+AWAY_SECONDS = 0.25  # before a gateway, or a supervisor, that is away is asked again
+ACCESS_SECONDS = 60.0  # a partition has a new owner by then, also where the old one's lease must lapse first
 APPLY_SECONDS = 5.0
 DRAIN_CALL_SECONDS = 2.0
 STOP_MARGIN_SECONDS = 30.0
@@ -135,6 +141,35 @@ class BuilderLinks:
 
     async def cancel(self, builder: str, build_id: str) -> None:
         await self._directory.call(builder, "cancel", build_id)
+
+
+class AccessLinks:
+    """Asks the supervisor that serves a team's stream what the team reads a URL with."""
+
+    def __init__(self, *, directory: Directory, event_log: EventLog) -> None:
+        self._directory = directory
+        self._log = event_log
+
+    async def source_access(self, team: str, url: str) -> SourceAccess:
+        """Until somebody answers, while the stream moves from one supervisor to another. Raises ActorUnreachable."""
+        if where_of(url) is None:
+            return SourceAccess()
+        partition = partition_of(partition_key(f"team/{team}"), self._log.partitions)
+        until = asyncio.get_running_loop().time() + ACCESS_SECONDS
+        while True:
+            why = f"nobody serves the stream of team {team}"
+            try:
+                record = await self._log.owner_of(partition)
+                found: SourceAccess | None = None
+                if record is not None:
+                    found = await self._directory.call(record.owner, "source_access", team, url)
+                if found is not None:
+                    return found
+            except (ActorUnreachable, LogError) as error:
+                why = str(error)
+            if asyncio.get_running_loop().time() > until:
+                raise ActorUnreachable(f"expected the credentials of team {team}: {why}")
+            await asyncio.sleep(AWAY_SECONDS)
 
 
 class GatewayLinks:

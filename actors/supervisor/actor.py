@@ -13,11 +13,14 @@ from actors.logs.appender import LogAppender
 from actors.logs.intake.client import IntakeClient
 from actors.supervisor.effects import Effects
 from actors.supervisor.narrate import Narrator
+from actors.supervisor.orders import SourceAccess
 from actors.supervisor.parking import Hand
+from actors.supervisor.source_access import source_access
 from actors.supervisor.supervisor import Supervisor
 from events.model.base import Envelope
 from events.model.parked import ParkedState
 from events.model.pool import PoolState
+from events.model.team import TeamState
 from events.queue.etcd_queue import EtcdTaskQueue
 from events.secrets.keyring import Keyring
 from events.secrets.table import EtcdKeyTable
@@ -52,12 +55,13 @@ class LifecycleSupervisor(ActorShell):
             lost_seconds=settings.node_lost_seconds,
             told=Narrator(lambda stream, text: _emit(lines, stream, text), lines.end),
         )
+        self._keys = Keyring(table=EtcdKeyTable(event_log.client), master_file=settings.master_key_file)
         effects = Effects(
             commands=Router(event_log=event_log, directory=directory),
             nodes=node_links,
             builders=BuilderLinks(directory=directory, queue=queue),
             gateways=GatewayLinks(directory=directory, registry=gateways),
-            keys=Keyring(table=EtcdKeyTable(event_log.client), master_file=settings.master_key_file),
+            keys=self._keys,
         )
         self._supervisor.use(effects)
         self.keep(node_links.run(), "nodes")
@@ -98,6 +102,14 @@ class LifecycleSupervisor(ActorShell):
         """Whether commands for the partition are decided here now."""
         await self.opened()
         return self._supervisor.serves(partition)
+
+    async def source_access(self, team: str, url: str) -> SourceAccess | None:
+        """What the team reads a git URL with; None while its stream is not served here, or is about to change."""
+        await self.opened()
+        for state in self._supervisor.states([f"team/{team}"]):
+            if isinstance(state, TeamState):
+                return await source_access(state, url, self._keys)
+        return None
 
     async def submit(self, envelopes: bytes) -> bytes:
         """Decide a packed list of commands; a packed list of one reply each, in order."""

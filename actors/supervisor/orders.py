@@ -10,6 +10,7 @@ import msgspec
 
 from events.model.build import Source
 from events.model.placement import Room
+from events.model.team_credentials import CredentialKind
 
 
 class StartOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +43,26 @@ class StartOrder(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"StartOrder({self.instance}, release {self.release} of {self.team}/{self.app}/{self.component})"
+
+
+class SourceAccess(msgspec.Struct, frozen=True, kw_only=True):
+    """What a team reads one git URL with; all empty where it has nothing for it, and the platform's user reads it.
+
+    `secret` is in clear: it travels in an answer, and is neither stored nor ever shown. `unreadable`: why the
+    credential `name` cannot be opened. `host_keys`: lines of a `known_hosts`, all that the host is known by.
+    """
+
+    name: str = ""
+    prefix: str = ""
+    kind: CredentialKind | None = None
+    user: str = ""
+    secret: str = ""
+    public: str = ""
+    host_keys: tuple[str, ...] = ()
+    unreadable: str = ""
+
+    def __repr__(self) -> str:
+        return f"SourceAccess({self.name}, {self.kind})"
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from actors.builder.engine import BuildDirs, BuildEngine
+from actors.builder.access import no_access
+from actors.builder.engine import AccessFor, BuildDirs, BuildEngine
 from actors.builder.model import BuildOutcome, BuildRequest, LogLine, SourceSpec
 from actors.builder.pack import pack_directory
 
@@ -29,11 +30,16 @@ def open_dir() -> Iterator[Path]:
 class Bench:
     """An engine with its log lines kept, and short ways to ask it for builds."""
 
-    def __init__(self, root: Path, at_once: int | None = None) -> None:
+    def __init__(
+        self, root: Path, at_once: int | None = None, access_for: AccessFor = lambda request: no_access
+    ) -> None:
         self.root = root
         self.lines: dict[str, list[LogLine]] = {}
         self.engine = BuildEngine(
-            BuildDirs.under(root / "data", root / "node"), sink_for=self._sink_for, at_once=at_once
+            BuildDirs.under(root / "data", root / "node"),
+            sink_for=self._sink_for,
+            at_once=at_once,
+            access_for=access_for,
         )
         self._count = 0
 
