@@ -28,6 +28,11 @@ _PASSED_ON = ("PATH", "HOME", "SSH_AUTH_SOCK", "GIT_SSL_CAINFO", "SSL_CERT_FILE"
 # one that says 403 knows who asks.
 _CAUSES = (
     (
+        "ssh_missing",
+        r"cannot run ssh\b|\bssh: (?:command )?not found",
+        "There is no ssh on the builder's machine: apt-get install openssh-client, or use an https URL.",
+    ),
+    (
         "git_host_key_changed",
         r"REMOTE HOST IDENTIFICATION HAS CHANGED|Host key for \S+ has changed",
         "The host shows another key than the one that is known: it was given a new one, or somebody stands in between. "

@@ -3,6 +3,7 @@
 A secret comes in once, in clear, and is sealed before it is part of any command; opening one is the supervisor's.
 """
 
+import asyncio
 from typing import cast
 
 from aiohttp import web
@@ -48,7 +49,7 @@ async def put_credential(call: Call) -> web.Response:
     if problem := name_problem("a credential name", name) or prefix_problem(body.prefix):
         raise of_refusal(problem)
     await call.context.reads.team(team)  # nobody's key is made for a team that there is not
-    wanted, clear = _asked(body)
+    wanted, clear = await asyncio.to_thread(_asked, body)  # a long key of RSA takes a while to be looked at
     place = place_name(name, body.prefix)
     sealed = await call.context.services.keyring.seal_all(team, f"team/{team}", {place: clear})
     credential = Credential(

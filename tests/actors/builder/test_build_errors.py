@@ -333,7 +333,7 @@ def test_every_code_has_its_section_and_every_section_its_code() -> None:
         "timed_out",
     }
     later |= {"git_auth_refused", "git_unreachable", "git_not_found"}  # a table in git.py
-    later |= {"git_host_key_unknown", "git_host_key_changed"}
+    later |= {"git_host_key_unknown", "git_host_key_changed", "ssh_missing"}
     assert codes_in_the_source() - sections == set()
     assert sections - codes_in_the_source() - later == set()
 

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from actors.builder.access import Access, no_access
-from actors.builder.model import BuildOutcome, BuildRequest, BuildState, SourceSpec
+from actors.builder.errors import SourceError
+from actors.builder.git import GitSource
+from actors.builder.model import BuildLimits, BuildOutcome, BuildRequest, BuildState, SourceSpec
 from actors.builder.ssh_keys import KeyPair, make_pair
 from actors.supervisor.orders import SourceAccess
 from actors.supervisor.source_access import source_access
@@ -23,7 +25,7 @@ from events.model.team_credentials import Credential, CredentialKind, place_name
 from events.secrets.keyring import Keyring
 from events.secrets.master import ensure_master_file
 from events.secrets.table import MemoryKeyTable
-from tests.actors.builder.conftest import EXAMPLES, Bench, git, write_tree
+from tests.actors.builder.conftest import EXAMPLES, Bench, eventually, git, processes_with, write_tree
 from tests.git_hosts import HttpHost, SshHost, http_host, ssh_host
 from tests.toolchains import need
 
@@ -326,6 +328,19 @@ async def test_a_host_with_another_key_than_the_pinned_one_is_refused(
     assert not ssh.seen.exists()
 
 
+async def test_a_machine_without_ssh_says_so(tmp_path: Path) -> None:
+    for program in ("git", "sh"):
+        (tmp_path / program).symlink_to(shutil.which(program) or program)
+
+    async def sink(lines: list[str]) -> None:
+        pass
+
+    source = GitSource(home=tmp_path, limits=BuildLimits(), environ={"PATH": str(tmp_path)}, sink=sink)
+    with pytest.raises(SourceError) as caught:
+        await source.fetch("git@127.0.0.1:acme/shop", "", tmp_path / "src")
+    assert caught.value.code == "ssh_missing"
+
+
 # --- a builder that dies ----------------------------------------------------------------------------------------------
 
 PROGRAM = """
@@ -336,36 +351,49 @@ from pathlib import Path
 from actors.builder.engine import BuildDirs, BuildEngine
 from actors.builder.model import BuildRequest, SourceSpec
 from actors.supervisor.orders import SourceAccess
-from events.model.team_credentials import CredentialKind
+from events.model.team_credentials import CredentialKind, kind_for
 
 
 async def access(url):
-    return SourceAccess(name="deploy", prefix=url, kind=CredentialKind.SSH_KEY, secret="the-private-half\\n")
+    return SourceAccess(name="a", prefix=url, kind=kind_for(url), user="ada", secret="the-secret\\n")
 
 
-async def main(root):
+async def main(root, url):
     engine = BuildEngine(BuildDirs.under(Path(root, "data"), Path(root, "node")), access_for=lambda request: access)
     await engine.start()
-    source = SourceSpec(kind="git", url="ssh://git@127.0.0.1:9/shop")
+    source = SourceSpec(kind="git", url=url)
     await engine.run(BuildRequest(build_id="killed", service_id="s", team="t", app="a", component="web", source=source))
 
 
-asyncio.run(main(sys.argv[1]))
+asyncio.run(main(*sys.argv[1:]))
 """
 
 
-async def test_a_builder_killed_while_it_fetches_leaves_a_key_that_the_next_one_removes(open_dir: Path) -> None:
-    died = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(open_dir)],
-        cwd=EXAMPLES.parent, env={**os.environ, "RAYFOLD_FAILPOINTS": "builder-credential-written=exit"},
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert died.returncode == 137, died.stderr
+def builder(root: Path, url: str, failpoint: str = "") -> "subprocess.Popen[bytes]":
+    environment = {**os.environ, "RAYFOLD_FAILPOINTS": failpoint}
+    return subprocess.Popen([sys.executable, "-c", PROGRAM, str(root), url], cwd=EXAMPLES.parent, env=environment)
+
+
+async def test_a_builder_that_dies_with_a_key_in_hand_leaves_what_the_next_one_removes(open_dir: Path) -> None:
+    died = builder(open_dir, "ssh://git@127.0.0.1:9/shop", "builder-credential-written=exit")
+    assert died.wait(60) == 137
 
     [left] = open_dir.rglob("access-*/key")
     assert left.stat().st_mode & 0o777 == 0o600 and left.parent.stat().st_mode & 0o777 == 0o700
-    if USER and (shutil.which("setpriv")):
+    if USER and shutil.which("setpriv"):
         asked = ["setpriv", f"--reuid={USER[0]}", f"--regid={USER[1]}", "--clear-groups", "cat", str(left)]
         assert subprocess.run(asked, capture_output=True, check=False).returncode != 0
+    await Bench(open_dir).engine.start()
+    assert not list(open_dir.rglob("access-*"))
+
+
+async def test_a_builder_killed_while_git_fetches_leaves_no_token_and_no_git(open_dir: Path, http: HttpHost) -> None:
+    killed = builder(open_dir, f"{http.url}/acme/shop")
+    http.passwords["acme"] = "ada:the-secret"
+    http.look = killed.kill
+    assert killed.wait(60) == -9
+
+    assert len(list(open_dir.rglob("access-*/answer.json"))) == 1
+    await eventually(lambda: not processes_with(f"{http.url}/acme/shop"))
     await Bench(open_dir).engine.start()
     assert not list(open_dir.rglob("access-*"))
