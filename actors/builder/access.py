@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -68,11 +68,12 @@ def handed(url: str, access: SourceAccess, home: Path) -> Iterator[Handed]:
 
 
 def _password(url: str, access: SourceAccess, place: Path) -> Handed:
-    parts = urlsplit(url)
+    parts, prefix = urlsplit(url), where_of(access.prefix)
+    assert prefix is not None  # noqa: S101 -- it was chosen by what it covers
     told = {
         "protocol": parts.scheme,
         "host": parts.netloc,
-        "path": unquote(parts.path).strip("/"),
+        "path": prefix.path,
         "username": access.user,
         "password": access.secret,
     }

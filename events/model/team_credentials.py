@@ -28,6 +28,7 @@ _PORTS = {"ssh": 22, "https": 443, "http": 80}
 _SCP_LIKE = re.compile(r"^(?:[A-Za-z0-9._-]+@)?(?P<host>[A-Za-z0-9.-]+):(?P<path>(?!//).*)\Z")
 _USER_AND_QUERY = re.compile(r"//.*@|[?#].*")  # where secrets stand, in URLs however broken
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
 _NOT_IN_USER = re.compile(r"[\x00-\x1f\x7f:]")
 _HOST = re.compile(r"^(?:[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?|[0-9a-f:.]{2,45})\Z")
 _NAMED_HOST = re.compile(r"^\[(?P<in>[^\]]+)\](?::(?P<in_port>\d{1,5}))?\Z|^(?P<plain>[^:]+)(?::(?P<port>\d{1,5}))?\Z")
@@ -95,7 +96,7 @@ def where_of(url: str) -> Where | None:
 def _where(scheme: str, host: str, port: int, path: str) -> Where | None:
     # Whoever resolves `..` on the way, encoded or not, would be somewhere else than we have compared.
     steps = [step for step in unquote(path).split("/") if step]
-    if any(step in (".", "..") or "\\" in step or _CONTROL.search(step) or "%" in step for step in steps):
+    if any(step in (".", "..") or "\\" in step or _UNPRINTABLE.search(step) or "%" in step for step in steps):
         return None
     if steps:
         steps[-1] = steps[-1].removesuffix(".git")

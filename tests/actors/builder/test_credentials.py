@@ -1,6 +1,7 @@
 """Private repositories: what a team keeps for them reaches git, its own host, and nothing and nobody else."""
 
 import base64
+import json
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.builder import git_credential
 from actors.builder.access import Access, no_access
 from actors.builder.errors import SourceError
 from actors.builder.git import GitSource
@@ -222,6 +224,48 @@ async def test_a_redirect_to_another_host_does_not_get_the_token(
         built = await teams.build(f"{http.url}/acme/shop")
         assert built.state is BuildState.FAILED
         assert other.asked and {given for _, given in other.asked} == {""}
+
+
+async def test_a_redirect_below_the_prefix_is_followed_and_one_beside_it_gets_nothing(
+    teams: Teams, http: HttpHost, tmp_path: Path
+) -> None:
+    repository(tmp_path / "http/other/shop")
+    http.passwords["other"] = f"ada:{TOKEN}"
+    await teams.red.keep("ci", f"{http.url}/acme", TOKEN)
+    http.redirects = {"/acme/old/": f"{http.url}/acme/shop.git/", "/acme/shop.git/": f"{http.url}/acme/shop/"}
+    assert (await teams.build(f"{http.url}/acme/old")).state is BuildState.SUCCEEDED
+    http.asked.clear()
+    http.redirects = {"/acme/old/": f"{http.url}/other/shop/"}
+    assert (await teams.build(f"{http.url}/acme/old")).code == "git_auth_refused"
+    assert {given for _, given in http.asked} == {""}
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({}, True),
+        ({"path": "acme/shop.git"}, True),
+        ({"path": "acme"}, True),
+        ({"path": "acme-evil/shop"}, False),
+        ({"path": "acme/../evil/shop"}, False),
+        ({"path": "acme/%2e%2e/evil"}, False),
+        ({"path": ""}, False),
+        ({"protocol": "http"}, False),
+        ({"host": "git.example.com:8443"}, False),
+        ({"host": "evil.example.com"}, False),
+        ({"action": "store"}, False),
+        ({"action": "erase"}, False),
+    ],
+)
+def test_git_is_told_for_urls_below_the_prefix_only(tmp_path: Path, asked: dict[str, str], told: bool) -> None:
+    kept = {"protocol": "https", "host": "git.example.com", "path": ["acme"], "username": "ada", "password": TOKEN}
+    (tmp_path / "answer.json").write_text(json.dumps(kept))
+    question = {"protocol": "https", "host": "git.example.com", "path": "acme/shop", "wwwauth[]": "Basic", **asked}
+    action = question.pop("action", "get")
+    lines = "".join(f"{key}={value}\n" for key, value in question.items())
+    command = [sys.executable, "-I", "-S", git_credential.__file__, str(tmp_path / "answer.json"), action]
+    done = subprocess.run(command, input=lines, capture_output=True, text=True, check=True)
+    assert done.stdout == (f"username=ada\npassword={TOKEN}\n" if told else "")
 
 
 async def test_a_submodule_gets_what_is_for_its_own_url(teams: Teams, http: HttpHost, tmp_path: Path) -> None:

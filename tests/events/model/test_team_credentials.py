@@ -62,6 +62,7 @@ def refused(state: team.TeamState, command: team.TeamCommand) -> Refusal:
         ("ssh://git@git.example.com/acme", "git@git.example.com:acme/shop.git"),
         ("git@git.example.com:acme", "ssh://git@git.example.com:22/acme/shop"),
         ("ssh://git.example.com:2222/acme", "ssh://git@git.example.com:2222/acme/shop"),
+        ("https://git.example.com/acme/My%20Project", "https://git.example.com/acme/My%20Project/_git/shop"),
         ("http://127.0.0.1:3000/acme", "http://127.0.0.1:3000/acme/shop"),
     ],
 )
