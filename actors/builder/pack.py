@@ -3,8 +3,6 @@
 Runs at the client too (the command line imports it), so it must not know anything of the platform. Blocking.
 """
 
-import gzip
-import hashlib
 import os
 import posixpath
 import stat
@@ -20,22 +18,26 @@ import pathspec
 from actors.builder.archive import add_link, add_open_file
 from actors.builder.errors import PackError
 from actors.builder.model import GIB
+from actors.builder.parts import Part, PartedFile
 
 _GIT_SECONDS = 60
-_HASH_BYTES = 1024 * 1024
 _ALWAYS_LEFT_OUT = frozenset({".git", ".hg", ".svn", "__pycache__", ".rayfold", ".DS_Store"})
 _LEFT_OUT_WITHOUT_GITIGNORE = frozenset({".venv", "venv", "node_modules", ".mypy_cache", ".pytest_cache", ".tox"})
 _SHOWN = 5
 
 
 class PackedSource(msgspec.Struct, frozen=True, kw_only=True):
-    """A packed directory: a tar.gz at `path`, its sha256, and its size in bytes, packed and unpacked."""
+    """A packed directory: a tar.gz at `path`, its sha256, and its size in bytes, packed and unpacked.
+
+    `parts` one behind the other are the archive.
+    """
 
     path: Path
     digest: str
     size_bytes: int
     content_bytes: int
     files: int
+    parts: tuple[Part, ...]
 
 
 def pack_directory(directory: Path, out: Path, *, limit_bytes: int = 1 * GIB) -> PackedSource:
@@ -51,8 +53,8 @@ def pack_directory(directory: Path, out: Path, *, limit_bytes: int = 1 * GIB) ->
         # Level, names and times are fixed: an unchanged directory is uploaded and stored once.
         with (
             os.fdopen(fd, "wb") as raw,
-            gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed,
-            tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as archive,
+            PartedFile(raw) as packed,
+            tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
         ):
             total = 0
             for name in names:
@@ -60,16 +62,16 @@ def pack_directory(directory: Path, out: Path, *, limit_bytes: int = 1 * GIB) ->
                 total += sizes[name]
                 if total > limit_bytes:
                     raise _too_big(sizes, limit_bytes)
-        digest = _sha256(out)
     except BaseException:
         out.unlink(missing_ok=True)
         raise
     return PackedSource(
         path=out,
-        digest=digest,
-        size_bytes=out.stat().st_size,
+        digest=packed.digest,
+        size_bytes=packed.size_bytes,
         content_bytes=sum(sizes.values()),
         files=len(names),
+        parts=tuple(packed.parts),
     )
 
 
@@ -176,11 +178,3 @@ def _too_big(sizes: dict[str, int], limit_bytes: int) -> PackError:
         "source to .gitignore.",
         code="pack_too_big",
     )
-
-
-def _sha256(path: Path) -> str:
-    sha256 = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_HASH_BYTES):
-            sha256.update(chunk)
-    return sha256.hexdigest()

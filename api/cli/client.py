@@ -21,6 +21,7 @@ from api.cli.place import Address
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 60.0
+BYTES_SECONDS = 300.0  # for a MiB over a slow line
 SAVE_SECONDS = 660.0  # a whole log is read before its export begins
 RETRY_SECONDS = 20.0  # how long a read, or a write with its idempotency key, is tried again while nobody answers
 FIRST_PAUSE_SECONDS = 0.1
@@ -110,6 +111,11 @@ class ApiClient:
             headers["Content-Type"] = "application/json"
         return _decode(self._call(method, path, query=query, payload=payload, headers=headers))
 
+    def send_bytes(self, path: str, content: bytes) -> Document:
+        """POST bytes that may come twice, repeated while nobody answers. Raises ApiProblem, Unreachable."""
+        headers = {"Content-Type": "application/octet-stream"}
+        return _decode(self._call("POST", path, payload=content, headers=headers, seconds=BYTES_SECONDS))
+
     def upload(self, path: str, file: Path) -> Document:
         """PUT a file's bytes."""
         connection = self._connect(CONNECT_SECONDS)
@@ -161,13 +167,14 @@ class ApiClient:
         query: Query | None = None,
         payload: bytes | None = None,
         headers: Mapping[str, str] | None = None,
+        seconds: float = ANSWER_SECONDS,
     ) -> bytes:
         deadline = time.monotonic() + self._retry_seconds
         pause = FIRST_PAUSE_SECONDS
         target = self._target(path, query)
         while True:
             try:
-                return self._once(method, target, payload, headers or {}, ANSWER_SECONDS)
+                return self._once(method, target, payload, headers or {}, seconds)
             except ApiProblem as problem:
                 if problem.status not in (429, 503) or time.monotonic() + pause > deadline:
                     raise
@@ -186,8 +193,11 @@ class ApiClient:
         connection = self._kept or self._connect(CONNECT_SECONDS)
         self._kept = connection
         try:
+            if connection.sock is None:
+                connection.timeout = CONNECT_SECONDS
+                connection.connect()
+            _timeout(connection, seconds)  # sending a body takes of it too
             connection.request(method, target, body=payload, headers=self._headers(headers))
-            _timeout(connection, seconds)
             return _checked(connection.getresponse())
         except ApiProblem:
             raise

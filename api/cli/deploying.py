@@ -132,10 +132,11 @@ def _url_source(origin: Origin, ref: str, subdir: str) -> dict[str, object]:
 
 
 def upload(session: Session, origin: Origin, subdir: str, progress: Progress) -> dict[str, object]:
-    """Pack the directory and put it where builders find it, unless the same bytes are there already."""
+    """Pack the directory and put where builders find it what of it is not there already."""
     from actors.builder.errors import BuilderError
     from actors.builder.pack import pack_directory
     from api.cli.provenance import of_directory
+    from api.cli.sending import send
 
     assert origin.directory is not None  # noqa: S101 - the caller chose by it
     session.app_name  # noqa: B018 - says which app it is before anything is packed
@@ -147,12 +148,8 @@ def upload(session: Session, origin: Origin, subdir: str, progress: Progress) ->
         except BuilderError as error:
             raise CliError(str(error), exit_code=ExitCode.USAGE, code=error.code) from error
         progress.here("pack", f"{packed.files} files, {size(packed.size_bytes)}")
-        path = session.team_path("uploads", packed.digest)
         progress.doing("upload")
-        there = session.client.exists(path)
-        if not there:
-            session.client.upload(path, packed.path)
-        progress.here("upload", "there already" if there else size(packed.size_bytes))
+        progress.here("upload", send(session.client, session.team_path("uploads"), packed))
     given: dict[str, object] = {"kind": "upload", "digest": packed.digest, **said}
     return given | ({"subdir": subdir} if subdir else {})
 

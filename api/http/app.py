@@ -50,6 +50,7 @@ def create_app(services: Services) -> web.Application:
         resources[path].add_route(route.method, _serve_route(context, route, HANDLERS[route.id]))
     GitDoor(context).add_to(app)
     app.cleanup_ctx.append(_live_feed)
+    app.cleanup_ctx.append(_parts_of_uploads)
     app.on_shutdown.append(_end_streams)
     return app
 
@@ -107,6 +108,16 @@ async def _live_feed(app: web.Application) -> AsyncIterator[None]:
 def _feed_ended(task: "asyncio.Task[None]") -> None:
     if not task.cancelled() and task.exception() is not None:
         log.error("the live feed ended: streams are fed by their own reading only", exc_info=task.exception())
+
+
+async def _parts_of_uploads(app: web.Application) -> AsyncIterator[None]:
+    context = app[CONTEXT]
+    task = asyncio.get_running_loop().create_task(context.parts.rounds())
+    yield
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    # What is being joined goes on to its end, whether or not anybody waits: it is there when it is asked for again.
+    context.joining.shutdown(wait=False)
 
 
 async def _end_streams(app: web.Application) -> None:

@@ -5,6 +5,7 @@ One for each app; it knows nothing of routes or of HTTP's wire.
 
 import asyncio
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from actors.cluster.fair import FairGate
 from api.http.call import Call
@@ -13,6 +14,7 @@ from api.http.eventview import Owners, event_view
 from api.http.feed import Feed
 from api.http.identity import Gatekeeper
 from api.http.measures import Metrics
+from api.http.parts import Parts
 from api.http.problems import of_error, of_refusal
 from api.http.reads import Reads
 from api.http.schema import Accepted, EventView
@@ -25,6 +27,8 @@ from events.replay.history import history
 
 BODIES = 2_000  # requests with a body at once, of all teams
 BODY_BYTES = 128 << 20  # of them together: so much memory at most, whoever sends however much
+PARTS_UPLOADS = 4  # the room of a team's parts of uploads, in uploads of the largest size
+JOINS = 2  # of parts to an upload at once; each reads and writes as fast as the disk does
 MAX_EVENTS_BETWEEN = 100  # in a 412: the newest ones
 
 
@@ -44,6 +48,8 @@ class Context:
         self.running = 0  # requests, streams among them
         self.answered = 0.0
         self.leaving = False  # it takes no new connection, and keeps none for another request
+        self.parts = Parts(services.uploads, team_bytes=PARTS_UPLOADS * services.upload_bytes)
+        self.joining = ThreadPoolExecutor(JOINS, "join")
         self.folding = asyncio.Semaphore(1)  # of what reads and folds much
 
     @property

@@ -25,6 +25,7 @@ from api.http.route import get as _get
 from api.http.route import page as _page
 from api.http.routes_credentials import CREDENTIALS
 from api.http.routes_templates import TEMPLATES
+from api.http.routes_uploads import UPLOADS
 
 
 def _parked() -> tuple[Route, ...]:
@@ -273,25 +274,7 @@ ROUTES: tuple[Route, ...] = (
         answer=secret.RotatedView,
         reach="admin",
     ),
-    Route(
-        id="putUpload",
-        method="PUT",
-        path=TEAM + "/uploads/{sha256}",
-        summary="Put a source: tar or tar.gz, named by its sha256.",
-        answer=p.Uploaded,
-        status=201,
-        also=(200,),
-        codes=(404, 413, 503),
-        raw=True,
-    ),
-    Route(
-        id="headUpload",
-        method="HEAD",
-        path=TEAM + "/uploads/{sha256}",
-        summary="Whether this source is here already.",
-        answer=p.Uploaded,
-        codes=(404,),
-    ),
+    *UPLOADS,
     _page("listRoutes", TEAM + "/routes", "Every address of the team's components.", s.RouteView),
     _page("listApps", TEAM + "/apps", "Apps.", s.AppView),
     _command("createApp", "POST", TEAM + "/apps", "Make an app.", s.CreateApp, status=201),

@@ -4,11 +4,44 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from api.http.schema import Body, Reason, Sha256
+from api.http.parts import MOST_PARTS, PART_BYTES
+from api.http.schema import Body, Reason, Sha256, View
+
+
+class UploadPart(Body):
+    """Some of an archive's bytes, one behind the other, by their sha256."""
+
+    sha256: Sha256
+    size_bytes: int = Field(ge=1, le=PART_BYTES)
+
+
+class JoinUpload(Body):
+    """An archive's sha256, and the parts that it is, in order; one may be there several times."""
+
+    sha256: Sha256
+    parts: list[UploadPart] = Field(min_length=1, max_length=MOST_PARTS)
+
+
+class PartsKept(View):
+    """How many parts were kept, and how large they are together."""
+
+    team: str
+    parts: int
+    size_bytes: int
+
+
+class UploadJoined(View):
+    """`missing`: put these parts and ask again; with none missing the upload is here. `size_bytes`: of what was joined
+    now, else null."""
+
+    team: str
+    sha256: str
+    size_bytes: int | None
+    missing: list[str]
 
 
 class UploadSource(Body):
-    """A tar or tar.gz that was put to `uploads/{sha256}` before. `commit` (full, `-dirty` behind it for a tree with
+    """A tar or tar.gz that was uploaded before, whole or in parts. `commit` (full, `-dirty` behind it for a tree with
     changes) and `author` say what it was made of: the sender's word, which is shown and not checked."""
 
     kind: Literal["upload"] = "upload"

@@ -38,8 +38,7 @@ class Uploads:
 
     def begin(self) -> "Writing":
         """A new file to write to. Raises OSError."""
-        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return Writing(self._directory / f"{PARTIAL}{os.getpid()}-{secrets.token_hex(8)}")
+        return Writing.beside(self._directory)
 
     def keep(self, writing: "Writing", team: str, sha256: str) -> None:
         """Make what was written durable under its name. Raises DigestMismatch and OSError; then nothing is kept."""
@@ -66,6 +65,12 @@ class Writing:
         self._lock = threading.Lock()
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
+    @classmethod
+    def beside(cls, directory: Path) -> "Writing":
+        """A new file without a name of its own yet, in a directory which is made. Raises OSError."""
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return cls(directory / f"{PARTIAL}{os.getpid()}-{secrets.token_hex(8)}")
+
     def write(self, data: bytes) -> None:
         """Append. Raises OSError."""
         view = memoryview(data)
@@ -75,10 +80,11 @@ class Writing:
         self._digest.update(data)
         self.size += len(data)
 
-    def finish(self) -> str:
-        """Make it durable and close it; returns the sha256 in hex."""
-        with self._lock:
-            os.fsync(self._fd)
+    def finish(self, *, durable: bool = True) -> str:
+        """Close it, and have it on disk before where it is to be `durable`; returns the sha256 in hex."""
+        if durable:
+            with self._lock:
+                os.fsync(self._fd)
         self._close()
         return self._digest.hexdigest()
 

@@ -1,6 +1,7 @@
 """Commands against the API's own route table: what they send, what they print, and the exit codes scripts rely on."""
 
 import functools
+import hashlib
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import pytest
 
 from api.cli.main import main
 from api.http import schema as s
+from api.http.schema_deploy import UploadJoined
 from tests.api.cli.conftest import HANG, Asked, ContractServer, deploy_events, event, frames
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -52,10 +54,27 @@ def source(tmp_path: Path) -> Path:
     return place
 
 
+def parts_in(bundle: bytes) -> list[bytes]:
+    """What stands behind each length."""
+    found = []
+    while bundle:
+        end = 4 + int.from_bytes(bundle[:4], "big")
+        found.append(bundle[4:end])
+        bundle = bundle[end:]
+    return found
+
+
 def deploys(server: ContractServer, events: list[dict[str, object]], *, there: bool = False) -> None:
+    def join(asked: Asked) -> tuple[int, object]:
+        """Misses every part that was not put."""
+        wanted = [part["sha256"] for part in asked.body["parts"]]  # type: ignore[index]
+        put = {hashlib.sha256(part).hexdigest() for bundle in server.of("putParts") for part in parts_in(bundle.raw)}
+        missing = [] if there else [sha256 for sha256 in wanted if sha256 not in put]
+        return 200, UploadJoined(team="default", sha256=asked.body["sha256"], size_bytes=None, missing=missing)  # type: ignore[index]
+
     server.answers |= {
-        "headUpload": (200, {}) if there else (404, {"code": "not_found", "detail": "no"}),
-        "putUpload": (201, {}),
+        "joinUpload": join,
+        "putParts": (201, {}),
         "deploy": accepted(),
         "followOperation": frames(*events),
         "getComponent": (200, component()),
@@ -72,8 +91,11 @@ def test_deploy_packs_uploads_waits_and_prints_the_url(
 
     out, err = capsys.readouterr()
     assert (code, out) == (0, "http://shop.localhost:8080/\n")
-    (put,), (asked,) = server.of("putUpload"), server.of("deploy")
-    assert put.raw[:2] == b"\x1f\x8b" and put.params["sha256"] == asked.body["source"]["digest"]  # type: ignore[index]
+    (put,), (asked,) = server.of("putParts"), server.of("deploy")
+    (part,) = parts_in(put.raw)
+    digest = hashlib.sha256(part).hexdigest()
+    assert part[:2] == b"\x1f\x8b" and digest == asked.body["source"]["digest"]  # type: ignore[index]
+    assert [joined.body["sha256"] for joined in server.of("joinUpload")] == [digest] * 2  # type: ignore[index]
     assert asked.body["reason"] == "try it" and asked.params == IDS  # type: ignore[index]
     assert len(asked.headers["Idempotency-Key"]) == 26
     for step in ("pack", "upload", "build", "Python because of requirements.txt", "routed", "drained", "v2 is live"):
@@ -85,7 +107,7 @@ def test_an_unchanged_directory_is_not_uploaded_again(server: ContractServer, so
     deploys(server, deploy_events(), there=True)
 
     assert main(["deploy", str(source)]) == 0
-    assert not server.of("putUpload")
+    assert not server.of("putParts") and len(server.of("joinUpload")) == 1
 
 
 def test_deploy_of_a_git_url_sends_the_url_and_names_the_app_by_it(

@@ -1,0 +1,109 @@
+"""Sends a packed source: asks which of its parts the platform does not have, and sends those, a few at a time.
+
+Knows packed sources and the API's uploads; nothing of what a source is deployed to.
+"""
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from api.cli.client import ApiClient
+from api.cli.errors import CliError
+from api.cli.output import size
+
+if TYPE_CHECKING:
+    from actors.builder.pack import PackedSource
+
+AT_ONCE = 4  # connections: enough that a line with a long way is never idle, and no team's share of a server
+BUNDLE_BYTES = 1024 * 1024  # of parts in one request: many small ones would each wait for their answer
+ROUNDS = 5  # each is another answer that parts are missing; one is what it takes, two when some were removed meanwhile
+
+Places = Mapping[str, tuple[int, int]]
+"""Where each part lies in the archive: offset and size in bytes, by its sha256."""
+
+
+def send(client: ApiClient, uploads: str, packed: "PackedSource") -> str:
+    """Have the source at the path `uploads`; returns in words what was sent. Raises ApiProblem, Unreachable, CliError.
+
+    What was sent before a failure is there the next time.
+    """
+    parts = [{"sha256": part.sha256, "size_bytes": part.size_bytes} for part in packed.parts]
+    places = _places(packed)
+    sent: set[str] = set()
+    for _ in range(ROUNDS):
+        answer = client.send("POST", uploads, {"sha256": packed.digest, "parts": parts})
+        missing = answer.words("missing")
+        if not missing:
+            return _told(sum(places[each][1] for each in sent), packed.size_bytes, everything=len(sent) == len(places))
+        _put(client, uploads, packed, places, missing)
+        sent.update(missing)
+    raise CliError(
+        f"expected the platform to keep the parts it was sent, found {len(missing)} missing after {ROUNDS} rounds",
+        hint="its log names parts that are damaged or were removed; is its disk full?",
+    )
+
+
+def _places(packed: "PackedSource") -> Places:
+    places: dict[str, tuple[int, int]] = {}
+    offset = 0
+    for part in packed.parts:
+        places[part.sha256] = (offset, part.size_bytes)
+        offset += part.size_bytes
+    return places
+
+
+def _told(sent: int, whole: int, *, everything: bool) -> str:
+    if not sent:
+        return "there already"
+    return size(sent) if everything else f"{size(sent)} of {size(whole)} (the rest was there)"
+
+
+def _put(client: ApiClient, uploads: str, packed: "PackedSource", places: Places, missing: Sequence[str]) -> None:
+    """Send these parts; the first failure ends it. The threads share an archive, each has a client of its own."""
+    bundles = _bundles(places, missing)
+    stop = threading.Event()
+    archive = os.open(packed.path, os.O_RDONLY)
+
+    def send_some(mine: Sequence[Sequence[str]]) -> None:
+        own = ApiClient(client.address)
+        try:
+            for bundle in mine:
+                if stop.is_set():
+                    return
+                own.send_bytes(f"{uploads}/parts", b"".join(_framed(archive, *places[sha256]) for sha256 in bundle))
+        except BaseException:
+            stop.set()
+            raise
+        finally:
+            own.close()
+
+    shares = [bundles[first::AT_ONCE] for first in range(min(AT_ONCE, len(bundles)))]
+    try:
+        with ThreadPoolExecutor(len(shares)) as pool:
+            try:
+                for _ in pool.map(send_some, shares):
+                    pass
+            except BaseException:
+                stop.set()  # also for Ctrl-C: nobody waits for parts that were not begun
+                raise
+    finally:
+        os.close(archive)
+
+
+def _bundles(places: Places, missing: Sequence[str]) -> list[list[str]]:
+    bundles: list[list[str]] = []
+    room = 0
+    for sha256 in missing:
+        _, length = places[sha256]
+        if not bundles or length > room:
+            bundles.append([])
+            room = BUNDLE_BYTES
+        bundles[-1].append(sha256)
+        room -= length
+    return bundles
+
+
+def _framed(archive: int, offset: int, length: int) -> bytes:
+    return length.to_bytes(4, "big") + os.pread(archive, length, offset)
