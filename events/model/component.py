@@ -150,7 +150,12 @@ def _deploy_artifact(state: ComponentState, command: DeployArtifact, meta: Meta)
     seconds = spec.start_timeout_seconds + OPERATION_SECONDS
     started = _begin(meta, "deploy", command.artifact.digest[:12], seconds)
     return [
-        _replace(started, parent=command.parent, parent_stream=command.parent_stream),
+        _replace(
+            started,
+            parent=command.parent,
+            parent_stream=command.parent_stream,
+            release_step=command.release_step and bool(command.artifact.release_command),
+        ),
         new_release(state, meta.command_id, command.artifact, spec, meta),
     ]
 

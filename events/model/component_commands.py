@@ -34,11 +34,13 @@ class ChangeSpec(Command, frozen=True):
 
 class DeployArtifact(Command, frozen=True):
     """Release an artifact that is there already: another component's deploy has built it (one build, several process
-    types), or a template holds it. `change`: what changes with it, in the same release."""
+    types), or a template holds it. `change`: what changes with it, in the same release. `release_step`: run the
+    artifact's release command first."""
 
     artifact: Artifact
     parent: str = ""
     parent_stream: str = ""
+    release_step: bool = False
     change: ChangeSpec | None = None
 
 

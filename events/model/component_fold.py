@@ -133,6 +133,7 @@ def _on_operation_started(draft: ComponentDraft, event: OperationStarted, at: in
         parent_stream=event.parent_stream,
         by=event.by,
         why=event.why,
+        has_release_step=event.release_step,
     )  # fmt: skip
 
 

@@ -218,7 +218,11 @@ class Sibling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The piece of work under way. Times in microseconds UTC; a deadline of 0 is none."""
+    """The piece of work under way. Times in microseconds UTC; a deadline of 0 is none.
+
+    `has_release_step`: it runs its artifact's release command, whoever built that; `release_step`: the instance
+    that does.
+    """
 
     id: str
     kind: str
@@ -234,6 +238,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     build_begun: bool = False
     source: Source | None = None
     release: int = 0
+    has_release_step: bool = False
     release_step: str = ""
     cancel_reason: str = ""
     siblings: tuple[Sibling, ...] = ()

@@ -171,8 +171,8 @@ def _deadline(state: ComponentState, operation: Operation) -> int:
 
 
 def _step(operation: Operation, release: Release) -> str:
-    """The release command that this operation runs; only the deploy that built it does."""
-    return release.artifact.release_command if operation.build_id else ""
+    """The release command that this operation runs: the deploy that built it does, and one that was told to."""
+    return release.artifact.release_command if operation.build_id or operation.has_release_step else ""
 
 
 def _step_deadline(state: ComponentState, operation: Operation) -> int:

@@ -5,8 +5,10 @@ An operation is no stream of its own: its events stand in the stream of the thin
 """
 
 from enum import StrEnum
+from typing import ClassVar
 
 from events.model.base import Event
+from events.model.evolution import Fields
 
 RUN = "run"
 CRON_RUN = "cron"
@@ -27,7 +29,10 @@ class OperationStatus(StrEnum):
 class OperationStarted(Event, frozen=True):
     """`deadline_at`: microseconds UTC after which it ends as timed out; 0 where its parts carry the deadlines.
     `parent` is the operation that asked for this one, if any, and `parent_stream` where it stands;
-    `by` and `why` are who asked and in what words, for what follows later in the operation."""
+    `by` and `why` are who asked and in what words, for what follows later in the operation.
+    `release_step`: the release command of what it releases is run, though it was not this operation that built it."""
+
+    schema_version: ClassVar[int] = 2
 
     operation: str
     kind: str
@@ -37,6 +42,12 @@ class OperationStarted(Event, frozen=True):
     parent_stream: str = ""
     by: str = ""
     why: str = ""
+    release_step: bool = False
+
+    @staticmethod
+    def upcast_1(fields: Fields) -> Fields:
+        """1 ran a release command only where a build had just made it."""
+        return fields
 
 
 class OperationSucceeded(Event, frozen=True):

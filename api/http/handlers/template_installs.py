@@ -212,7 +212,7 @@ class _Work:
         until = time.monotonic() + WAIT_SECONDS
         running = {name: state.operation.id for name, state in states.items() if state.operation}
         for step in steps:
-            for needed in step.component.needs:
+            for needed in self._first(step):
                 if waiting := await self._ended(needed, running, until):
                     return waiting
             operation = await self._one(step, states)
@@ -228,6 +228,17 @@ class _Work:
                 return waiting
             await self._crons(step)
         return None
+
+    def _first(self, step: Step) -> tuple[str, ...]:
+        """The components that must serve before this one is begun."""
+        own, releasing = step.component, self._released_by(step)
+        waits = bool(own.artifact.release_command) and releasing != own.name
+        return (*own.needs, releasing) if waits else own.needs
+
+    def _released_by(self, step: Step) -> str:
+        """The component that runs the release command for all that have the same artifact."""
+        digest = step.component.artifact.digest
+        return next(each.name for each in self._document.components if each.artifact.digest == digest)
 
     async def _one(self, step: Step, states: Mapping[str, ComponentState]) -> str:
         call, component = self._call, step.component
@@ -245,7 +256,9 @@ class _Work:
             live = newest(state)
             artifact = step.artifact or (live.artifact if live else component.artifact)
             change = step.change(await self._config(step, stream, states))
-            reply = await self.submit(stream, DeployArtifact(artifact=artifact, change=change), f".{component.name}.go")
+            first = step.artifact is not None and self._released_by(step) == component.name
+            deploy = DeployArtifact(artifact=artifact, change=change, release_step=first)
+            reply = await self.submit(stream, deploy, f".{component.name}.go")
             await call.context.accepted(reply, stream)
             operation = reply.operation
         return operation

@@ -8,6 +8,7 @@ from events.model.component_commands import (
     ChangeSpec,
     CreateComponent,
     Deploy,
+    DeployArtifact,
     DestroyComponent,
     ReportExited,
     Restart,
@@ -18,6 +19,7 @@ from events.model.component_events import (
     ComponentDestroyRequested,
     EndpointsChanged,
     InstanceExited,
+    InstanceStarting,
     InstanceStopping,
     RolloutSucceeded,
     RolloutSwitched,
@@ -175,6 +177,16 @@ def test_a_release_step_runs_once_before_the_switch_and_its_failure_fails_the_de
     assert len(steps) == 1
     assert w.state.current == 1
     assert w.state.ended_tasks == {}
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_an_artifact_that_was_built_elsewhere_has_its_release_step_run_where_that_is_said(told: bool) -> None:
+    w = created()
+    artifact = Artifact(digest="x", size_bytes=1, processes={"web": "w"}, release_command="migrate")
+    w.send(DeployArtifact(artifact=artifact, release_step=told))
+    w.run()
+    assert [e.kind for e in w.of(InstanceStarting)].count(InstanceKind.RELEASE_STEP) == told  # type: ignore[attr-defined]
+    assert w.state.current == 1
 
 
 def _stuck_in_its_release_step(**settings: str) -> tuple[World, str]:
