@@ -3,11 +3,10 @@
 Knows packed sources and the API's uploads; nothing of what a source is deployed to.
 """
 
-import os
+import queue
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from api.cli.client import ApiClient
 from api.cli.errors import CliError
@@ -61,35 +60,36 @@ def _told(sent: int, whole: int, *, everything: bool) -> str:
 
 
 def _put(client: ApiClient, uploads: str, packed: "PackedSource", places: Places, missing: Sequence[str]) -> None:
-    """Send these parts; the first failure ends it. The threads share an archive, each has a client of its own."""
+    """Send these parts; the first failure ends it. Each thread has an archive and a client of its own."""
     bundles = _bundles(places, missing)
     stop = threading.Event()
-    archive = os.open(packed.path, os.O_RDONLY)
+    ended: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
 
     def send_some(mine: Sequence[Sequence[str]]) -> None:
         own = ApiClient(client.address)
         try:
-            for bundle in mine:
-                if stop.is_set():
-                    return
-                own.send_bytes(f"{uploads}/parts", b"".join(_framed(archive, *places[sha256]) for sha256 in bundle))
-        except BaseException:
-            stop.set()
-            raise
+            with packed.path.open("rb") as archive:
+                for bundle in mine:
+                    if stop.is_set():
+                        return
+                    content = b"".join(_framed(archive, *places[sha256]) for sha256 in bundle)
+                    own.send_bytes(f"{uploads}/parts", content)
+            ended.put(None)
+        except Exception as error:
+            ended.put(error)
         finally:
             own.close()
 
     shares = [bundles[first::AT_ONCE] for first in range(min(AT_ONCE, len(bundles)))]
     try:
-        with ThreadPoolExecutor(len(shares)) as pool:
-            try:
-                for _ in pool.map(send_some, shares):
-                    pass
-            except BaseException:
-                stop.set()  # also for Ctrl-C: nobody waits for parts that were not begun
-                raise
+        for mine in shares:
+            # No pool of them: at Ctrl-C nobody waits until a platform that is silent answers.
+            threading.Thread(target=send_some, args=(mine,), daemon=True).start()
+        for _ in shares:
+            if (error := ended.get()) is not None:
+                raise error
     finally:
-        os.close(archive)
+        stop.set()
 
 
 def _bundles(places: Places, missing: Sequence[str]) -> list[list[str]]:
@@ -105,5 +105,6 @@ def _bundles(places: Places, missing: Sequence[str]) -> list[list[str]]:
     return bundles
 
 
-def _framed(archive: int, offset: int, length: int) -> bytes:
-    return length.to_bytes(4, "big") + os.pread(archive, length, offset)
+def _framed(archive: IO[bytes], offset: int, length: int) -> bytes:
+    archive.seek(offset)
+    return length.to_bytes(4, "big") + archive.read(length)

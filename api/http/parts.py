@@ -10,6 +10,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -93,16 +94,18 @@ class Parts:
         `now` in unix seconds; returns the bytes that are left. An upload that counts on one of them is told that it is
         missing when it is joined.
         """
+        _remove_aside(self._of(team), now)
         kept: list[tuple[float, int, Path]] = []
         for path in _files(self._of(team)):
+            if path.name.startswith(PARTIAL):
+                continue
             try:
                 status = path.stat()
             except FileNotFoundError:
                 continue
-            aside = path.name.startswith(PARTIAL)
-            if now - status.st_mtime > (ASIDE_SECONDS if aside else KEPT_SECONDS):
+            if now - status.st_mtime > KEPT_SECONDS:
                 path.unlink(missing_ok=True)
-            elif not aside:
+            else:
                 kept.append((status.st_mtime, max(status.st_size, _BLOCK_BYTES), path))
         left = sum(size for _, size, _ in kept)
         for _, size, path in sorted(kept):
@@ -113,7 +116,8 @@ class Parts:
         return left
 
     def prune_all(self, *, now: float) -> None:
-        """`prune` for every team that has parts. Raises OSError."""
+        """`prune` for every team that has parts, and what a killed server was writing, uploads too. Raises OSError."""
+        _remove_aside(self._root.parent, now)
         for directory in sorted(self._root.iterdir()) if self._root.exists() else []:
             self.prune(directory.name, now=now)
 
@@ -156,6 +160,14 @@ class Parts:
         log.warning("a part of an upload is damaged; it is asked for again", part=str(path))
         path.unlink(missing_ok=True)
         return None
+
+
+def _remove_aside(directory: Path, now: float) -> None:
+    for path in _files(directory):
+        if path.name.startswith(PARTIAL):
+            with suppress(FileNotFoundError):  # it has its name now, or another server removes it too
+                if now - path.stat().st_mtime > ASIDE_SECONDS:
+                    path.unlink()
 
 
 def _files(directory: Path) -> Iterable[Path]:

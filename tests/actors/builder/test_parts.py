@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actors.builder.model import BuildLimits
 from actors.builder.pack import PackedSource, pack_directory
 from actors.builder.parts import LEAST_BYTES, MOST_BYTES, PartedFile
+from actors.builder.sources import extract_upload
 
 WORDS = ("import", "os", "return", "self", "value", "for", "each", "in", "path", "def", "class", "if", "None", "read")
 
@@ -68,6 +70,15 @@ def test_parts_one_behind_the_other_are_an_ordinary_archive(tree: Path, tmp_path
         members = {member.name: member.size for member in archive}
         assert archive.extractfile("large.bin").read() == (tree / "large.bin").read_bytes()  # type: ignore[union-attr]
     assert members == {str(p.relative_to(tree)): p.stat().st_size for p in tree.rglob("*") if p.is_file()}
+
+
+def test_a_builder_reads_it(tree: Path, tmp_path: Path) -> None:
+    source = packed(tree, tmp_path / "out")
+
+    extract_upload(source.path, source.digest, tmp_path / "src", BuildLimits())
+
+    for path in (path for path in tree.rglob("*") if path.is_file()):
+        assert (tmp_path / "src" / path.relative_to(tree)).read_bytes() == path.read_bytes()
 
 
 def test_the_same_content_is_cut_the_same(tree: Path, tmp_path: Path) -> None:

@@ -139,10 +139,14 @@ def test_killed_on_any_line_it_leaves_files_aside_and_goes_on_the_next_time(tmp_
     assert subprocess.run(command, check=False).returncode == 0
     assert (tmp_path / DIGEST).read_bytes() == WHOLE and Uploads(tmp_path).has("mill", DIGEST)
     parts = Parts(tmp_path, team_bytes=1 << 20)
-    for path in tmp_path.rglob(PARTIAL + "*"):
+    aside = list(tmp_path.rglob(PARTIAL + "*"))
+    for path in aside:
         os.utime(path, (NOW, NOW))
+    parts.prune_all(now=NOW + ASIDE_SECONDS - 1)
+    assert list(tmp_path.rglob(PARTIAL + "*")) == aside, "somebody may still write to it"
     parts.prune_all(now=NOW + ASIDE_SECONDS + 1)
-    assert not list((tmp_path / "parts").rglob(PARTIAL + "*"))
+    assert not list(tmp_path.rglob(PARTIAL + "*"))
+    assert (tmp_path / DIGEST).exists() and parts.missing("mill", WANTED) == []
 
 
 def test_what_no_upload_has_used_for_long_goes(parts: Parts, tmp_path: Path) -> None:
