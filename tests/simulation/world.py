@@ -38,6 +38,7 @@ class Process(asyncio.AbstractEventLoop):
         self.fold = "fold-1"
         """The version of the fold that it runs."""
         self.tasks: list[asyncio.Task[Any]] = []
+        self.in_threads: set[asyncio.Future[Any]] = set()
         self.ready: deque[asyncio.Handle] = deque()
         world.processes.append(self)
 
@@ -127,6 +128,8 @@ class Process(asyncio.AbstractEventLoop):
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> "asyncio.Future[Any]":
         """The work of a thread is done at once; the loop learns it a moment later."""
         future = self.create_future()
+        self.in_threads.add(future)
+        future.add_done_callback(self.in_threads.discard)
         try:
             result = func(*args)
         except Exception as error:
@@ -233,6 +236,9 @@ class World:
             process.dead = process.paused = False
             for task in process.tasks:
                 task.cancel()
+            # What threads of a process that was killed had to say was lost with it.
+            for future in list(process.in_threads):
+                future.cancel()
         tasks = [task for process in self.processes for task in process.tasks]
         self.run(lambda: all(task.done() for task in tasks), TEARDOWN_S)
         for task in tasks:
