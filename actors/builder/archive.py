@@ -320,6 +320,28 @@ def chown_tree(root: Path, user: tuple[int, int] | None) -> None:
         del directory
 
 
+def share_tree(root: Path, user: tuple[int, int] | None) -> None:
+    """Let the group of `user` read `root` and all below it, which stays the platform's; None leaves it."""
+    if user is None:
+        return
+    for directory, names, files, directory_fd in os.fwalk(root, follow_symlinks=False):
+        os.chown(directory_fd, os.getuid(), user[1])
+        os.fchmod(directory_fd, _EXECUTABLE)
+        for name in [*names, *files]:
+            mode = os.stat(name, dir_fd=directory_fd, follow_symlinks=False).st_mode
+            os.chown(name, os.getuid(), user[1], dir_fd=directory_fd, follow_symlinks=False)
+            if stat.S_ISREG(mode):
+                os.chmod(name, _EXECUTABLE if mode & 0o111 else _PLAIN, dir_fd=directory_fd)
+        del directory
+
+
+def copy_tree(root: Path, target: Path, user: tuple[int, int] | None) -> None:
+    """Copy `root`, links as links, to `target` and give that to `user`; what was at `target` goes."""
+    remove_tree(target)
+    shutil.copytree(root, target, symlinks=True)
+    chown_tree(target, user)
+
+
 def remove_tree(root: Path) -> None:
     """Remove `root` and all below it, also directories that a build made unreadable; absent is fine."""
 

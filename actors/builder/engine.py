@@ -21,11 +21,12 @@ from actors.builder.archive import remove_tree
 from actors.builder.artifacts import ArtifactStore, DirectoryArtifactStore
 from actors.builder.cache import LayerCache
 from actors.builder.errors import BuilderError
+from actors.builder.executor import Executor
 from actors.builder.images import ContainerExecutor
 from actors.builder.job import BuildJob
 from actors.builder.log import BuildLog, LogSink, Mask, read_log
 from actors.builder.model import BuildOutcome, BuildRequest, BuildState, BuildStatus, LogLine
-from actors.builder.tools import IndexSettings
+from actors.builder.process import ProcessExecutor
 from actors.containers.errors import ContainerFault
 from actors.containers.settings import ContainerSettings
 
@@ -88,25 +89,23 @@ class BuildEngine:
         self.dirs = dirs
         self.store: ArtifactStore = store or DirectoryArtifactStore(dirs.artifacts)
         self.cache = LayerCache(dirs.cache, self.store)
-        self._containers = (
-            ContainerExecutor(containers, home=str(dirs.work), store=self.store)
+        self._executor: Executor = (
+            ContainerExecutor(containers, home=str(dirs.work), store=self.store, cache=self.cache)
             if containers is not None and containers.engine
-            else None
+            else ProcessExecutor(store=self.store, cache=self.cache)
         )
         self._sink_for = sink_for
         self._access_for = access_for
         self._slots = asyncio.Semaphore(at_once or os.cpu_count() or 1)
-        self._index = IndexSettings()
         self._running: dict[str, _Running] = {}
 
     async def start(self) -> None:
         """Make the directories, and remove what builds left behind whose engine was killed."""
         await asyncio.to_thread(self._prepare)
-        if self._containers is not None:
-            try:
-                await self._containers.sweep()
-            except ContainerFault as error:
-                log.warning("the container engine cannot be used now", error=str(error))
+        try:
+            await self._executor.sweep()
+        except ContainerFault as error:
+            log.warning("the container engine cannot be used now", error=str(error))
 
     async def run(self, request: BuildRequest) -> BuildOutcome:
         """Run one build to its end; every end, a time-out or a cancellation through `cancel` included, is an outcome.
@@ -193,8 +192,7 @@ class BuildEngine:
                 await log.open()
                 running.job = BuildJob(
                     request, work=work, dirs_uploads=self.dirs.uploads, tools=self.dirs.tools, log=log,
-                    store=self.store, cache=self.cache, index=self._index,
-                    containers=self._containers, access=self._access_for(request),
+                    executor=self._executor, access=self._access_for(request),
                 )  # fmt: skip
                 return await self._to_outcome(running, running.job, log)
             finally:

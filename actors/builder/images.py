@@ -1,4 +1,4 @@
-"""The container executor: what a build does with an engine instead of with commands of its own.
+"""The container executor: what a build does with an engine, beside what it does with commands of its own.
 
 A Dockerfile is built, an image is looked at, a slug is put on a runner image; the result is named by digest and bears
 the build's and the platform's labels. Knows the engine and the registry, nothing of queues or events.
@@ -18,12 +18,14 @@ import msgspec
 import zstandard
 
 from actors.builder.artifacts import ArtifactStore, ImageRun, Manifest, put_manifest
-from actors.builder.detect import Detection, dockerfiles
+from actors.builder.cache import LayerCache
+from actors.builder.detect import DOCKERFILE, Detection, dockerfiles
 from actors.builder.errors import ContainerError, DetectionError, StepFailedError
 from actors.builder.image_build import EXIT_ENGINE
 from actors.builder.image_steps import VARIABLE, end_steps, mark
 from actors.builder.languages.plan import Workbench
 from actors.builder.model import Artifact
+from actors.builder.process import ProcessExecutor
 from actors.builder.procfile import RELEASE, Procfile
 from actors.builder.sandbox import run_command
 from actors.builder.sources import FetchedSource
@@ -47,15 +49,6 @@ _MIB = 1024 * 1024
 _PROGRAM = Path(__file__).with_name("image_build.py")
 _LOOK_AGAIN_SECONDS = (0.2, 0.5, 1.0)
 _RUNS_AS = "1000:1000"  # of a slug's image; what it writes goes to /tmp
-_NEEDS_ENGINE = (
-    "Expected a container engine, found none configured. Set `engine` under [containers] in the platform's config.toml "
-    "(unix:///run/podman/podman.sock, unix:///var/run/docker.sock) and start the platform again, or {0}."
-)
-
-
-def engine_missing(instead: str) -> ContainerError:
-    """What to say where an image is asked for and there is no engine."""
-    return ContainerError(_NEEDS_ENGINE.format(instead), code="engine_missing")
 
 
 def choose_dockerfile(root: Path, wanted: str | None) -> tuple[str, tuple[str, ...]]:
@@ -91,16 +84,19 @@ def choose_dockerfile(root: Path, wanted: str | None) -> tuple[str, tuple[str, .
 
 
 class ContainerExecutor:
-    """Builds with the engine at `settings.engine`.
+    """An `Executor` that has the engine at `settings.engine`; slugs it has built by a `ProcessExecutor`.
 
     `home`, the directory of the builds' own directories, tells one platform's images from another's.
     """
 
-    def __init__(self, settings: ContainerSettings, *, home: str, store: ArtifactStore) -> None:
+    builds_images = True
+
+    def __init__(self, settings: ContainerSettings, *, home: str, store: ArtifactStore, cache: LayerCache) -> None:
         self._settings = settings
         self._engine = ContainerEngine(settings.engine)
         self._home = home
         self._store = store
+        self._slugs = ProcessExecutor(store=store, cache=cache, wrap=self._wrap)
 
     async def sweep(self) -> None:
         """End the steps, and remove the images, of builds that are over and were never ended. Raises `ContainerFault`.
@@ -112,10 +108,10 @@ class ContainerExecutor:
             if not image.names or all("<none>" in name for name in image.names):
                 await self._engine.remove_image(image.id)
 
-    async def from_dockerfile(
-        self, bench: Workbench, found: Detection, procfile: Procfile, source: FetchedSource
-    ) -> Artifact:
-        """Build the source's Dockerfile. Raises `BuilderError`."""
+    async def build(self, bench: Workbench, found: Detection, procfile: Procfile, source: FetchedSource) -> Artifact:
+        """Build the source's Dockerfile, or a slug. Raises `BuilderError`."""
+        if found.language != DOCKERFILE:
+            return await self._slugs.build(bench, found, procfile, source)
         wanted = bench.settings.dockerfile
         dockerfile, others = await asyncio.to_thread(choose_dockerfile, bench.root, wanted)
         if others:
@@ -147,17 +143,18 @@ class ContainerExecutor:
                 detected=f"image {reference}", also_saw=(), source=FetchedSource(root=bench.root),
             )  # fmt: skip
 
-    async def wrap(self, bench: Workbench, slug: Manifest) -> ImageRun | None:
-        """Put a slug on the runner image that is named for its runtime, and push it; None where none is named."""
+    async def _wrap(self, bench: Workbench, slug: Manifest) -> Manifest:
+        """Put a slug on the runner image that is named for its runtime, and push it; as it is where none is named."""
         runner = self._settings.runner_for(slug.runtime)
         if runner is None:
-            return None
+            return slug
         await bench.log.step(f"Putting the slug on {runner}")
         context = bench.make_directory("image")
         await self._lay_out(context, slug, runner)
         local = await self._build(bench, context, "Dockerfile")
         facts, reference = await self._publish(bench, local)
-        return ImageRun(reference=reference, command=shlex.join(facts.command), port=facts.port)
+        run = ImageRun(reference=reference, command=shlex.join(facts.command), port=facts.port)
+        return msgspec.structs.replace(slug, image=run)
 
     async def _lay_out(self, context: Path, slug: Manifest, runner: str) -> None:
         """A context of the stored layers themselves: the image holds what the artifact holds, byte for byte."""

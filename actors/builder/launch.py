@@ -21,14 +21,21 @@ from typing import NoReturn, TypedDict
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
+MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 0x1, 0x20, 0x1000, 0x4000, 0x40000
+KEPT_FLAGS = 0x2 | 0x4 | 0x8  # nosuid, nodev, noexec: a mount of somebody else's keeps them
 SIOCSIFFLAGS = 0x8914
 IFF_UP = 1
 EXIT_CANNOT_START = 127
 
 
 class Spec(TypedDict):
-    """What `sandbox.py` writes to stdin; `limits` maps RLIMIT names to values, `user` is (uid, gid) or None."""
+    """What `sandbox.py` writes to stdin; `limits` maps RLIMIT names to values, `user` is (uid, gid) or None.
+
+    `read_only` are directories that the command may not write to although they belong to its user.
+    """
 
     parent: int
     argv: list[str]
@@ -36,6 +43,7 @@ class Spec(TypedDict):
     cwd: str
     user: list[int] | None
     network: bool
+    read_only: list[str]
     limits: dict[str, int]
 
 
@@ -65,6 +73,30 @@ def _leave_network() -> None:
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP))
 
 
+def _mount(source: str, target: str, flags: int) -> None:
+    if _libc.mount(source.encode(), target.encode(), None, flags, None) != 0:
+        raise OSError(ctypes.get_errno(), f"mount {target}: {os.strerror(ctypes.get_errno())}")
+
+
+def _make_read_only(directories: list[str]) -> None:
+    """Mount each over itself, read-only, in a mount namespace of the command's own; without root in a user namespace
+    too, in which a command cannot undo it: becoming a program drops what would be needed for that."""
+    uid, gid = os.geteuid(), os.getegid()
+    try:
+        if _libc.unshare(CLONE_NEWNS | (CLONE_NEWUSER if uid else 0)) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        if uid:
+            Path("/proc/self/setgroups").write_text("deny")
+            Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
+            Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+        _mount("none", "/", MS_REC | MS_PRIVATE)
+        for each in directories:
+            _mount(each, each, MS_BIND)
+            _mount("none", each, MS_BIND | MS_REMOUNT | MS_RDONLY | (os.statvfs(each).f_flag & KEPT_FLAGS))
+    except OSError as error:
+        os.write(2, f"the source cannot be made read-only here: {error.strerror}\n".encode())
+
+
 def _become(spec: Spec) -> NoReturn:
     """In the child: put on the limits, drop to the user, and become the command."""
     os.setsid()
@@ -74,6 +106,8 @@ def _become(spec: Spec) -> NoReturn:
         Path("/proc/self/oom_score_adj").write_text("500")  # and is the first to go when memory runs out
     if not spec["network"]:
         _leave_network()
+    if spec["read_only"]:
+        _make_read_only(spec["read_only"])
     _limit(spec["limits"])
     if spec["user"] is not None:
         uid, gid = spec["user"]

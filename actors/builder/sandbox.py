@@ -89,10 +89,13 @@ async def run_command(
     sink: LineSink,
     network: bool = True,
     masking: Masking | None = None,
+    read_only: Sequence[Path] = (),
 ) -> int:
     """Run `argv` to its end and return its exit status (128 + n for signal n, 127 if it could not start).
 
     Without `network` it has a loopback of its own and nothing else; only a platform that is root can take it away.
+    What lies in `read_only` it cannot write to: to another user that belongs to the platform, and where it runs as the
+    platform's own it is mounted so, or the output says that it could not be.
 
     Output, both streams in the order written, `masking`'s texts hidden, goes to `sink` in lists; a slow sink slows the
     command. On cancellation every process the command started is killed before the cancellation goes on.
@@ -107,7 +110,9 @@ async def run_command(
         env={"LANG": "C.UTF-8"},
     )
     try:
-        await _send_spec(process, argv, cwd=cwd, env=env, limits=limits, user=user, network=network)
+        await _send_spec(
+            process, argv, cwd=cwd, env=env, limits=limits, user=user, network=network, read_only=read_only
+        )
         await _pump(process, sink, LineSplitter(masking))
         return await process.wait()
     finally:
@@ -128,6 +133,7 @@ async def _send_spec(
     limits: BuildLimits,
     user: tuple[int, int] | None,
     network: bool,
+    read_only: Sequence[Path],
 ) -> None:
     uid = user[0] if user else os.getuid()
     spec = {
@@ -137,6 +143,7 @@ async def _send_spec(
         "cwd": str(cwd),
         "user": list(user) if user else None,
         "network": network or os.geteuid() != 0,
+        "read_only": [str(path) for path in read_only] if user is None else [],
         "limits": await asyncio.to_thread(_rlimits, limits, uid),
     }
     assert process.stdin is not None  # noqa: S101 - asked for above

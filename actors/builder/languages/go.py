@@ -130,7 +130,7 @@ class _GoBuild:
         if not (self._bench.root / "vendor/modules.txt").is_file():
             await self._run(["mod", "download"], target, "go could not download the modules", network=True)
         # What this compiles for the packages below is what later builds with these modules find compiled.
-        await self._compile(target)
+        await self._compile(target, out=str(self._bench.make_directory("programs")))
         return target
 
     async def finish(self, layer: Path | None) -> None:
@@ -157,10 +157,10 @@ class _GoBuild:
         )
         return linked_in("\n".join(told))
 
-    async def _compile(self, layer: Path) -> None:
+    async def _compile(self, layer: Path, *, out: str = _PROGRAMS) -> None:
         for name, package in self._made.items():
-            out = ["-o", f"{_PROGRAMS}/{name}", package]
-            await self._run(["build", "-trimpath", "-buildvcs=false", *out], layer, f"go could not build {package}")
+            what = ["-o", f"{out}/{name}", package]
+            await self._run(["build", "-trimpath", "-buildvcs=false", *what], layer, f"go could not build {package}")
 
     async def _run(self, arguments: list[str], layer: Path, failed: str, *, network: bool = False) -> None:
         bench = self._bench

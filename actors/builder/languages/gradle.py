@@ -68,25 +68,23 @@ class _GradleBuild:
     def __init__(self, bench: Workbench, java: Interpreter, url: re.Match[str] | None) -> None:
         self._bench = bench
         self._java = java
-        self._assembled = False
         self._url = url[1].replace("\\:", ":") if url else "its distributionUrl"
 
     async def install(self) -> Path:
-        """Assemble once with the network. Raises `StepFailedError` (gradle_download_refused, …)."""
+        """Assemble once with the network, in a copy that is thrown away. Raises `StepFailedError`
+        (gradle_download_refused, …)."""
         target = self._bench.make_directory("deps")
-        await self._gradle(target, network=True)
-        self._assembled = True
+        await self._gradle(target, await self._bench.working_copy("try"), network=True)
         return target
 
     async def finish(self, layer: Path | None) -> None:
-        """Assemble without the network, unless `install` just did; only archives are left of what it made."""
+        """Assemble without the network; only archives are left of what it made."""
         assert layer is not None  # noqa: S101 - `finish_needs_layer`
-        if not self._assembled:
-            await self._bench.log.step("Assembling: gradlew assemble")
-            await self._gradle(layer, network=False)
+        await self._bench.log.step("Assembling: gradlew assemble")
+        await self._gradle(layer, self._bench.root, network=False)
         await asyncio.to_thread(self._tidy)
 
-    async def _gradle(self, layer: Path, *, network: bool) -> None:
+    async def _gradle(self, layer: Path, place: Path, *, network: bool) -> None:
         bench = self._bench
         home = bench.work / "home"
         env = bench.environment(
@@ -98,10 +96,10 @@ class _GradleBuild:
             },
             path=[self._java.path.parent],
         )
-        argv = ["/bin/sh", str(bench.root / "gradlew"), *_TASKS, *([] if network else ["--offline"])]
+        argv = ["/bin/sh", str(place / "gradlew"), *_TASKS, *([] if network else ["--offline"])]
         code = "dependencies_failed" if network else "compile_failed"
         try:
-            await bench.run(argv, cwd=bench.root, env=env, code=code, failed="gradlew assemble failed", network=network)
+            await bench.run(argv, cwd=place, env=env, code=code, failed="gradlew assemble failed", network=network)
         except StepFailedError as error:
             if network and not await asyncio.to_thread((layer / "caches").is_dir) and self._refused(error):
                 raise StepFailedError(

@@ -15,7 +15,7 @@ from actors.builder.errors import DetectionError, StepFailedError, ToolMissingEr
 from actors.builder.interpreters import Interpreter, find_program
 from actors.builder.languages.beside import put_beside
 from actors.builder.languages.jvm import RUNNER_JAR, archives_in, find_java, java_environment, start_of
-from actors.builder.languages.plan import LanguagePlan, LayerPlan, Workbench
+from actors.builder.languages.plan import FETCHING, LanguagePlan, LayerPlan, Workbench
 from actors.builder.languages.texts import text_of
 
 _POM = "pom.xml"
@@ -27,6 +27,7 @@ _LEFT_OUT = frozenset({".git", "target", "node_modules"})
 # The last of the line for the javax.servlet names.
 _RUNNER = "com.heroku:webapp-runner:9.0.89.0"
 _COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy"
+_PACKAGE = ("-DskipTests", "package")
 _QUIET = ("-B", "-ntp", "-Dstyle.color=never")
 
 
@@ -91,9 +92,19 @@ def put_runner(layer: Path, bench: Workbench) -> None:
 
 
 async def run_maven(
-    bench: Workbench, java: Interpreter, goals: Sequence[str], layer: Path, failed: str, *, network: bool = False
+    bench: Workbench,
+    java: Interpreter,
+    goals: Sequence[str],
+    layer: Path,
+    failed: str,
+    *,
+    network: bool = False,
+    cwd: Path | None = None,
 ) -> None:
-    """Run Maven with a repository inside `layer`. Raises `StepFailedError`, `ToolMissingError` (maven_missing)."""
+    """Run Maven with a repository inside `layer`, where the application lies or in `cwd`.
+
+    Raises `StepFailedError`, `ToolMissingError` (maven_missing).
+    """
     program = find_program("mvn", for_others=bench.for_others)
     if program is None:
         raise ToolMissingError(
@@ -106,7 +117,7 @@ async def run_maven(
     env = bench.environment({**java_environment(java), "MAVEN_OPTS": options}, path=[java.path.parent, program.parent])
     argv = [str(program), *_QUIET, f"-Dmaven.repo.local={layer / 'repository'}", *([] if network else ["-o"]), *goals]
     code = "dependencies_failed" if network else "compile_failed"
-    await bench.run(argv, cwd=bench.root, env=env, code=code, failed=failed, network=network)
+    await bench.run(argv, cwd=cwd or bench.root, env=env, code=code, failed=failed, network=network)
 
 
 class _MavenBuild:
@@ -115,48 +126,52 @@ class _MavenBuild:
     def __init__(self, bench: Workbench, java: Interpreter) -> None:
         self._bench = bench
         self._java = java
-        self._packaged = False
 
     async def install(self) -> Path:
         """Package once with the network: exactly what packaging needs is then in the layer."""
         target = self._bench.make_directory("deps")
-        goals = ["-DskipTests", "package"]
-        failed = "Maven could not package the project"
-        await run_maven(self._bench, self._java, goals, target, failed, network=True)
-        if await asyncio.to_thread(self._needs_runner):
-            await fetch_runner(self._bench, self._java, target)
-        self._packaged = True
+        await self._fetch(target)
         return target
 
-    def _archives(self) -> list[Path]:
+    async def _fetch(self, layer: Path) -> None:
+        """What is packaged here is thrown away: it was made by a project that had the network."""
+        copy = await self._bench.working_copy("try")
+        failed = "Maven could not package the project"
+        await run_maven(self._bench, self._java, _PACKAGE, layer, failed, network=True, cwd=copy)
+        if await asyncio.to_thread(self._needs_runner, copy):
+            await fetch_runner(self._bench, self._java, layer)
+
+    @staticmethod
+    def _archives(root: Path) -> list[Path]:
         """Archives of the project and of its modules, the likeliest first. Blocking."""
-        places = [self._bench.root, *sorted(path.parent for path in self._bench.root.glob("*/pom.xml"))]
+        places = [root, *sorted(path.parent for path in root.glob("*/pom.xml"))]
         return [path for place in places for path in archives_in(place / _TARGET)]
 
-    def _needs_runner(self) -> bool:
-        made = self._archives()
+    def _needs_runner(self, root: Path) -> bool:
+        made = self._archives(root)
         return bool(made) and made[0].suffix == ".war" and start_of(made[0], "x").find(RUNNER_JAR) >= 0
 
     async def finish(self, layer: Path | None) -> None:
-        """Package without the network, unless `install` just did; only archives are left of what it made."""
+        """Package without the network; only archives are left of what it made."""
         assert layer is not None  # noqa: S101 - `finish_needs_layer`
-        if not self._packaged:
-            await self._package(layer)
-        if await asyncio.to_thread(self._needs_runner):
+        await self._package(layer)
+        if await asyncio.to_thread(self._needs_runner, self._bench.root):
             await asyncio.to_thread(put_runner, layer, self._bench)
         await asyncio.to_thread(self._tidy)
 
     async def _package(self, layer: Path) -> None:
         bench = self._bench
         await bench.log.step("Packaging: mvn package")
-        goals = ["-DskipTests", "package"]
+        failed = "Maven could not package the project"
         try:
-            await run_maven(bench, self._java, goals, layer, "Maven could not package the project")
+            await run_maven(bench, self._java, _PACKAGE, layer, failed)
         except StepFailedError as error:
             if not any("offline" in line.lower() for line in error.lines):
                 raise
             await bench.warn("the source needs plugins or libraries that pom.xml does not name alone: fetched again")
-            await run_maven(bench, self._java, goals, layer, "Maven could not package the project", network=True)
+            async with bench.step(FETCHING):
+                await self._fetch(layer)
+            await run_maven(bench, self._java, _PACKAGE, layer, failed)
 
     def _tidy(self) -> None:
         for target in self._bench.root.rglob(_TARGET):
@@ -168,7 +183,7 @@ class _MavenBuild:
         """Start the likeliest archive. Raises `DetectionError`."""
 
         def choose() -> str:
-            made = self._archives()
+            made = self._archives(self._bench.root)
             if not made:
                 raise DetectionError(
                     "Expected an archive in target/ after `mvn package`, found none. Set <packaging> to jar or war in "

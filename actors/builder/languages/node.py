@@ -1,7 +1,7 @@
 """Builds Node applications: node_modules from the lock file into a layer, and the project's own build script.
 
-A project whose install depends on its own source (workspaces, file: links, install scripts) is installed in place;
-this must not know how artifacts are stored.
+A project whose install depends on its own source (workspaces, file: links, install scripts) is installed in a copy
+of it and shares no layer; this must not know how artifacts are stored.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from actors.builder.archive import remove_tree
 from actors.builder.errors import DetectionError, StepFailedError, ToolMissingError
 from actors.builder.interpreters import Interpreter, find_fitting, find_interpreter, find_program
 from actors.builder.languages.beside import forget
+from actors.builder.languages.node_in_place import INSTALL_SCRIPTS, install_scripts, move_modules, take_scripts_out
 from actors.builder.languages.node_managers import NodeManager, choose_manager
 from actors.builder.languages.node_package import PackageJson, read_package, served_directory, static_output
 from actors.builder.languages.plan import LanguagePlan, LayerPlan, Workbench
@@ -25,7 +26,6 @@ from actors.builder.languages.texts import first_version, text_of
 from actors.builder.tools import IndexSettings, install_node_tool, npm_command
 from actors.builder.versions import fits
 
-_OWN_INSTALL_SCRIPTS = ("preinstall", "install", "postinstall", "prepublish", "prepare")
 _ENTRY_FILES = ("server.js", "index.js", "app.js", "main.js")
 _VERSION_FILES = (".node-version", ".nvmrc")
 _MODULES = "node_modules"
@@ -79,6 +79,7 @@ async def plan(bench: Workbench, index: IndexSettings) -> LanguagePlan:
         interpreter=node.path,
         start=work.start,
         layer=layer,
+        prepare=work.prepare if work.in_place else None,
         finish=work.finish if work.in_place or work.builds else None,
         finish_needs_layer=work.builds,
     )
@@ -98,8 +99,9 @@ async def _static_plan(bench: Workbench, work: "_NodeBuild", layer: LayerPlan | 
         return start_server(await asyncio.to_thread(served_directory, bench.root, output), fall_back=True)
 
     return LanguagePlan(
-        runtime=python.runtime, interpreter=python.path, start=start, layer=layer, finish=finish,
-        finish_needs_layer=True, start_after_finish=True,
+        runtime=python.runtime, interpreter=python.path, start=start, layer=layer,
+        prepare=work.prepare if work.in_place else None, finish=finish, finish_needs_layer=True,
+        start_after_finish=True,
     )  # fmt: skip
 
 
@@ -114,7 +116,7 @@ def wanted_version(root: Path, package: PackageJson) -> tuple[str, str]:
 
 
 def _why_in_place(package: PackageJson, manager: NodeManager, lock_text: str) -> str | None:
-    own = [name for name in _OWN_INSTALL_SCRIPTS if name in package.scripts]
+    own = [name for name in INSTALL_SCRIPTS if name in package.scripts]
     if own:
         return f"package.json has the script {own[0]!r}"
     if package.workspaces:
@@ -173,6 +175,7 @@ class _NodeBuild:
         self._package = package
         self._manager = manager
         self.in_place = False
+        self._installed: Path | None = None
 
     @property
     def builds(self) -> bool:
@@ -199,11 +202,30 @@ class _NodeBuild:
             launch=launch,
         )
 
+    async def prepare(self) -> None:
+        """Install in a copy of the source, without the scripts of the project's own packages."""
+        copy = await self._bench.working_copy("try")
+        await asyncio.to_thread(take_scripts_out, copy, self._bench.request.user)
+        await self._install_in(copy)
+        self._installed = copy
+
+    async def _put_in_place(self, installed: Path) -> None:
+        """Take what was installed over, then run the scripts that were left out: on the copy that is published."""
+        bench = self._bench
+        linked = await asyncio.to_thread(move_modules, installed, bench.root)
+        npm, env = await self._npm()
+        for place, script in await asyncio.to_thread(install_scripts, bench.root, linked):
+            await bench.log.step(f"Running the script {script!r} of {place / 'package.json'}")
+            await bench.run(
+                [*npm, "run", "--ignore-scripts", script], cwd=bench.root / place, env=env,
+                code="dependencies_failed", failed=f"`npm run {script}` failed; it has no network",
+            )  # fmt: skip
+
     async def finish(self, layer: Path | None) -> None:
         """Run the project's build script with node_modules in place; what npm needs only for that goes again."""
         bench = self._bench
-        if self.in_place:
-            await self._install_in(bench.root)
+        if self._installed is not None:
+            await self._put_in_place(self._installed)
         elif layer is not None:
             (bench.root / _MODULES).symlink_to(layer / _MODULES)
         if self.builds:

@@ -141,17 +141,19 @@ class _PhpBuild:
         bench = self._bench
         target = bench.make_directory("deps")
         await self._composer(
-            ["validate", "--no-check-publish", "--no-check-all"], "composer.json or composer.lock is not valid",
-            code="composer_invalid",
+            bench.root, ["validate", "--no-check-publish", "--no-check-all"],
+            "composer.json or composer.lock is not valid", code="composer_invalid",
         )  # fmt: skip
-        await asyncio.to_thread(forget, bench.root / _VENDOR)
+        copy = await bench.working_copy("try")
+        vendor = copy / _VENDOR
+        await asyncio.to_thread(forget, vendor)
         await self._composer(
+            copy,
             ["install", "--no-dev", "--no-autoloader", "--no-scripts", "--prefer-dist", "--no-progress"],
             "Composer could not install what composer.lock asks for",
             code="dependencies_failed",
             network=True,
         )
-        vendor = bench.root / _VENDOR
         if await asyncio.to_thread(vendor.is_dir):
             await asyncio.to_thread(vendor.rename, target / _VENDOR)
         return target
@@ -169,11 +171,13 @@ class _PhpBuild:
             )  # fmt: skip
         if self.uses_composer:
             await self._composer(
-                ["dump-autoload", "--no-dev", "--optimize", "--no-scripts"], "Composer could not write the autoloader",
-                code="compile_failed",
+                bench.root, ["dump-autoload", "--no-dev", "--optimize", "--no-scripts"],
+                "Composer could not write the autoloader", code="compile_failed",
             )  # fmt: skip
 
-    async def _composer(self, arguments: list[str], failed: str, *, code: str, network: bool = False) -> None:
+    async def _composer(
+        self, place: Path, arguments: list[str], failed: str, *, code: str, network: bool = False
+    ) -> None:
         bench = self._bench
         program = find_program("composer", for_others=bench.for_others)
         if program is None:
@@ -188,7 +192,7 @@ class _PhpBuild:
         env = bench.environment(own, path=[self._php.path.parent, program.parent])
         argv = [str(self._php.path), str(program.resolve()), *arguments, *_FLAGS]
         try:
-            await bench.run(argv, cwd=bench.root, env=env, code=code, failed=failed, network=network)
+            await bench.run(argv, cwd=place, env=env, code=code, failed=failed, network=network)
         except StepFailedError as error:
             if any(sign in line for line in error.lines for sign in _OUT_OF_STEP):
                 raise StepFailedError(

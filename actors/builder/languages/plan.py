@@ -12,6 +12,7 @@ from time import monotonic
 
 import msgspec
 
+from actors.builder.archive import copy_tree
 from actors.builder.diagnosis import diagnose
 from actors.builder.errors import StepFailedError, StepTimedOutError
 from actors.builder.log import BuildLog
@@ -32,6 +33,9 @@ _PASSED = frozenset(
 _NOT_PASSED = frozenset(
     {"PIP_CACHE_DIR", "PIP_TARGET", "PIP_PREFIX", "PIP_USER", "NPM_CONFIG_CACHE", "NPM_CONFIG_PREFIX"}
 )
+FETCHING = "dependencies"
+"""The step that may have the network."""
+BUILDING = "build"
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 _MISSING_PROGRAM = 127
 
@@ -46,13 +50,18 @@ def passed_on(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 class Workbench:
-    """One build's directories, environment and log, and the way to run a command there."""
+    """One build's directories, environment and log, and the way to run a command there.
+
+    `source` is what was fetched, which no command of the build may write to. `root` is where the application lies: in
+    the source, and in a copy of it once it is built.
+    """
 
     def __init__(
-        self, *, request: BuildRequest, work: Path, root: Path, settings: ComponentSettings, log: BuildLog, tools: Path
+        self, *, request: BuildRequest, work: Path, settings: ComponentSettings, log: BuildLog, tools: Path
     ) -> None:
         self.request = request
-        self.root = root
+        self.source = work / "src"
+        self.root = self.source
         self.settings = settings
         self.log = log
         self.tools = tools
@@ -62,6 +71,11 @@ class Workbench:
         self.current_step = ""
 
     @property
+    def owner(self) -> int:
+        """The uid of what the build's commands make."""
+        return self.request.user[0] if self.request.user else os.getuid()
+
+    @property
     def for_others(self) -> bool:
         """Whether tools must be executable by a user other than the platform's."""
         return self.request.user is not None
@@ -69,7 +83,7 @@ class Workbench:
     @asynccontextmanager
     async def step(self, name: str, announcement: str = "") -> AsyncIterator[None]:
         """Time a step, and announce it if it has something to say. Raises `StepTimedOutError` when its time is up."""
-        self.current_step = name
+        outer, self.current_step = self.current_step, name
         started = monotonic()
         if announcement:
             await self.log.step(announcement)
@@ -83,6 +97,8 @@ class Workbench:
             async with asyncio.timeout(limit) as timer:
                 failpoint(f"builder-step-{name}")
                 yield
+            if name == FETCHING and outer == BUILDING:
+                self.current_step = outer
         except TimeoutError as error:
             if not timer.expired():
                 raise
@@ -121,12 +137,15 @@ class Workbench:
     ) -> None:
         """Run a command as the build's user; raises `StepFailedError` (`code`, `failed`, the lines that matter).
 
-        A cause that `diagnosis` recognises is told with its own code. Only what fetches dependencies has the `network`.
-        Output goes to the log, or to `sink` where it is an answer.
+        A cause that `diagnosis` recognises is told with its own code. Only the step that fetches dependencies may have
+        the `network`. Output goes to the log, or to `sink` where it is an answer.
         """
+        if network and self.current_step != FETCHING:
+            raise RuntimeError(f"expected the network in the step {FETCHING!r} only, found {self.current_step!r}")
         status = await run_command(
             argv, cwd=cwd, env=env, limits=self.request.limits, user=self.request.user,
             sink=sink or self.log.output, network=network, masking=None if sink else self.log.mask.masking,
+            read_only=(self.source,),
         )  # fmt: skip
         if status not in accepted:
             why = "the program was not found" if status == _MISSING_PROGRAM else f"exit status {status}"
@@ -141,6 +160,12 @@ class Workbench:
         if self.request.user is not None:
             os.chown(path, *self.request.user)
         return path
+
+    async def working_copy(self, name: str) -> Path:
+        """A new copy of the source beside it, which commands may write to; where the application lies in it."""
+        copy = self.work / name
+        await asyncio.to_thread(copy_tree, self.source, copy, self.request.user)
+        return copy / self.root.resolve().relative_to(self.source.resolve())
 
     async def read(self, name: str) -> str:
         """Text of a file of the source; bytes that are no UTF-8 are replaced."""
@@ -170,16 +195,18 @@ async def nothing_more() -> list[Package]:
 class LanguagePlan(msgspec.Struct, frozen=True, kw_only=True):
     """How to build one application: its runtime, its layer if it has dependencies, and its default start command.
 
-    `finish` runs after the layer is there, with the layer's directory if `finish_needs_layer`, and changes the source
-    tree in place. `start` is called only when no Procfile says how to start, and with `start_after_finish` when all is
-    built; it raises `DetectionError`. `env` is what running needs in the environment, where `{app}` and `{deps}` stand
-    for the unpacked directories. `packages` are those in the finished application that no file of it names.
+    `prepare` fetches what cannot be shared as a layer. `finish` runs after that, with the layer's directory if
+    `finish_needs_layer`; `bench.root` is then a copy of the source that it changes, and that is published. `start` is
+    called only when no Procfile says how to start, and with `start_after_finish` when all is built; it raises
+    `DetectionError`. `env` is what running needs in the environment, where `{app}` and `{deps}` stand for the unpacked
+    directories. `packages` are those in the finished application that no file of it names.
     """
 
     runtime: str
     interpreter: Path | None
     start: Callable[[], Awaitable[str]]
     layer: LayerPlan | None = None
+    prepare: Callable[[], Awaitable[None]] | None = None
     finish: Callable[[Path | None], Awaitable[None]] | None = None
     finish_needs_layer: bool = False
     start_after_finish: bool = False

@@ -185,7 +185,8 @@ def wanted_version(root: Path) -> tuple[str, str, Notation]:
 
 def _layer(bench: Workbench, index: IndexSettings, python: Interpreter, requirements: Requirements) -> LayerPlan:
     async def install() -> Path:
-        return await pip_install(bench, index, python, requirements.arguments, asked_by=requirements.file)
+        asked, local = requirements.arguments, requirements.local
+        return await pip_install(bench, index, python, asked, asked_by=requirements.file, local=local)
 
     parts = ["python", python.version, str(python.path), requirements.lock_hash, *index_parts(bench)]
     if requirements.local:

@@ -18,9 +18,18 @@ def index_parts(bench: Workbench) -> list[str]:
 
 
 async def pip_install(
-    bench: Workbench, index: IndexSettings, python: Interpreter, arguments: Sequence[str], *, asked_by: str
+    bench: Workbench,
+    index: IndexSettings,
+    python: Interpreter,
+    arguments: Sequence[str],
+    *,
+    asked_by: str,
+    local: bool = False,
 ) -> Path:
-    """Install into a new directory and return it. Raises `StepFailedError`, `ToolMissingError`."""
+    """Install into a new directory and return it. Raises `StepFailedError`, `ToolMissingError`.
+
+    `local` requirements are packages of the source itself, which build where they lie: they get a copy for that.
+    """
     target = bench.make_directory("deps")
     pip = await asyncio.to_thread(install_pip, bench.tools)
     settings = {**await index.for_pip(python.path, pip), **bench.request.env}
@@ -39,7 +48,8 @@ async def pip_install(
     )
     argv = [str(python.path), "-m", "pip", "install", "--no-compile", "--target", str(target), *arguments]
     failed = f"pip could not install what {asked_by} asks for"
-    await bench.run(argv, cwd=bench.root, env=env, code="dependencies_failed", failed=failed, network=True)
+    place = await bench.working_copy("try") if local else bench.root
+    await bench.run(argv, cwd=place, env=env, code="dependencies_failed", failed=failed, network=True)
     await compile_tree(bench, python, target)
     return target
 

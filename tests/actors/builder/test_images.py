@@ -21,6 +21,7 @@ from actors.containers.reference import parse_reference
 from actors.containers.registry import resolve
 from actors.containers.settings import ContainerSettings
 from tests.actors.builder.conftest import Bench, eventually, write_tree
+from tests.actors.builder.executor_contract import ExecutorContract
 from tests.container_engine import BUSYBOX, Engine
 
 pytestmark = [pytest.mark.servers, pytest.mark.root]
@@ -49,6 +50,14 @@ async def bench(open_dir: Path, container_engine: Engine) -> AsyncIterator[Conta
     made = ContainerBench(open_dir).with_containers(settings_of(container_engine))
     await made.engine.start()
     yield made
+
+
+class TestContract(ExecutorContract):
+    @pytest.fixture
+    async def bench(self, open_dir: Path, container_engine: Engine) -> Bench:
+        made = ContainerBench(open_dir).with_containers(settings_of(container_engine))
+        await made.engine.start()
+        return made
 
 
 def dockerfile(engine: Engine, *lines: str) -> str:
