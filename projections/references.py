@@ -6,9 +6,9 @@ Must not know disks. An answer that might leave something out is refused instead
 from collections.abc import Mapping
 
 import msgspec
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
-from events.model.build import LIVE, Artifact, BuildStatus
+from events.model.build import LIVE, Artifact, BuildStatus, Source
 from events.model.operation import OperationStatus
 from events.model.template_parts import Document
 from projections.builds import BUILDS
@@ -24,10 +24,18 @@ _MODELS = ("builds", "operations", "releases", "templates")
 
 class References(msgspec.Struct, frozen=True, kw_only=True):
     """Digests of artifacts, and when the oldest build that runs or waits was begun or asked for: unix microseconds, 0
-    when there is none. Whatever such a build stored or reused is younger."""
+    when there is none. Whatever such a build stored or reused is younger.
+
+    `uploads`: digests of the sources of such builds. `building`: their components, id → TEAM/APP/COMPONENT. `services`:
+    ids of all components that have something. `oldest_operation_at`: when the oldest operation that goes on began.
+    """
 
     artifacts: frozenset[str]
     oldest_build_at: int
+    uploads: frozenset[str] = frozenset()
+    building: dict[str, str] = {}
+    services: frozenset[str] = frozenset()
+    oldest_operation_at: int = 0
 
 
 class NotCertain(ProjectionsError):
@@ -55,9 +63,20 @@ def _references(connection: Connection, tails: Mapping[int, int]) -> References:
     # A template is there to be installed again, also when the app it was taken from is gone.
     for text in connection.execute(select(TEMPLATES.c.document)).scalars():
         digests |= {each.artifact.digest for each in msgspec.json.decode(str(text), type=Document).components}
-    live = select(BUILDS.c.requested_at, BUILDS.c.started_at).where(BUILDS.c.status.in_([s.value for s in LIVE]))
-    begun = [int(row.started_at or row.requested_at) for row in connection.execute(live)]
-    return References(artifacts=frozenset(digests - {""}), oldest_build_at=min(begun, default=0))
+    live = connection.execute(select(BUILDS).where(BUILDS.c.status.in_([s.value for s in LIVE]))).all()
+    sources = [msgspec.json.decode(str(row.source), type=Source | None) for row in live]
+    on = OPERATIONS.c.status == OperationStatus.RUNNING.value
+    kept_by = select(RELEASES.c.service_id).where(RELEASES.c.status != ReleaseStatus.PRUNED.value).distinct()
+    worked_on = select(OPERATIONS.c.service_id).where(on).distinct()
+    services = {str(service) for query in (kept_by, worked_on) for service in connection.execute(query).scalars()}
+    return References(
+        artifacts=frozenset(digests - {""}),
+        oldest_build_at=min((int(row.started_at or row.requested_at) for row in live), default=0),
+        uploads=frozenset(each.digest for each in sources if each is not None and each.digest),
+        building={str(row.service_id): f"{row.team}/{row.app}/{row.component}" for row in live},
+        services=frozenset(services | {str(row.service_id) for row in live}),
+        oldest_operation_at=int(connection.execute(select(func.min(OPERATIONS.c.started_at)).where(on)).scalar() or 0),
+    )
 
 
 def _check(connection: Connection, tails: Mapping[int, int]) -> None:

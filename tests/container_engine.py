@@ -124,14 +124,15 @@ class Engine:
 
 
 @contextmanager
-def running_registry(root: Path) -> Iterator[str]:
-    """A registry on a free port of this machine; yields host:port."""
+def running_registry(root: Path, *, deletes: bool = True) -> Iterator[str]:
+    """A registry on a free port of this machine; yields host:port. By itself it would delete nothing."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     config = root / "registry.yml"
     config.write_text(
-        f"version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {root}/blobs\n  delete:\n    enabled: true\n"
+        f"version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {root}/blobs\n"
+        f"  delete:\n    enabled: {str(deletes).lower()}\n"
         f"http:\n  addr: 127.0.0.1:{port}\nlog:\n  level: warn\n"
     )
     with (root / "registry.log").open("wb") as log:

@@ -20,9 +20,10 @@ from actors.builder.log import LogSink
 from actors.builder.model import Artifact as BuiltArtifact
 from actors.builder.model import BuildOutcome, BuildRequest, BuildState, LogLine, SourceSpec
 from actors.builder.orders import BUILDS
-from actors.builder.retention import SWEEPER, Swept, sweep
+from actors.builder.retention import SWEEPER, InUse, Swept
 from actors.builder.slots import NodeSlots
 from actors.builder.steps import RELEASE
+from actors.builder.uploads import UPLOAD_KEPT_SECONDS
 from actors.builder.worker import BuildWorker
 from actors.cluster.directory import ActorUnreachable, Directory
 from actors.cluster.event_log import make_event_log
@@ -130,7 +131,16 @@ class Builder(ActorShell):
             return Swept(trouble=f"{error}; the next round tries again")
         oldest = min(begun, known.oldest_build_at / 1e6 or begun)
         before = oldest - self.settings.artifact_slack_seconds
-        return await sweep(self._engine.store, self._engine.cache, artifacts=known.artifacts, before=before)
+        in_use = InUse(
+            services=known.services,
+            building=frozenset(known.building.values()),
+            building_services=frozenset(known.building),
+        )
+        swept = await self._engine.prune(artifacts=known.artifacts, in_use=in_use, before=before)
+        # Whoever deploys an upload has renewed it, so what a deploy that goes on was made of is younger than that.
+        oldest = min(oldest, known.oldest_operation_at / 1e6 or begun)
+        uploads, freed = await self._engine.prune_uploads(needed=known.uploads, before=oldest - UPLOAD_KEPT_SECONDS)
+        return msgspec.structs.replace(swept, uploads=uploads, upload_bytes=freed)
 
     async def _references(self, tails: Mapping[int, int]) -> References:
         """The read models are a moment behind the log: they are asked until they are not."""
@@ -149,8 +159,13 @@ class Builder(ActorShell):
             swept = await self.sweep()
             if swept.trouble:
                 log.warning("no artifact was removed", trouble=swept.trouble)
-            elif swept.removed:
-                log.info("what nothing refers to was removed", blobs=swept.removed, bytes=swept.removed_bytes)
+            elif swept.removed or swept.uploads or swept.images:
+                log.info(
+                    "what nothing refers to was removed", blobs=swept.removed, images=swept.images,
+                    uploads=swept.uploads, outputs=swept.outputs, bytes=swept.freed_bytes,
+                )  # fmt: skip
+            if swept.told:
+                log.warning("images that nothing refers to stay", why=swept.told)
 
     async def cancel(self, build_id: str) -> bool:
         """Stop a build's whole process tree; False when it is not here."""

@@ -53,6 +53,10 @@ class ImageRun(msgspec.Struct, frozen=True, kw_only=True):
     port: int | None = None
 
 
+FOREIGN = "image"
+"""The language of an artifact whose image was taken from a registry as it was."""
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """All that running an artifact needs. Its canonical JSON is a blob, whose sha256 is the artifact's digest.
 

@@ -8,8 +8,9 @@ import errno
 import fcntl
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from time import monotonic, time
 
@@ -27,6 +28,8 @@ from actors.builder.job import BuildJob
 from actors.builder.log import BuildLog, LogSink, Mask, read_log
 from actors.builder.model import BuildOutcome, BuildRequest, BuildState, BuildStatus, LogLine
 from actors.builder.process import ProcessExecutor
+from actors.builder.retention import InUse, Swept, sweep
+from actors.builder.uploads import prune_outputs, prune_uploads
 from actors.containers.errors import ContainerFault
 from actors.containers.settings import ContainerSettings
 
@@ -106,6 +109,17 @@ class BuildEngine:
             await self._executor.sweep()
         except ContainerFault as error:
             log.warning("the container engine cannot be used now", error=str(error))
+
+    async def prune(self, *, artifacts: Collection[str], in_use: InUse, before: float) -> Swept:
+        """Remove what no artifact of `artifacts` and no build needs; see `retention.sweep`."""
+        images = partial(self._executor.prune, in_use=in_use, before=before)
+        swept = await sweep(self.store, self.cache, artifacts=artifacts, before=before, images=images)
+        outputs = await asyncio.to_thread(prune_outputs, self.dirs.logs, running=self.running())
+        return msgspec.structs.replace(swept, outputs=outputs)
+
+    async def prune_uploads(self, *, needed: Collection[str], before: float) -> tuple[int, int]:
+        """Remove uploads that were not used since `before` (unix seconds); how many, and their bytes."""
+        return await asyncio.to_thread(prune_uploads, self.dirs.uploads, needed=needed, before=before)
 
     async def run(self, request: BuildRequest) -> BuildOutcome:
         """Run one build to its end; every end, a time-out or a cancellation through `cancel` included, is an outcome.

@@ -4,6 +4,7 @@
 An executor must not know of queues, of events, or of other builds.
 """
 
+from collections.abc import Collection
 from typing import Protocol
 
 from actors.builder.detect import Detection
@@ -11,6 +12,7 @@ from actors.builder.errors import ContainerError
 from actors.builder.languages.plan import Workbench
 from actors.builder.model import Artifact
 from actors.builder.procfile import Procfile
+from actors.builder.retention import ImagesGone, InUse
 from actors.builder.sources import FetchedSource
 
 _NEEDS_ENGINE = (
@@ -31,6 +33,14 @@ class Executor(Protocol):
         """Remove what builds left behind whose builder was killed; their work directories are gone already.
 
         Raises `ContainerFault` when that cannot be done now.
+        """
+        ...
+
+    async def prune(self, images: Collection[str], *, in_use: InUse, before: float) -> ImagesGone:
+        """Remove these images, which nothing refers to, as far as no build may be about to refer to one again, and
+        what is left of components that are no more; nothing that was made after `before` (unix seconds).
+
+        May be repeated: what is gone already is answered as gone. Whatever is in the way is told in the answer.
         """
         ...
 

@@ -10,23 +10,25 @@ import os
 import shlex
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 import zstandard
 
-from actors.builder.artifacts import ArtifactStore, ImageRun, Manifest, put_manifest
+from actors.builder.artifacts import FOREIGN, ArtifactStore, ImageRun, Manifest, put_manifest
 from actors.builder.cache import LayerCache
 from actors.builder.detect import DOCKERFILE, Detection, dockerfiles
 from actors.builder.errors import ContainerError, DetectionError, StepFailedError
 from actors.builder.image_build import EXIT_ENGINE
+from actors.builder.image_retention import remove_images
 from actors.builder.image_steps import VARIABLE, end_steps, mark
 from actors.builder.languages.plan import Workbench
 from actors.builder.model import Artifact
 from actors.builder.process import ProcessExecutor
 from actors.builder.procfile import RELEASE, Procfile
+from actors.builder.retention import ImagesGone, InUse
 from actors.builder.sandbox import run_command
 from actors.builder.sources import FetchedSource
 from actors.builder.unpack import environment_of
@@ -108,6 +110,10 @@ class ContainerExecutor:
             if not image.names or all("<none>" in name for name in image.names):
                 await self._engine.remove_image(image.id)
 
+    async def prune(self, images: Collection[str], *, in_use: InUse, before: float) -> ImagesGone:
+        """See `Executor.prune`: from the registry, and from this machine's engine."""
+        return await remove_images(self._settings, self._engine, images, home=self._home, in_use=in_use, before=before)
+
     async def build(self, bench: Workbench, found: Detection, procfile: Procfile, source: FetchedSource) -> Artifact:
         """Build the source's Dockerfile, or a slug. Raises `BuilderError`."""
         if found.language != DOCKERFILE:
@@ -139,7 +145,7 @@ class ContainerExecutor:
                 facts = await self._engine.image(str(reference))
         async with bench.step("publish", "Storing what runs it"):
             return await self._artifact(
-                bench, reference=str(reference), facts=facts, procfile=Procfile(), language="image",
+                bench, reference=str(reference), facts=facts, procfile=Procfile(), language=FOREIGN,
                 detected=f"image {reference}", also_saw=(), source=FetchedSource(root=bench.root),
             )  # fmt: skip
 

@@ -7,7 +7,7 @@ copy, thrown away after dependencies were fetched, published after the build ste
 import asyncio
 import os
 import platform
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 
 import msgspec
@@ -24,6 +24,7 @@ from actors.builder.languages.plan import LanguagePlan, LayerPlan, Workbench
 from actors.builder.model import Artifact
 from actors.builder.packages import Package, installed_in
 from actors.builder.procfile import RELEASE, Procfile
+from actors.builder.retention import ImagesGone, InUse
 from actors.builder.sbom import sbom
 from actors.builder.settings import FILE as SETTINGS_FILE
 from actors.builder.sources import FetchedSource
@@ -63,6 +64,10 @@ class ProcessExecutor:
 
     async def sweep(self) -> None:
         """Nothing outlives a builder here: its commands end with it, and the engine removes its directories."""
+
+    async def prune(self, images: Collection[str], *, in_use: InUse, before: float) -> ImagesGone:
+        """Nothing: images that are on record were made while there was an engine, and wait for it."""
+        return ImagesGone()
 
     async def from_image(self, bench: Workbench) -> Artifact:
         """Refuses (`ContainerError`, engine_missing)."""

@@ -5,8 +5,10 @@ and podman's socket answer alike.
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import Any, TypeVar
 
 import docker
@@ -31,7 +33,9 @@ _T = TypeVar("_T")
 
 
 class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What an image says of itself. `port`: the lowest TCP port it exposes. `command`: entrypoint and arguments."""
+    """What an image says of itself. `port`: the lowest TCP port it exposes. `command`: entrypoint and arguments.
+    `digests`: its names in registries, with its digest there. `created_at`: unix seconds, 0 where it does not say.
+    """
 
     id: str
     command: tuple[str, ...]
@@ -39,6 +43,8 @@ class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
     labels: dict[str, str]
     names: tuple[str, ...]
+    digests: tuple[str, ...] = ()
+    created_at: float = 0.0
 
 
 class ContainerFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -210,7 +216,15 @@ def _facts(found: Mapping[str, Any]) -> ImageFacts:
         size_bytes=int(found.get("Size") or 0),
         labels=config.get("Labels") or {},
         names=tuple(found.get("RepoTags") or ()),
+        digests=tuple(found.get("RepoDigests") or ()),
+        created_at=_moment(str(found.get("Created") or "")),
     )
+
+
+def _moment(text: str) -> float:
+    """Unix seconds of RFC 3339 with whatever fraction."""
+    found = re.match(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)$", text)
+    return datetime.fromisoformat(found[1] + found[2].replace("Z", "+00:00")).timestamp() if found else 0.0
 
 
 def _read_stream(stream: Iterable[Mapping[str, Any]], reference: ImageReference) -> None:

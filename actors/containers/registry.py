@@ -1,4 +1,4 @@
-"""Asks a registry which digest a tag stands for now, over the distribution API with its token protocol.
+"""Asks a registry which digest a tag stands for now, and to forget one, over the distribution API and its tokens.
 
 Nothing is pulled here; credentials come from the platform's user's own Docker configuration and never leave this file.
 """
@@ -32,34 +32,60 @@ async def resolve(reference: ImageReference) -> ImageReference:
 
     Raises `ImageNotFound`, `RegistryRefused`.
     """
+    digest = _read(reference, await _ask("HEAD", reference, "pull"))
+    if reference.digest and digest != reference.digest:
+        raise ImageNotFound(f"Expected {reference} from its registry, found {digest}. Name the digest it has.")
+    return ImageReference(host=reference.host, repository=reference.repository, digest=digest)
+
+
+async def remove(reference: ImageReference) -> None:
+    """Have the registry forget the image of this digest, and the tags that stand for it; absent is fine.
+
+    Raises `RegistryRefused`: deletion_disabled where the registry is set up to delete nothing.
+    """
+    status, _ = await _ask("DELETE", reference, "delete")
+    if status in (404, *range(200, 300)):
+        return
+    if status == 405:
+        raise RegistryRefused(
+            f"The registry {reference.host} deletes nothing, so its old images stay. Allow it "
+            "(REGISTRY_STORAGE_DELETE_ENABLED=true for docker-registry); they go with the next round then.",
+            code="deletion_disabled",
+        )
+    if status in (401, 403):
+        raise RegistryRefused(
+            f"The registry {reference.host} does not let the platform delete in {reference.repository}, so old images "
+            "stay. Give the platform's user that right, or delete them there."
+        )
+    raise RegistryRefused(
+        f"Expected the registry {reference.host} to delete {reference}, found HTTP status {status}. The next round "
+        "tries again."
+    )
+
+
+async def _ask(method: str, reference: ImageReference, action: str) -> tuple[int, str]:
+    """Status and digest that the registry answers, its tokens asked for `action`. Raises `RegistryRefused`."""
     timeout = aiohttp.ClientTimeout(total=_SECONDS)
+    scheme = "http" if reference.plain_http else "https"
+    host = _HUB_API if reference.host == DOCKER_HUB else reference.host
+    url = f"{scheme}://{host}/v2/{reference.repository}/manifests/{reference.digest or reference.tag}"
+    headers = {"Accept": _MANIFESTS}
     try:
+        login = await asyncio.to_thread(_login_of, reference.host)
         async with aiohttp.ClientSession(timeout=timeout, trust_env=not reference.plain_http) as session:
-            digest = await _digest(session, reference)
+            async with session.request(method, url, headers=headers, allow_redirects=True) as answer:
+                if answer.status != 401:
+                    return answer.status, answer.headers.get("Docker-Content-Digest", "")
+                challenge = answer.headers.get("WWW-Authenticate", "")
+            headers["Authorization"] = await _authorization(session, challenge, login, reference, action)
+            async with session.request(method, url, headers=headers, allow_redirects=True) as answer:
+                return answer.status, answer.headers.get("Docker-Content-Digest", "")
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         told = str(error) or type(error).__name__
         raise RegistryRefused(
             f"The registry {reference.host} does not answer: {told}. Check the image's host and port.",
             code="registry_unreachable",
         ) from error
-    if reference.digest and digest != reference.digest:
-        raise ImageNotFound(f"Expected {reference} from its registry, found {digest}. Name the digest it has.")
-    return ImageReference(host=reference.host, repository=reference.repository, digest=digest)
-
-
-async def _digest(session: aiohttp.ClientSession, reference: ImageReference) -> str:
-    scheme = "http" if reference.plain_http else "https"
-    host = _HUB_API if reference.host == DOCKER_HUB else reference.host
-    url = f"{scheme}://{host}/v2/{reference.repository}/manifests/{reference.digest or reference.tag}"
-    login = await asyncio.to_thread(_login_of, reference.host)
-    headers = {"Accept": _MANIFESTS}
-    async with session.head(url, headers=headers, allow_redirects=True) as answer:
-        if answer.status != 401:
-            return _read(reference, answer)
-        challenge = answer.headers.get("WWW-Authenticate", "")
-    headers["Authorization"] = await _authorization(session, challenge, login, reference)
-    async with session.head(url, headers=headers, allow_redirects=True) as answer:
-        return _read(reference, answer)
 
 
 def _login_of(host: str) -> str:
@@ -71,7 +97,9 @@ def _login_of(host: str) -> str:
     return "Basic " + base64.b64encode(pair.encode()).decode()
 
 
-async def _authorization(session: aiohttp.ClientSession, challenge: str, login: str, reference: ImageReference) -> str:
+async def _authorization(
+    session: aiohttp.ClientSession, challenge: str, login: str, reference: ImageReference, action: str
+) -> str:
     kind, _, rest = challenge.partition(" ")
     if kind.lower() == "basic" and login:
         return login
@@ -81,7 +109,10 @@ async def _authorization(session: aiohttp.ClientSession, challenge: str, login: 
         raise _not_allowed(reference)
     if login and not realm.startswith("https://") and not reference.plain_http:
         raise RegistryRefused(f"The registry {reference.host} wants its password sent without TLS, to {realm[:100]}.")
-    query = {"scope": f"repository:{reference.repository}:pull", **{k: v for k, v in asked.items() if k == "service"}}
+    query = {
+        "scope": f"repository:{reference.repository}:{action}",
+        **{k: v for k, v in asked.items() if k == "service"},
+    }
     headers = {"Authorization": login} if login else {}
     async with session.get(realm, params=query, headers=headers) as answer:
         if answer.status != 200:
@@ -93,15 +124,15 @@ async def _authorization(session: aiohttp.ClientSession, challenge: str, login: 
     return f"Bearer {token}"
 
 
-def _read(reference: ImageReference, answer: aiohttp.ClientResponse) -> str:
-    if answer.status in (401, 403):
+def _read(reference: ImageReference, answer: tuple[int, str]) -> str:
+    status, digest = answer
+    if status in (401, 403):
         raise _not_allowed(reference)
-    if answer.status == 404:
+    if status == 404:
         raise ImageNotFound(f"The registry {reference.host} has no image {reference}. Check its name and tag.")
-    digest = answer.headers.get("Docker-Content-Digest", "")
-    if answer.status != 200 or not _DIGEST.match(digest):
+    if status != 200 or not _DIGEST.match(digest):
         raise RegistryRefused(
-            f"Expected the digest of {reference} from {reference.host}, found HTTP status {answer.status}. Try again."
+            f"Expected the digest of {reference} from {reference.host}, found HTTP status {status}. Try again."
         )
     return digest
 

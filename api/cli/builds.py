@@ -147,6 +147,8 @@ def prune_builds(
         session.out.say(f"{freed} bytes were freed")
     if trouble := answer.text("trouble"):
         session.out.say(f"nothing was removed from disk yet: {trouble}")
+    if told := answer.text("told"):
+        session.out.say(told)
 
 
 def _chosen(session: Session, build: str) -> str:

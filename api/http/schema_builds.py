@@ -56,7 +56,7 @@ class PrunedView(View):
 
     `freed_bytes`: for an administrator, what was removed from disk at once because nothing refers to it, whosever it
     was; what is younger than some minutes follows by itself. `trouble`: why nothing could be removed yet, empty when
-    nothing was in the way.
+    nothing was in the way. `told`: for an administrator, why images stay that nothing refers to.
     """
 
     team: str
@@ -66,3 +66,4 @@ class PrunedView(View):
     artifacts: list[str]
     freed_bytes: int | None
     trouble: str
+    told: str = ""

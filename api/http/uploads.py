@@ -10,6 +10,7 @@ import secrets
 import threading
 from pathlib import Path
 
+from actors.builder.uploads import renew, uploads_locked
 from events.durable import sync_directory
 from events.failpoints import failpoint
 
@@ -30,8 +31,12 @@ class Uploads:
         self._directory = directory
 
     def has(self, team: str, sha256: str) -> bool:
-        """Whether this team has put it."""
-        return self._mark(team, sha256).exists() and (self._directory / sha256).exists()
+        """Whether this team has put it. To ask is to use it: it is kept for a time from now on."""
+        try:
+            with uploads_locked(self._directory):
+                return renew(self._mark(team, sha256), self._directory / sha256)
+        except FileNotFoundError:
+            return False
 
     def _mark(self, team: str, sha256: str) -> Path:
         return self._directory / "teams" / team / sha256
@@ -46,11 +51,13 @@ class Uploads:
         if found != sha256:
             raise DigestMismatch(sha256, found)
         failpoint("api.upload.before-rename")
-        writing.path.rename(self._directory / sha256)
-        sync_directory(self._directory)
         mark = self._mark(team, sha256)
         mark.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        mark.touch(mode=0o600)
+        with uploads_locked(self._directory):
+            writing.path.rename(self._directory / sha256)
+            sync_directory(self._directory)
+            mark.touch(mode=0o600)
+            renew(self._directory / sha256)
         sync_directory(mark.parent)
 
 

@@ -63,7 +63,9 @@ async def test_kept_releases_are_referred_to_and_pruned_ones_are_not(
     after = {release.artifact.digest for release in world.state.releases.values()}
     assert after < before
     _, upto = await folded(database, recorder)
-    assert references(database, upto) == References(artifacts=frozenset(after), oldest_build_at=0)
+    found = references(database, upto)
+    assert (found.artifacts, found.oldest_build_at, found.oldest_operation_at) == (after, 0, 0)
+    assert (found.services, found.building, found.uploads) == ({WEB}, {}, frozenset())
 
 
 async def test_a_build_that_is_no_release_yet_is_referred_to_while_its_deploy_goes_on(
@@ -79,6 +81,9 @@ async def test_a_build_that_is_no_release_yet_is_referred_to_while_its_deploy_go
     found = references(database, upto)
     assert "on its way" in found.artifacts and "of no deploy" not in found.artifacts
     assert found.oldest_build_at == 501
+    assert (found.building, found.uploads) == ({WEB: "default/shop/web"}, {"d"})
+    deploy = next(each for each in reversed(recorder.records) if each.type == "DeployRequested")
+    assert found.oldest_operation_at == deploy.at > 0
 
 
 async def test_there_is_no_answer_while_the_read_models_are_behind(

@@ -46,11 +46,15 @@ def test_pruned_releases_leave_the_disk_and_what_serves_or_is_kept_stays(
     first = _manifest(platform, digests[1])["app"]["digest"]
     for path in _blobs(platform).values():  # no build runs, and nothing is as young as what one may still refer to
         os.utime(path, (time.time() - LONG_AGO_SECONDS, time.time() - LONG_AGO_SECONDS))
+    uploads = [path for path in (platform.data / "uploads").iterdir() if path.is_file()]
+    for path in uploads:
+        os.utime(path, (time.time() - 3 * LONG_AGO_SECONDS, time.time() - 3 * LONG_AGO_SECONDS))
     answer = platform.http("POST", platform.component("pruned", "retention/prune"), {"keep": 1, "reason": "full"})
     assert answer.status == 200, answer
     assert (answer.json["releases"], answer.json["trouble"]) == ([1], "")
     told.append(f"pruning one release freed {answer.json['freed_bytes']} bytes")
 
+    assert len(uploads) >= 3 and not any(path.exists() for path in uploads), "sources are not built twice"
     left = _blobs(platform)
     assert first not in left and digests[1] not in left
     for kept in (2, 3):

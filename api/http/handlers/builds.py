@@ -146,8 +146,9 @@ async def prune(call: Call) -> web.Response:
         releases=sorted({number for each in gone for number in each.releases}, reverse=True),
         artifacts=sorted({digest for each in gone for digest in each.artifacts}),
         # Of all teams' artifacts: how much goes of theirs is no business of this one's.
-        freed_bytes=None if call.principal.team else swept.removed_bytes,
+        freed_bytes=None if call.principal.team else swept.freed_bytes,
         trouble=swept.trouble,
+        told="" if call.principal.team else swept.told,
     )
     return answer(view)
 

@@ -1,28 +1,34 @@
 """Builds with a real container engine and a real registry: Dockerfiles, images, slugs put on a runner image."""
 
 import asyncio
+import hashlib
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 
-from actors.builder.artifacts import Manifest, read_manifest
+from actors.builder.artifacts import ImageRun, Manifest, put_manifest, read_manifest
 from actors.builder.engine import BuildDirs, BuildEngine
 from actors.builder.errors import DetectionError
 from actors.builder.images import choose_dockerfile
 from actors.builder.model import BuildOutcome, BuildState, SourceSpec
-from actors.containers.engine import BUILD_LABEL, ContainerEngine
+from actors.builder.retention import InUse, Swept
+from actors.containers.engine import BUILD_LABEL, HOME_LABEL, ContainerEngine
 from actors.containers.errors import ImageNotFound, ImageRefused, RegistryRefused
 from actors.containers.reference import parse_reference
 from actors.containers.registry import resolve
 from actors.containers.settings import ContainerSettings
+from events.failpoints import FailpointError, arm, disarm
 from tests.actors.builder.conftest import Bench, eventually, write_tree
 from tests.actors.builder.executor_contract import ExecutorContract
-from tests.container_engine import BUSYBOX, Engine
+from tests.container_engine import BUSYBOX, Engine, running_registry
 
 pytestmark = [pytest.mark.servers, pytest.mark.root]
 
@@ -301,3 +307,107 @@ def test_names_of_images_are_read_as_docker_reads_them(text: str, read: str) -> 
 def test_what_is_no_name_of_an_image(text: str) -> None:
     with pytest.raises(ImageRefused, match="Expected an image"):
         parse_reference(text)
+
+
+KEPT = InUse(services=frozenset({"0" * 16}))
+
+
+async def two_builds(bench: Bench, engine: Engine, tmp_path: Path) -> tuple[BuildOutcome, BuildOutcome, list[str]]:
+    """Two builds of a component, and their images."""
+    made = []
+    for number in (1, 2):
+        tree = write_tree(tmp_path / str(number), {"Dockerfile": dockerfile(engine, f'CMD ["echo", "{number}"]')})
+        made.append(await bench.build(tree, user=USER))
+    images = [run.reference for each in made if (run := (await manifest_of(bench, each)).image)]
+    return made[0], made[1], images
+
+
+async def prune(bench: Bench, *kept: BuildOutcome, in_use: InUse = KEPT) -> Swept:
+    artifacts = [each.artifact.digest for each in kept if each.artifact]
+    return await bench.engine.prune(artifacts=artifacts, in_use=in_use, before=time.time() + 60)
+
+
+async def test_the_image_of_a_pruned_release_leaves_the_registry_also_when_the_sweep_dies(
+    bench: ContainerBench, container_engine: Engine, tmp_path: Path
+) -> None:
+    _, second, images = await two_builds(bench, container_engine, tmp_path)
+    building = InUse(services=KEPT.services, building=frozenset({"t/a/web"}))
+    waits = await prune(bench, second, in_use=building)
+    assert (waits.images, waits.told) == (0, ""), "another attempt may be about to push the same"
+    arm("builder-image-removed", "error")
+    try:
+        with pytest.raises(FailpointError):
+            await prune(bench, second)
+    finally:
+        disarm("builder-image-removed")
+    swept = await prune(bench, second)
+
+    assert (swept.images, swept.told, swept.trouble) == (1, "", "")
+    with pytest.raises(ImageNotFound):
+        await resolve(parse_reference(images[0]))
+    await resolve(parse_reference(images[1]))
+    assert (await prune(bench, second)).images == 0
+
+
+async def pushed_by_hand(registry: str, repository: str) -> str:
+    """An image without layers in a registry that the engine does not know; its digest."""
+    base = f"http://{registry}/v2/{repository}"
+    config = b"{}"
+    digest = f"sha256:{hashlib.sha256(config).hexdigest()}"
+    kind = "application/vnd.oci.image.manifest.v1+json"
+    manifest = {
+        "schemaVersion": 2, "mediaType": kind, "layers": [],
+        "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest, "size": len(config)},
+    }  # fmt: skip
+    async with aiohttp.ClientSession() as session:
+        async with session.post(f"{base}/blobs/uploads/") as begun:
+            place = begun.headers["Location"]
+        async with session.put(f"{place}&digest={digest}", data=config) as put:
+            assert put.status == 201, await put.text()
+        async with session.put(f"{base}/manifests/1", data=json.dumps(manifest), headers={"Content-Type": kind}) as put:
+            assert put.status == 201, await put.text()
+            return put.headers["Docker-Content-Digest"]
+
+
+async def test_a_registry_that_deletes_nothing_is_told_once_and_its_images_stay_on_record(
+    container_engine: Engine, open_dir: Path
+) -> None:
+    with running_registry(open_dir, deletes=False) as registry:
+        bench = ContainerBench(open_dir).with_containers(settings_of(container_engine, registry=f"{registry}/rayfold"))
+        await bench.engine.start()
+        images = [
+            f"{registry}/rayfold/t/a/{name}@{await pushed_by_hand(registry, f'rayfold/t/a/{name}')}"
+            for name in ("web", "api")
+        ]
+        for image in images:
+            manifest = Manifest(
+                language="dockerfile", runtime="image", interpreter=None, app=None, deps=None, processes={},
+                image=ImageRun(reference=image, command="x", port=None),
+            )  # fmt: skip
+            await put_manifest(bench.engine.store, manifest, scratch=open_dir)
+        swept = await prune(bench)
+
+        assert (swept.images, swept.removed, swept.trouble) == (0, 0, "")
+        assert swept.told.count("REGISTRY_STORAGE_DELETE_ENABLED") == 1
+        for image in images:
+            await resolve(parse_reference(image))
+
+
+async def test_without_a_registry_an_image_leaves_the_engine_and_with_its_component_the_cached_one(
+    container_engine: Engine, open_dir: Path, tmp_path: Path
+) -> None:
+    bench = ContainerBench(open_dir).with_containers(settings_of(container_engine, registry=""))
+    await bench.engine.start()
+    engine = ContainerEngine(container_engine.address)
+    _, second, images = await two_builds(bench, container_engine, tmp_path)
+    assert (await prune(bench, second)).images == 1
+    with pytest.raises(ImageNotFound):
+        await engine.image(images[0])
+    await engine.image(images[1])
+
+    pushing = bench.with_containers(settings_of(container_engine))
+    await pushing.build(write_tree(tmp_path / "3", {"Dockerfile": dockerfile(container_engine, 'CMD ["x"]')}))
+    ours = {HOME_LABEL: str(bench.engine.dirs.work)}
+    assert await engine.images(ours)
+    await prune(pushing, in_use=InUse())
+    assert await engine.images(ours) == []

@@ -3,15 +3,16 @@
 import asyncio
 import os
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
 
-from actors.builder.artifacts import DirectoryArtifactStore, Manifest, put_bytes, put_manifest
+from actors.builder.artifacts import DirectoryArtifactStore, ImageRun, Manifest, put_bytes, put_manifest
 from actors.builder.cache import LayerCache
 from actors.builder.errors import ArtifactMissingError
 from actors.builder.model import BuildState
-from actors.builder.retention import Swept, parts_of, sweep
+from actors.builder.retention import ImagesGone, Swept, parts_of, sweep
 from events.failpoints import FailpointError, arm, disarm
 from tests.actors.builder.conftest import Bench, write_tree
 
@@ -189,3 +190,57 @@ async def test_an_artifact_that_is_kept_runs_after_a_sweep_and_the_next_build_hi
     again = await bench.build(tree)
     assert again.state is BuildState.SUCCEEDED and again.artifact is not None
     assert again.artifact.digest == second.artifact.digest
+
+
+class Registry:
+    """Images that somebody may remove; what it is asked for, and what it does not let go."""
+
+    def __init__(self, *stays: str) -> None:
+        self.asked: list[set[str]] = []
+        self.stays = set(stays)
+
+    async def __call__(self, images: Collection[str]) -> ImagesGone:
+        self.asked.append(set(images))
+        return ImagesGone(references=frozenset(set(images) - self.stays), told="it stays" if self.stays else "")
+
+
+async def image(shelf: Shelf, reference: str, *, age: float = HOUR, note: str = "", language: str = "x") -> str:
+    manifest = Manifest(
+        language=language, runtime="image", interpreter=None, app=None, deps=None, processes={"web": note},
+        image=ImageRun(reference=reference, command="x", port=None),
+    )  # fmt: skip
+    digest = (await put_manifest(shelf.store, manifest, scratch=shelf.root)).digest
+    shelf.make_older(digest, age)
+    return digest
+
+
+async def sweep_with(shelf: Shelf, registry: Registry, *artifacts: str) -> Swept:
+    return await sweep(shelf.store, shelf.cache, artifacts=artifacts, before=time.time() - 60, images=registry)
+
+
+async def test_an_image_goes_with_the_last_manifest_that_names_it(shelf: Shelf) -> None:
+    kept = await image(shelf, "r/kept")
+    await image(shelf, "r/kept", note="another release of the same image")
+    await image(shelf, "r/gone")
+    young = [await image(shelf, "r/young", age=1), await image(shelf, "r/young", note="the old one of it")]
+    registry = Registry()
+    swept = await sweep_with(shelf, registry, kept)
+
+    assert registry.asked == [{"r/gone"}]
+    assert await shelf.present() == {kept, young[0]}
+    assert (swept.images, swept.told) == (1, "")
+
+
+async def test_an_image_that_somebody_else_pushed_is_never_removed(shelf: Shelf) -> None:
+    await image(shelf, "r/theirs", language="image")
+    registry = Registry()
+    await sweep_with(shelf, registry)
+    assert registry.asked == [set()] and await shelf.present() == set()
+
+
+async def test_the_manifest_stays_on_record_while_its_image_cannot_be_removed(shelf: Shelf) -> None:
+    stuck, _ = await image(shelf, "r/stuck"), await image(shelf, "r/gone")
+    swept = await sweep_with(shelf, Registry("r/stuck"))
+    assert (await shelf.present(), swept.told, swept.trouble) == ({stuck}, "it stays", "")
+    await sweep_with(shelf, Registry())
+    assert await shelf.present() == set()
