@@ -89,7 +89,7 @@ class ProcessExecutor:
                     dependencies = await self._dependencies(bench, plan.layer, needed=plan.finish_needs_layer)
         if plan.finish is not None:
             async with bench.step("build"):
-                bench.root = await bench.working_copy("app")
+                await bench.begin_building()
                 await plan.finish(dependencies.directory)
                 processes = processes or await self._processes(bench, procfile, plan)
         async with bench.step("publish", "Storing the artifact"):

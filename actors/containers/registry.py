@@ -41,7 +41,7 @@ async def resolve(reference: ImageReference) -> ImageReference:
 async def remove(reference: ImageReference) -> None:
     """Have the registry forget the image of this digest, and the tags that stand for it; absent is fine.
 
-    Raises `RegistryRefused`: deletion_disabled where the registry is set up to delete nothing.
+    Raises `RegistryRefused`, also where the registry is set up to delete nothing.
     """
     status, _ = await _ask("DELETE", reference, "delete")
     if status in (404, *range(200, 300)):
@@ -49,8 +49,7 @@ async def remove(reference: ImageReference) -> None:
     if status == 405:
         raise RegistryRefused(
             f"The registry {reference.host} deletes nothing, so its old images stay. Allow it "
-            "(REGISTRY_STORAGE_DELETE_ENABLED=true for docker-registry); they go with the next round then.",
-            code="deletion_disabled",
+            "(REGISTRY_STORAGE_DELETE_ENABLED=true for docker-registry); they go with the next round then."
         )
     if status in (401, 403):
         raise RegistryRefused(

@@ -61,7 +61,7 @@ class Workbench:
     ) -> None:
         self.request = request
         self.source = work / "src"
-        self.root = self.source
+        self.root = self._tree = self.source
         self.settings = settings
         self.log = log
         self.tools = tools
@@ -165,7 +165,11 @@ class Workbench:
         """A new copy of the source beside it, which commands may write to; where the application lies in it."""
         copy = self.work / name
         await asyncio.to_thread(copy_tree, self.source, copy, self.request.user)
-        return copy / self.root.resolve().relative_to(self.source.resolve())
+        return copy / self.root.resolve().relative_to(self._tree.resolve())
+
+    async def begin_building(self) -> None:
+        """From here on the application lies in a copy of the source, which commands may write to and is published."""
+        self.root, self._tree = await self.working_copy("app"), self.work / "app"
 
     async def read(self, name: str) -> str:
         """Text of a file of the source; bytes that are no UTF-8 are replaced."""

@@ -132,11 +132,30 @@ async def test_a_node_packages_script_cannot_change_the_source_and_the_projects_
     assert {name: (path / "app" / name).read_text() for name in files} == files
 
 
-async def test_only_the_step_that_fetches_dependencies_gets_the_network(bench: Bench, tmp_path: Path) -> None:
+async def workbench(bench: Bench, tmp_path: Path) -> Workbench:
     log = BuildLog(tmp_path / "log", sink=None, mask=Mask({}), limit_bytes=10_000)
     await log.open()
     request = bench.request(SourceSpec(kind="upload"))
-    work = Workbench(request=request, work=tmp_path, settings=ComponentSettings(), log=log, tools=tmp_path)
+    return Workbench(request=request, work=tmp_path, settings=ComponentSettings(), log=log, tools=tmp_path)
+
+
+async def test_what_is_copied_is_the_source_as_it_was_fetched_also_while_it_is_built(
+    bench: Bench, tmp_path: Path
+) -> None:
+    work = await workbench(bench, tmp_path)
+    write_tree(work.source, {"service/app.py": "fetched", "shared.py": "fetched"})
+    work.root = work.source / "service"
+    await work.begin_building()
+    assert work.root == tmp_path / "app" / "service"
+    (work.root / "app.py").write_text("changed")
+    copy = await work.working_copy("try")
+    assert (copy, (copy / "app.py").read_text()) == (tmp_path / "try" / "service", "fetched")
+    (copy / "app.py").write_text("changed")
+    assert (await work.working_copy("try") / "app.py").read_text() == "fetched"
+
+
+async def test_only_the_step_that_fetches_dependencies_gets_the_network(bench: Bench, tmp_path: Path) -> None:
+    work = await workbench(bench, tmp_path)
 
     async def run(*, network: bool) -> None:
         env = work.environment()
