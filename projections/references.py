@@ -26,13 +26,15 @@ class References(msgspec.Struct, frozen=True, kw_only=True):
     """Digests of artifacts, and when the oldest build that runs or waits was begun or asked for: unix microseconds, 0
     when there is none. Whatever such a build stored or reused is younger.
 
-    `uploads`: digests of the sources of such builds. `building`: their components, id → TEAM/APP/COMPONENT. `services`:
-    ids of all components that have something. `oldest_operation_at`: when the oldest operation that goes on began.
+    `uploads`: digests of the sources of such builds, and `images` those they take. `building`: their components, id →
+    TEAM/APP/COMPONENT. `services`: ids of all components that have something. `oldest_operation_at`: when the oldest
+    operation that goes on began.
     """
 
     artifacts: frozenset[str]
     oldest_build_at: int
     uploads: frozenset[str] = frozenset()
+    images: frozenset[str] = frozenset()
     building: dict[str, str] = {}
     services: frozenset[str] = frozenset()
     oldest_operation_at: int = 0
@@ -64,7 +66,7 @@ def _references(connection: Connection, tails: Mapping[int, int]) -> References:
     for text in connection.execute(select(TEMPLATES.c.document)).scalars():
         digests |= {each.artifact.digest for each in msgspec.json.decode(str(text), type=Document).components}
     live = connection.execute(select(BUILDS).where(BUILDS.c.status.in_([s.value for s in LIVE]))).all()
-    sources = [msgspec.json.decode(str(row.source), type=Source | None) for row in live]
+    sources = [source for row in live if (source := msgspec.json.decode(str(row.source), type=Source | None))]
     on = OPERATIONS.c.status == OperationStatus.RUNNING.value
     kept_by = select(RELEASES.c.service_id).where(RELEASES.c.status != ReleaseStatus.PRUNED.value).distinct()
     worked_on = select(OPERATIONS.c.service_id).where(on).distinct()
@@ -72,7 +74,8 @@ def _references(connection: Connection, tails: Mapping[int, int]) -> References:
     return References(
         artifacts=frozenset(digests - {""}),
         oldest_build_at=min((int(row.started_at or row.requested_at) for row in live), default=0),
-        uploads=frozenset(each.digest for each in sources if each is not None and each.digest),
+        uploads=frozenset(each.digest for each in sources if each.digest),
+        images=frozenset(each.url for each in sources if each.kind == "image"),
         building={str(row.service_id): f"{row.team}/{row.app}/{row.component}" for row in live},
         services=frozenset(services | {str(row.service_id) for row in live}),
         oldest_operation_at=int(connection.execute(select(func.min(OPERATIONS.c.started_at)).where(on)).scalar() or 0),

@@ -132,6 +132,7 @@ class Builder(ActorShell):
         oldest = min(begun, known.oldest_build_at / 1e6 or begun)
         before = oldest - self.settings.artifact_slack_seconds
         in_use = InUse(
+            images=known.images,
             services=known.services,
             building=frozenset(known.building.values()),
             building_services=frozenset(known.building),

@@ -112,6 +112,7 @@ class ContainerExecutor:
 
     async def prune(self, images: Collection[str], *, in_use: InUse, before: float) -> ImagesGone:
         """See `Executor.prune`: from the registry, and from this machine's engine."""
+        images = set(images) - in_use.images
         return await remove_images(self._settings, self._engine, images, home=self._home, in_use=in_use, before=before)
 
     async def build(self, bench: Workbench, found: Detection, procfile: Procfile, source: FetchedSource) -> Artifact:

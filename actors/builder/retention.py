@@ -46,8 +46,9 @@ class Swept(msgspec.Struct, frozen=True, kw_only=True):
 
 class InUse(msgspec.Struct, frozen=True, kw_only=True):
     """`services`: ids of components that have a release or a build on its way. `building`: those with a build that
-    waits or runs, as TEAM/APP/COMPONENT, and `building_services` by their ids."""
+    waits or runs, as TEAM/APP/COMPONENT, and `building_services` by their ids. `images`: what such builds take."""
 
+    images: frozenset[str] = frozenset()
     services: frozenset[str] = frozenset()
     building: frozenset[str] = frozenset()
     building_services: frozenset[str] = frozenset()
@@ -95,9 +96,12 @@ async def sweep(
             trouble = f"{error} Nothing was removed: restore it, or prune the release that refers to it."
             return Swept(kept=len(stored), kept_bytes=sum(b.size_bytes for b in stored), trouble=trouble)
     failpoint("builder-sweep")
-    named = await _images_of(store, [blob for blob in stored if blob.digest not in needed])
-    old = {blob.digest for blob in stored if blob.stored_at < before}
-    kept_images |= {image for digest, image in named.items() if digest not in old}
+    others = [blob for blob in stored if blob.digest not in needed]
+    for image, _ in (await _images_of(store, [blob for blob in others if blob.stored_at >= before])).values():
+        kept_images.add(image)
+    made = await _images_of(store, [blob for blob in others if blob.stored_at < before])
+    # What was taken from a registry as it was is somebody else's.
+    named = {digest: image for digest, (image, foreign) in made.items() if not foreign}
     going = await images(set(named.values()) - kept_images)
     # A manifest is all that is known of its image: while that cannot be removed, it stays.
     needed |= {digest for digest, image in named.items() if image not in kept_images | going.references}
@@ -119,9 +123,9 @@ async def sweep(
     )
 
 
-async def _images_of(store: ArtifactStore, blobs: Iterable[StoredBlob]) -> dict[str, str]:
-    """Digest → image, of those blobs that are manifests of images that were made here."""
-    found: dict[str, str] = {}
+async def _images_of(store: ArtifactStore, blobs: Iterable[StoredBlob]) -> dict[str, tuple[str, bool]]:
+    """Digest → image, and whether it was made elsewhere, of those blobs that are manifests of images."""
+    found: dict[str, tuple[str, bool]] = {}
     for blob in blobs:
         if blob.size_bytes > _MANIFEST_BYTES:
             continue
@@ -129,9 +133,8 @@ async def _images_of(store: ArtifactStore, blobs: Iterable[StoredBlob]) -> dict[
             manifest = await read_manifest(store, blob.digest)
         except ArtifactError:
             continue
-        # What was taken from a registry as it was is somebody else's.
-        if manifest.image is not None and manifest.language != FOREIGN:
-            found[blob.digest] = manifest.image.reference
+        if manifest.image is not None:
+            found[blob.digest] = (manifest.image.reference, manifest.language == FOREIGN)
     return found
 
 

@@ -132,6 +132,37 @@ async def test_a_node_packages_script_cannot_change_the_source_and_the_projects_
     assert {name: (path / "app" / name).read_text() for name in files} == files
 
 
+@pytest.mark.servers
+async def test_what_a_workspace_makes_of_itself_when_it_is_installed_is_published(bench: Bench, tmp_path: Path) -> None:
+    inner = {"name": "inner", "version": "1.0.0", "main": "dist/index.js", "scripts": {"prepare": "node make.js"}}
+    top = {"name": "x", "version": "1.0.0", "workspaces": ["packages/*"], "dependencies": {"inner": "1.0.0"}}
+    lock = {
+        "name": "x", "version": "1.0.0", "lockfileVersion": 3, "requires": True,
+        "packages": {
+            "": top, "node_modules/inner": {"resolved": "packages/inner", "link": True},
+            "packages/inner": {"version": "1.0.0"},
+        },
+    }  # fmt: skip
+    scripts = {"build": "node build.js", "start": "node app.js", "prepare": "node last.js"}
+    files = {
+        "package.json": json.dumps({**top, "scripts": scripts}),
+        "package-lock.json": json.dumps(lock),
+        "build.js": "require('fs').writeFileSync('built', require('inner').said)",
+        "last.js": "require('fs').writeFileSync('last', require('inner').said)",
+        "app.js": "",
+        "packages/inner/package.json": json.dumps(inner),
+        "packages/inner/make.js": (
+            "const fs = require('fs'); fs.mkdirSync('dist');"
+            "fs.writeFileSync('dist/index.js', 'exports.said = \"made\"')"
+        ),
+    }
+    path = await app_of(bench, await bench.build(write_tree(tmp_path, files), user=USER))
+
+    assert (path / "app/node_modules/inner/dist/index.js").read_text() == 'exports.said = "made"'
+    assert ((path / "app/last").read_text(), (path / "app/built").read_text()) == ("made", "made")
+    assert {name: (path / "app" / name).read_text() for name in files} == files
+
+
 async def workbench(bench: Bench, tmp_path: Path) -> Workbench:
     log = BuildLog(tmp_path / "log", sink=None, mask=Mask({}), limit_bytes=10_000)
     await log.open()
