@@ -209,18 +209,21 @@ class Supervisor:
 
     async def _follow_assignment(self) -> None:
         async with self._claiming:
-            for partition, engine in list(self.engines.items()):
-                if engine.closed or partition not in self._assigned:
-                    known = engine.fenced is not None or await engine.look_for_successor()
-                    if not known and partition in self._assigned:
-                        continue  # to forget it now would be never to learn that it was held for dead
-                    self._fenced = self._fenced or engine.fenced
-                    # While it still serves: then the next owner has little to fold, and the pause is short.
-                    await engine.prepare_to_close()
-                    del self.engines[partition]
-                    await engine.close()
+            leaving = [p for p, engine in self.engines.items() if engine.closed or p not in self._assigned]
+            await asyncio.gather(*(self._leave(partition) for partition in leaving))
             missing = sorted(self._assigned - self.engines.keys() - self.unreadable.keys())
             await asyncio.gather(*(self._claim(partition) for partition in missing))
+
+    async def _leave(self, partition: int) -> None:
+        engine = self.engines[partition]
+        known = engine.fenced is not None or await engine.look_for_successor()
+        if not known and partition in self._assigned:
+            return  # to forget it now would be never to learn that it was held for dead
+        self._fenced = self._fenced or engine.fenced
+        # While it still serves: then the next owner has little to fold, and the pause is short.
+        await engine.prepare_to_close()
+        del self.engines[partition]
+        await engine.close()
 
     async def _claim(self, partition: int) -> None:
         if self._runner is None or self._fenced is not None:

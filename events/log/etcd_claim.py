@@ -19,7 +19,7 @@ from events.log.codec import decode_header
 from events.log.errors import EtcdRefused, Fenced, LogBroken, LogUnavailable, PartitionOwned
 from events.log.etcd_client import EtcdClient
 from events.log.etcd_group import GroupCommit
-from events.log.etcd_wire import Delete, Get, KeyValue, ModRevisionIs, Put, TxnResult, VersionIs
+from events.log.etcd_wire import Get, KeyValue, ModRevisionIs, Put, TxnResult, VersionIs
 from events.log.keys import Keys
 from events.log.port import OwnerRecord
 from events.log.records import Position
@@ -152,10 +152,14 @@ class EtcdClaim:
 
     async def give_up(self, last_base: int | None) -> None:
         """See `BatchSlots.give_up`."""
-        if last_base is not None:
-            await self.hint(last_base)
+        async with asyncio.TaskGroup() as both:
+            if last_base is not None:
+                both.create_task(self.hint(last_base))
+            both.create_task(self._let_lease_go())
+
+    async def _let_lease_go(self) -> None:
+        """With it goes the owner record, if it is still this claim's: a successor's is on the successor's lease."""
         try:
-            await self._client.txn(when=[self._fence()], then=[Delete(self._keys.own(self.partition))])
             await self._client.revoke_lease(self._lease)
         except (LogUnavailable, EtcdRefused):
             # The lease lapses by itself.
@@ -235,7 +239,7 @@ async def _try_claim(
     """The owner record of the claim that won, and the revision of its fence."""
     claim_id = uuid.uuid4().hex
     while True:
-        epoch_key, own_key = await client.get(keys.epoch(partition)), await client.get(keys.own(partition))
+        epoch_key, own_key = await asyncio.gather(client.get(keys.epoch(partition)), client.get(keys.own(partition)))
         seen = None if epoch_key is None else msgspec.json.decode(epoch_key.value, type=EpochRecord)
         own = None if own_key is None else msgspec.json.decode(own_key.value, type=OwnerRecord)
         # The two reads are not one: the owner record may be a successor's already, and its epoch is not mine.
