@@ -201,7 +201,7 @@ def find_fitting(family: str, *, accept: Callable[[str], bool], asked: str, for_
 def _usable(family: str, for_others: bool, first: Path | None, hidden: list[str]) -> Iterator[Interpreter]:
     seen: set[Path] = set()
     for path in [*([first] if first else []), *_candidates(family, for_others)]:
-        if not path.is_file() or path.resolve() in seen:
+        if not _is_file(path) or path.resolve() in seen:
             continue
         if (for_others and not world_executable(path)) or not os.access(path, os.X_OK):
             hidden.append(str(path))
@@ -214,6 +214,11 @@ def _usable(family: str, for_others: bool, first: Path | None, hidden: list[str]
             yield Interpreter(path=path, runtime=_runtime(family, version), version=version)
 
 
+def _is_file(path: Path) -> bool:
+    """False also where a directory on the way may not be looked into: it holds nothing for us."""
+    return os.path.isfile(path)  # noqa: PTH113 - pathlib's raises PermissionError
+
+
 def _is_virtual(path: Path) -> bool:
     return (path.parent.parent / "pyvenv.cfg").exists()
 
@@ -222,7 +227,7 @@ def find_program(name: str, *, for_others: bool) -> Path | None:
     """A program beside the interpreters, or (for the platform's own user) on PATH; None if there is none."""
     for place in _PLACES:
         path = Path(place) / name
-        if path.is_file() and (world_executable(path) if for_others else os.access(path, os.X_OK)):
+        if _is_file(path) and (world_executable(path) if for_others else os.access(path, os.X_OK)):
             return path
     found = None if for_others else shutil.which(name)
     return Path(found) if found else None
