@@ -1,8 +1,9 @@
-"""`rayfold deploy`: a directory, a git URL or an image becomes a running release.
+"""`rayfold deploy`: a directory, a tar file, a URL or an image becomes a running release.
 
 Knows packing, uploading and asking for the deploy; how an operation is followed is in `waiting`.
 """
 
+import hashlib
 import re
 import tempfile
 from dataclasses import dataclass
@@ -21,23 +22,28 @@ from api.cli.waiting import DEFAULT_SECONDS, expect_success, how_to_follow, oper
 from api.cli.words import Detach, Wait, Why
 
 _HINT = (
-    "give a directory, a git URL (https://, ssh://, file://, user@host:path), a Subversion URL (svn://, svn+ssh://, "
-    "svn+https://) or an image with its tag or digest (nginx:1.27, host:5000/team/app@sha256:…)"
+    "give a directory, a tar file (.tar, .tar.gz, .tgz), a git URL (https://, ssh://, file://, user@host:path), a "
+    "Subversion URL (svn://, svn+ssh://, svn+https://) or an image with its tag or digest (nginx:1.27, "
+    "host:5000/team/app@sha256:…)"
 )
+_TAR = re.compile(r"\.(tar|tar\.gz|tgz)\Z")
 _TAGGED = re.compile(r"[a-z0-9][^\s@]*(:[A-Za-z0-9_][A-Za-z0-9._-]*|@sha256:[0-9a-f]{64})\Z")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What is deployed: a directory here, a git URL or an image. The others are None or empty."""
+    """What is deployed: a directory or a tar file here, a URL or an image. The others are None or empty."""
 
     directory: Path | None = None
+    archive: Path | None = None
     url: str = ""
     image: str = ""
 
     @property
     def name(self) -> str:
-        """The last part of a URL or an image's name, without tag and digest."""
+        """The last part of a URL, a tar file's or an image's name, without ending, tag and digest."""
+        if self.archive is not None:
+            return _TAR.sub("", self.archive.name)
         if self.image:
             return self.image.partition("@")[0].rpartition("/")[2].partition(":")[0]
         url = self.url.rstrip("/").removesuffix("/trunk")
@@ -47,14 +53,14 @@ class Origin:
 @takes_session
 def deploy(
     session: Session,
-    source: Annotated[str, typer.Argument(metavar="[PATH|URL|IMAGE]", help="What to deploy.")] = ".",
+    source: Annotated[str, typer.Argument(metavar="[PATH|TAR|URL|IMAGE]", help="What to deploy.")] = ".",
     ref: Annotated[str, typer.Option("--ref", help="Branch, tag or commit; for Subversion a revision.")] = "",
     subdir: Annotated[str, typer.Option("--subdir", help="The directory in the source that holds the app.")] = "",
     message: Why = "",
     detach: Detach = False,
     timeout: Wait = DEFAULT_SECONDS,
 ) -> None:
-    """Roll out a directory, a git repository or an image; the old release serves until the new one is ready."""
+    """Roll out a directory, a tar file, a repository or an image; the old release serves until the new one is ready."""
     origin = origin_of(source)
     _name_app(session, origin, ref)
     if origin.image and (ref or subdir):
@@ -84,10 +90,12 @@ def deploy(
 
 
 def origin_of(text: str) -> Origin:
-    """A directory that exists, else a git URL or an image by its form. Raises CliError for anything else."""
+    """A directory or tar file that exists, else a URL or an image by its form. Raises CliError for anything else."""
     path = Path(text).expanduser()
     if path.is_dir():
         return Origin(directory=path.absolute())
+    if path.is_file() and _TAR.search(path.name):
+        return Origin(archive=path.absolute())
     scp_like = (
         "@" in text and ":" in text.partition("@")[2].removeprefix("sha256:") and "/" not in text.partition(":")[0]
     )
@@ -96,9 +104,11 @@ def origin_of(text: str) -> Origin:
     if not path.exists() and not text.startswith("/") and _TAGGED.match(text):
         return Origin(image=text)
     if path.exists():
-        raise CliError(f"expected a directory, found the file {text}", exit_code=ExitCode.USAGE, hint=_HINT)
+        raise CliError(
+            f"expected a directory or a tar file, found the file {text}", exit_code=ExitCode.USAGE, hint=_HINT
+        )
     raise CliError(
-        f"expected a directory, a git URL or an image, found {text!r}, which is none of them",
+        f"expected a directory, a tar file, a git URL or an image, found {text!r}, which is none of them",
         exit_code=ExitCode.USAGE,
         hint=_HINT,
     )
@@ -106,19 +116,21 @@ def origin_of(text: str) -> Origin:
 
 def _name_app(session: Session, origin: Origin, ref: str) -> None:
     """The app's context is what is deployed, not where the command is typed."""
+    here = origin.directory or origin.archive
+    if here is not None and ref:
+        raise CliError(
+            f"--ref names a branch, tag or commit of a git URL; found {here}",
+            exit_code=ExitCode.USAGE,
+            hint="leave it out, or deploy the repository's URL",
+        )
     if origin.directory is not None:
-        if ref:
-            raise CliError(
-                "--ref names a branch, tag or commit of a git URL; found a directory",
-                exit_code=ExitCode.USAGE,
-                hint="leave it out, or deploy the repository's URL",
-            )
         session.directory = origin.directory
     elif not session.app:
         name = normalised(origin.name)
         if name:
             session.app = name
-            session.out.say(f"app {name} (from the {'image' if origin.image else 'URL'}; another: --app)")
+            what = "image" if origin.image else "URL" if origin.url else "file"
+            session.out.say(f"app {name} (from the {what}; another: --app)")
 
 
 def _url_source(origin: Origin, ref: str, subdir: str) -> dict[str, object]:
@@ -138,8 +150,11 @@ def upload(session: Session, origin: Origin, subdir: str, progress: Progress) ->
     from api.cli.provenance import of_directory
     from api.cli.sending import send
 
-    assert origin.directory is not None  # noqa: S101 - the caller chose by it
     session.app_name  # noqa: B018 - says which app it is before anything is packed
+    if origin.archive is not None:
+        given: dict[str, object] = {"kind": "upload", "digest": _upload_file(session, origin.archive, progress)}
+        return given | ({"subdir": subdir} if subdir else {})
+    assert origin.directory is not None  # noqa: S101 - the caller chose by it
     progress.doing("pack")
     said = of_directory(origin.directory)
     with tempfile.TemporaryDirectory(prefix="rayfold-pack-") as directory:
@@ -150,8 +165,21 @@ def upload(session: Session, origin: Origin, subdir: str, progress: Progress) ->
         progress.here("pack", f"{packed.files} files, {size(packed.size_bytes)}")
         progress.doing("upload")
         progress.here("upload", send(session.client, session.team_path("uploads"), packed))
-    given: dict[str, object] = {"kind": "upload", "digest": packed.digest, **said}
+    given = {"kind": "upload", "digest": packed.digest, **said}
     return given | ({"subdir": subdir} if subdir else {})
+
+
+def _upload_file(session: Session, archive: Path, progress: Progress) -> str:
+    """Put a tar file as it is, unless it is there already; its sha256. What is in it the builder looks at."""
+    progress.doing("upload")
+    with archive.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    path = session.team_path("uploads", digest)
+    there = session.client.exists(path)
+    if not there:
+        session.client.upload(path, archive)
+    progress.here("upload", "there already" if there else size(archive.stat().st_size))
+    return digest
 
 
 def _report(session: Session, story: Story) -> None:

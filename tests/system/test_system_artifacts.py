@@ -2,6 +2,7 @@
 
 import json
 import os
+import tarfile
 import time
 from pathlib import Path
 
@@ -28,6 +29,16 @@ def _digest(platform: Platform, app: str, release: int) -> str:
 def _manifest(platform: Platform, digest: str) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = json.loads(_blobs(platform)[digest].read_text())
     return found
+
+
+def test_a_tar_file_is_deployed_as_it_is(platform: Platform, tmp_path: Path) -> None:
+    apps.write(tmp_path / "shop-1.2" / "web", apps.web("from a file"))
+    with tarfile.open(tmp_path / "tarred.tgz", "w:gz") as archive:
+        archive.add(tmp_path / "shop-1.2", "shop-1.2")
+
+    platform.cli("deploy", str(tmp_path / "tarred.tgz"), "--subdir", "shop-1.2/web")
+
+    assert platform.serving("tarred")["text"] == "from a file"
 
 
 def test_pruned_releases_leave_the_disk_and_what_serves_or_is_kept_stays(

@@ -110,6 +110,25 @@ def test_an_unchanged_directory_is_not_uploaded_again(server: ContractServer, so
     assert not server.of("putParts") and len(server.of("joinUpload")) == 1
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_a_tar_file_is_put_whole_unless_it_is_there(server: ContractServer, tmp_path: Path, there: bool) -> None:
+    deploys(server, deploy_events())
+    server.answers |= {
+        "headUpload": (200, {}) if there else (404, {"code": "not_found", "detail": "no such upload"}),
+        "putUpload": (201, {}),
+    }
+    archive = tmp_path / "Shop.tar.gz"
+    archive.write_bytes(b"whatever is in it")
+
+    assert main(["deploy", str(archive), "--subdir", "web"]) == 0
+
+    (asked,) = server.of("deploy")
+    digest = hashlib.sha256(b"whatever is in it").hexdigest()
+    assert asked.body["source"] == {"kind": "upload", "digest": digest, "subdir": "web"}  # type: ignore[index]
+    assert asked.params["app"] == "shop"
+    assert [put.raw for put in server.of("putUpload")] == ([] if there else [b"whatever is in it"])
+
+
 def test_deploy_of_a_git_url_sends_the_url_and_names_the_app_by_it(
     server: ContractServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
