@@ -239,7 +239,7 @@ async def _try_claim(
     """The owner record of the claim that won, and the revision of its fence."""
     claim_id = uuid.uuid4().hex
     while True:
-        epoch_key, own_key = await asyncio.gather(client.get(keys.epoch(partition)), client.get(keys.own(partition)))
+        epoch_key, own_key = await client.get(keys.epoch(partition)), await client.get(keys.own(partition))
         seen = None if epoch_key is None else msgspec.json.decode(epoch_key.value, type=EpochRecord)
         own = None if own_key is None else msgspec.json.decode(own_key.value, type=OwnerRecord)
         # The two reads are not one: the owner record may be a successor's already, and its epoch is not mine.
