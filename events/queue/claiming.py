@@ -225,7 +225,7 @@ class Claimer:
                 continue
             board.answered(task.id, verdict.revision)
             if verdict.word == NO_SESSION:
-                self._session.gone()
+                self._session.gone(attempt.progress.session)
             if verdict.ok and not attempt.buried:
                 ref = ClaimRef(topic=topic, task=task.id, claim=attempt.progress.claim)
                 self.held[ref] = Held(verdict.revision, attempt.progress, task)

@@ -42,10 +42,11 @@ class Session:
         self._came_up = came_up
         self._gone = asyncio.Event()
 
-    def gone(self) -> None:
-        """A transaction found that etcd has the session no more."""
-        self._down()
-        self._gone.set()
+    def gone(self, session: str) -> None:
+        """A transaction found that etcd has this session no more; of one before the present it says nothing new."""
+        if session == self.id:
+            self._down()
+            self._gone.set()
 
     async def run(self) -> None:
         """Be a member, for ever; the session is ended when this task is cancelled."""

@@ -30,6 +30,11 @@ def test_no_seed_of_many_breaks_a_promise_of_the_queue(first: int) -> None:
         assert not run_queue_seed(seed).violations, f"queue seed {seed}"
 
 
+def test_a_late_word_about_an_earlier_session_does_not_end_the_present_one() -> None:
+    """A claim made under a session that lapsed was refused for it, once the next one was there: for good, it seemed."""
+    assert not run_queue_seed(2306).violations
+
+
 def test_queue_worlds_are_worth_running() -> None:
     """Claims are lost and made again, late words are refused: a world where nothing happens proves nothing."""
     results = [_world(seed) for seed in range(40)]
