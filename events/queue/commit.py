@@ -80,21 +80,27 @@ class GroupCommit:
         return [verdict for verdict in call.verdicts if verdict is not None]
 
     async def run(self) -> None:
-        """Send what waits, for ever."""
-        while True:
-            await self._some.wait()
-            batch = self._next()
-            try:
-                await self._send(batch)
-            except LogError as error:
-                for _, call, _ in batch:
-                    call.fail(error)
-            except BaseException:
-                for _, call, _ in batch:
-                    call.fail(LogUnavailable("the queue was closed under this call; its outcome is unknown"))
-                raise
-            if len(self._waiting) < MAX_WAITING:
-                self._room.set()
+        """Send what waits, for ever. When it is cancelled all the same, nobody is left to wait."""
+        try:
+            while True:
+                await self._some.wait()
+                await self._send_next()
+        finally:
+            self.close()
+
+    async def _send_next(self) -> None:
+        batch = self._next()
+        try:
+            await self._send(batch)
+        except LogError as error:
+            for _, call, _ in batch:
+                call.fail(error)
+        except BaseException:
+            for _, call, _ in batch:
+                call.fail(LogUnavailable("the queue was closed under this call; its outcome is unknown"))
+            raise
+        if len(self._waiting) < MAX_WAITING:
+            self._room.set()
 
     def close(self) -> None:
         """Refuse whatever still waits."""
