@@ -63,9 +63,7 @@ async def _from_engine(
     engine: ContainerEngine, references: Collection[str], *, home: str, in_use: InUse, before: float
 ) -> set[str]:
     """Take away images known by their id only, and the cached ones of components that are no more."""
-    gone: set[str] = set()
-    held = await engine.images({HOME_LABEL: home})
-    for image in held:
+    for image in await engine.images({HOME_LABEL: home}):
         service = image.labels.get(SERVICE_LABEL, "")
         if image.created_at >= before or BUILD_LABEL not in image.labels or service in in_use.building_services:
             continue
@@ -73,8 +71,7 @@ async def _from_engine(
         if image.id in references or pulled or service not in in_use.services:
             await _take_away(engine, image, pulled)
     left = {image.id for image in await engine.images({HOME_LABEL: home})}
-    gone |= {text for text in references if text.startswith("sha256:") and text not in left}
-    return gone
+    return {text for text in references if text.startswith("sha256:") and text not in left}
 
 
 async def _take_away(engine: ContainerEngine, image: ImageFacts, pulled: Collection[str]) -> None:

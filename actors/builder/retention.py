@@ -97,14 +97,15 @@ async def sweep(
             return Swept(kept=len(stored), kept_bytes=sum(b.size_bytes for b in stored), trouble=trouble)
     failpoint("builder-sweep")
     others = [blob for blob in stored if blob.digest not in needed]
-    for image, _ in (await _images_of(store, [blob for blob in others if blob.stored_at >= before])).values():
-        kept_images.add(image)
+    young = await _images_of(store, [blob for blob in others if blob.stored_at >= before])
+    kept_images |= {image for image, _ in young.values()}
     made = await _images_of(store, [blob for blob in others if blob.stored_at < before])
     # What was taken from a registry as it was is somebody else's.
     named = {digest: image for digest, (image, foreign) in made.items() if not foreign}
     going = await images(set(named.values()) - kept_images)
     # A manifest is all that is known of its image: while that cannot be removed, it stays.
-    needed |= {digest for digest, image in named.items() if image not in kept_images | going.references}
+    settled = kept_images | going.references
+    needed |= {digest for digest, image in named.items() if image not in settled}
     removed, removed_bytes, kept_bytes = 0, 0, 0
     for blob in stored:
         if blob.digest in needed or blob.stored_at >= before:

@@ -48,7 +48,7 @@ def prune_uploads(directory: Path, *, needed: Collection[str], before: float) ->
     How many went, and their bytes. Each goes by itself: dying on any line leaves the rest to the next round.
     """
     removed = freed = 0
-    for path in [*_entries(directory), *(mark for team in _entries(directory / "teams") for mark in _entries(team))]:
+    for path in [*entries(directory), *(mark for team in entries(directory / "teams") for mark in entries(team))]:
         if not _SHA256.match(path.name) or path.name in needed:
             continue
         failpoint("builder-upload-going")
@@ -64,7 +64,7 @@ def prune_uploads(directory: Path, *, needed: Collection[str], before: float) ->
 def prune_outputs(directory: Path, *, running: Collection[str], now: float | None = None) -> int:
     """Remove a builder's copies of outputs that nothing was written to for OUTPUT_KEPT_SECONDS; how many went."""
     removed = 0
-    for path in _entries(directory):
+    for path in entries(directory):
         if path.suffix == ".log" and path.stem not in running:
             with suppress(FileNotFoundError):
                 if path.stat().st_mtime < (now or time.time()) - OUTPUT_KEPT_SECONDS:
@@ -73,7 +73,8 @@ def prune_outputs(directory: Path, *, running: Collection[str], now: float | Non
     return removed
 
 
-def _entries(directory: Path) -> Iterable[Path]:
+def entries(directory: Path) -> Iterable[Path]:
+    """What is in a directory, in order; nothing where there is none."""
     with suppress(FileNotFoundError, NotADirectoryError):
         return sorted(directory.iterdir())
     return ()

@@ -62,10 +62,10 @@ class Fresh:
 
     def add(self, batch: Batch, first: int, next_number: int) -> None:
         """Keep a batch that took the numbers `first` … `next_number - 1`, where anybody reads along."""
-        if self._kept and (not self.tails or self._kept[-1].next_number != first):
-            self.clear()
         if not self.tails or next_number == first:
             return
+        if self._kept and self._kept[-1].next_number != first:
+            self.clear()
         self._kept.append(_Stored(batch, first, next_number))
         self._count(len(batch.blob))
         while self._kept and (self._bytes > FRESH_BYTES or self._budget.used > FRESH_BYTES_ALL):

@@ -3,7 +3,6 @@
 Knows packing, uploading and asking for the deploy; how an operation is followed is in `waiting`.
 """
 
-import hashlib
 import re
 import tempfile
 from dataclasses import dataclass
@@ -148,11 +147,14 @@ def upload(session: Session, origin: Origin, subdir: str, progress: Progress) ->
     from actors.builder.errors import BuilderError
     from actors.builder.pack import pack_directory
     from api.cli.provenance import of_directory
-    from api.cli.sending import send
+    from api.cli.sending import put_file, send
 
     session.app_name  # noqa: B018 - says which app it is before anything is packed
     if origin.archive is not None:
-        given: dict[str, object] = {"kind": "upload", "digest": _upload_file(session, origin.archive, progress)}
+        progress.doing("upload")
+        put = put_file(session.client, session.team_path("uploads"), origin.archive)
+        progress.here("upload", "there already" if put.there else size(origin.archive.stat().st_size))
+        given: dict[str, object] = {"kind": "upload", "digest": put.digest}
         return given | ({"subdir": subdir} if subdir else {})
     assert origin.directory is not None  # noqa: S101 - the caller chose by it
     progress.doing("pack")
@@ -167,19 +169,6 @@ def upload(session: Session, origin: Origin, subdir: str, progress: Progress) ->
         progress.here("upload", send(session.client, session.team_path("uploads"), packed))
     given = {"kind": "upload", "digest": packed.digest, **said}
     return given | ({"subdir": subdir} if subdir else {})
-
-
-def _upload_file(session: Session, archive: Path, progress: Progress) -> str:
-    """Put a tar file as it is, unless it is there already; its sha256. What is in it the builder looks at."""
-    progress.doing("upload")
-    with archive.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
-    path = session.team_path("uploads", digest)
-    there = session.client.exists(path)
-    if not there:
-        session.client.upload(path, archive)
-    progress.here("upload", "there already" if there else size(archive.stat().st_size))
-    return digest
 
 
 def _report(session: Session, story: Story) -> None:

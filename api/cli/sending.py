@@ -1,15 +1,17 @@
-"""Sends a packed source: asks which of its parts the platform does not have, and sends those, a few at a time.
+"""Sends sources: of a packed one the parts that the platform does not have, a few at a time; a file as it is.
 
 Knows packed sources and the API's uploads; nothing of what a source is deployed to.
 """
 
+import hashlib
 import queue
 import threading
 from collections.abc import Mapping, Sequence
-from typing import IO, TYPE_CHECKING
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from api.cli.client import ApiClient
-from api.cli.errors import CliError
+from api.cli.errors import CliError, ExitCode
 from api.cli.output import size
 
 if TYPE_CHECKING:
@@ -42,6 +44,27 @@ def send(client: ApiClient, uploads: str, packed: "PackedSource") -> str:
         f"expected the platform to keep the parts it was sent, found {len(missing)} missing after {ROUNDS} rounds",
         hint="its log names parts that are damaged or were removed; is its disk full?",
     )
+
+
+class Put(NamedTuple):
+    """A file that the platform has: its sha256, and whether it had it before."""
+
+    digest: str
+    there: bool
+
+
+def put_file(client: ApiClient, uploads: str, file: Path) -> Put:
+    """Have a file at the path `uploads`, whole, unless it is there. Raises ApiProblem, Unreachable, CliError."""
+    try:
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError as error:
+        raise CliError(f"{file} cannot be read: {error.strerror}", exit_code=ExitCode.USAGE) from error
+    path = f"{uploads}/{digest}"
+    there = client.exists(path)
+    if not there:
+        client.upload(path, file)
+    return Put(digest, there)
 
 
 def _places(packed: "PackedSource") -> Places:

@@ -4,7 +4,6 @@ offline as a file.
 Knows what can be said of templates; what an upgrade comes to, the platform computes.
 """
 
-import hashlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from api.cli.given import pair, typed_in
 from api.cli.output import ago, size
 from api.cli.progress import Progress
 from api.cli.saving import save_whole
+from api.cli.sending import put_file
 from api.cli.session import Session, takes_session
 from api.cli.waiting import DEFAULT_SECONDS, expect_success, how_to_follow, watch
 from api.cli.words import Detach, Wait, Why
@@ -27,7 +27,6 @@ template = typer.Typer(
     help="Apps as versioned packages: list, show, versions, publish, install, upgrade, export, import, remove."
 )
 
-_READ_BYTES = 1024 * 1024
 _WORDS = {
     "change": "change", "keep": "keep yours", "conflict": "CONFLICT: yours is kept",
     "take": "conflict: theirs is taken", "add": "add", "give": "needs a value", "leave": "left as it is",
@@ -275,18 +274,8 @@ def template_import(
     message: Why = "",
 ) -> None:
     """Check an exported file to its last byte and publish what it holds."""
-    sha256 = hashlib.sha256()
-    try:
-        with file.open("rb") as source:
-            while piece := source.read(_READ_BYTES):
-                sha256.update(piece)
-    except OSError as error:
-        raise CliError(f"{file} cannot be read: {error.strerror}", exit_code=ExitCode.USAGE) from error
-    digest = sha256.hexdigest()
-    path = session.team_path("uploads", digest)
-    if not session.client.exists(path):
-        session.client.upload(path, file)
-    body = {"upload": digest, "name": name or None, "reason": message}
+    put = put_file(session.client, session.team_path("uploads"), file)
+    body = {"upload": put.digest, "name": name or None, "reason": message}
     _told(session, session.client.send("POST", session.team_path("template-imports"), body))
 
 

@@ -9,13 +9,14 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import structlog
 
 from actors.builder.parts import Part
+from actors.builder.uploads import entries
 from api.http.uploads import PARTIAL, Uploads, Writing
 from events.failpoints import failpoint
 
@@ -96,7 +97,7 @@ class Parts:
         """
         _remove_aside(self._of(team), now)
         kept: list[tuple[float, int, Path]] = []
-        for path in _files(self._of(team)):
+        for path in entries(self._of(team)):
             if path.name.startswith(PARTIAL):
                 continue
             try:
@@ -118,7 +119,7 @@ class Parts:
     def prune_all(self, *, now: float) -> None:
         """`prune` for every team that has parts, and what a killed server was writing, uploads too. Raises OSError."""
         _remove_aside(self._root.parent, now)
-        for directory in sorted(self._root.iterdir()) if self._root.exists() else []:
+        for directory in entries(self._root):
             self.prune(directory.name, now=now)
 
     async def rounds(self) -> None:
@@ -163,15 +164,8 @@ class Parts:
 
 
 def _remove_aside(directory: Path, now: float) -> None:
-    for path in _files(directory):
+    for path in entries(directory):
         if path.name.startswith(PARTIAL):
             with suppress(FileNotFoundError):  # it has its name now, or another server removes it too
                 if now - path.stat().st_mtime > ASIDE_SECONDS:
                     path.unlink()
-
-
-def _files(directory: Path) -> Iterable[Path]:
-    try:
-        return list(directory.iterdir())
-    except FileNotFoundError:
-        return []

@@ -209,7 +209,7 @@ def apply(state: TeamState, event: TeamEvent, at: int) -> TeamState:
             left = _without(state.doomed_keys, key)
             return msgspec.structs.replace(state, doomed_keys=left, destroyed_keys=(*state.destroyed_keys, key))
         case TeamLogRulesChanged(scope=scope, rules=rules):
-            others = {name: each for name, each in state.log_rules.items() if name != scope}
+            others = _without(state.log_rules, scope)
             return msgspec.structs.replace(state, log_rules=others if rules == NO_RULES else {**others, scope: rules})
         case TeamCredentialAdded(name=name, credential=credential):
             return msgspec.structs.replace(state, credentials={**state.credentials, name: credential})

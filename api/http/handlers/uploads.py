@@ -6,7 +6,7 @@ Knows the wire; the disk is `uploads` and `parts`.
 import asyncio
 import errno
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
 from aiohttp import web
@@ -36,7 +36,7 @@ async def put_upload(call: Call) -> web.Response:
     uploads = Uploads(call.context.services.uploads)
     if await asyncio.to_thread(uploads.has, team, sha256):
         return answer(Uploaded(team=team, sha256=sha256, size_bytes=None))
-    size = await _receive(call, uploads.begin, lambda writing: uploads.keep(writing, team, sha256), limit)
+    size = await _receive(call, uploads, team, sha256, limit)
     return answer(Uploaded(team=team, sha256=sha256, size_bytes=size), 201)
 
 
@@ -109,12 +109,12 @@ def _digest(call: Call) -> str:
     return sha256
 
 
-async def _receive(call: Call, begin: Callable[[], Writing], keep: Callable[[Writing], None], limit: int) -> int:
+async def _receive(call: Call, uploads: Uploads, team: str, sha256: str, limit: int) -> int:
     with _told():
-        writing = await asyncio.to_thread(begin)
+        writing = await asyncio.to_thread(uploads.begin)
         try:
             await _copy(call.request, writing, limit)
-            await asyncio.to_thread(keep, writing)
+            await asyncio.to_thread(uploads.keep, writing, team, sha256)
         finally:
             # Shielded: a request cut off here must leave nothing behind either.
             await asyncio.shield(asyncio.to_thread(writing.discard))
