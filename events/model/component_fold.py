@@ -58,6 +58,10 @@ from events.model.operation import (
 _replace = msgspec.structs.replace
 _astuple = msgspec.structs.astuple
 
+# Asking an enum's class for a member takes CPython 3.11 0.1 us, as long as replacing a field.
+_ACCEPTED, _BUILDING, _CLAIMING, _STARTING = Phase.ACCEPTED, Phase.BUILDING, Phase.CLAIMING, Phase.STARTING
+_SWITCHED, _SIBLINGS, _DONE, _FAILED = Phase.SWITCHED, Phase.SIBLINGS, Phase.DONE, Phase.FAILED
+
 
 def apply(state: ComponentState, event: ComponentEvent, at: int) -> ComponentState:
     """The state after `event`. Every event counts one version, whatever else it changes."""
@@ -128,7 +132,7 @@ def _on_operation_started(draft: ComponentDraft, event: OperationStarted, at: in
     if event.kind in TASK_KINDS:
         return
     draft.operation = Operation(
-        id=event.operation, kind=event.kind, phase=Phase.ACCEPTED, started_at=at, deadline_at=event.deadline_at,
+        id=event.operation, kind=event.kind, phase=_ACCEPTED, started_at=at, deadline_at=event.deadline_at,
         parent=event.parent,
         parent_stream=event.parent_stream,
         by=event.by,
@@ -169,7 +173,7 @@ def _on_parent_told(draft: ComponentDraft, event: ParentTold, at: int) -> None:
 
 def _on_deploy_requested(draft: ComponentDraft, event: DeployRequested, at: int) -> None:
     if draft.operation is not None:
-        draft.operation = _replace(draft.operation, phase=Phase.BUILDING, build_id=event.build_id, source=event.source)
+        draft.operation = _replace(draft.operation, phase=_BUILDING, build_id=event.build_id, source=event.source)
 
 
 def _on_build_begun(draft: ComponentDraft, event: DeployBuildBegun, at: int) -> None:
@@ -187,9 +191,10 @@ def _on_abandoned_told(draft: ComponentDraft, event: AbandonedBuildTold, at: int
 def _on_release_created(draft: ComponentDraft, event: ReleaseCreated, at: int) -> None:
     release = event.release
     draft.releases[release.number] = release
-    draft.last_release = max(draft.last_release, release.number)
+    if release.number > draft.last_release:
+        draft.last_release = release.number
     if draft.operation is not None:
-        draft.operation = _replace(draft.operation, phase=Phase.CLAIMING, release=release.number)
+        draft.operation = _replace(draft.operation, phase=_CLAIMING, release=release.number)
 
 
 def _on_retention_set(draft: ComponentDraft, event: RetentionSet, at: int) -> None:
@@ -220,7 +225,7 @@ def _on_rollout_started(draft: ComponentDraft, event: RolloutStarted, at: int) -
             # What an earlier, failed rollout of the same content left behind.
             draft.slots = {k: v for k, v in draft.slots.items() if not k.startswith(f"{new}:")}
     if draft.operation is not None:
-        draft.operation = _replace(draft.operation, phase=Phase.STARTING, rollout_deadline_at=event.deadline_at)
+        draft.operation = _replace(draft.operation, phase=_STARTING, rollout_deadline_at=event.deadline_at)
 
 
 def _on_endpoints_changed(draft: ComponentDraft, event: EndpointsChanged, at: int) -> None:
@@ -231,7 +236,8 @@ def _on_endpoints_changed(draft: ComponentDraft, event: EndpointsChanged, at: in
 
 
 def _on_routing_applied(draft: ComponentDraft, event: RoutingApplied, at: int) -> None:
-    draft.applied_version = max(draft.applied_version, event.version)
+    if event.version > draft.applied_version:
+        draft.applied_version = event.version
 
 
 def _on_endpoints_drained(draft: ComponentDraft, event: EndpointsDrained, at: int) -> None:
@@ -240,7 +246,7 @@ def _on_endpoints_drained(draft: ComponentDraft, event: EndpointsDrained, at: in
 
 def _on_siblings_requested(draft: ComponentDraft, event: SiblingsRequested, at: int) -> None:
     if draft.operation is not None:
-        draft.operation = _replace(draft.operation, phase=Phase.SIBLINGS, siblings=event.siblings)
+        draft.operation = _replace(draft.operation, phase=_SIBLINGS, siblings=event.siblings)
 
 
 def _on_sibling_ended(draft: ComponentDraft, event: SiblingEnded, at: int) -> None:
@@ -259,7 +265,7 @@ def _on_cancel_requested(draft: ComponentDraft, event: CancelRequested, at: int)
 
 
 def _on_rollout_switched(draft: ComponentDraft, event: RolloutSwitched, at: int) -> None:
-    draft.operation = draft.operation and _replace(draft.operation, phase=Phase.SWITCHED)
+    draft.operation = draft.operation and _replace(draft.operation, phase=_SWITCHED)
 
 
 def _on_rollout_succeeded(draft: ComponentDraft, event: RolloutSucceeded, at: int) -> None:
@@ -270,11 +276,11 @@ def _on_rollout_succeeded(draft: ComponentDraft, event: RolloutSucceeded, at: in
     if draft.slots:
         kept = f"{fingerprint(release)}:"
         draft.slots = {k: v for k, v in draft.slots.items() if k.startswith(kept)}
-    draft.operation = draft.operation and _replace(draft.operation, phase=Phase.DONE)
+    draft.operation = draft.operation and _replace(draft.operation, phase=_DONE)
 
 
 def _on_rollout_failed(draft: ComponentDraft, event: RolloutFailed, at: int) -> None:
-    draft.operation = draft.operation and _replace(draft.operation, phase=Phase.FAILED)
+    draft.operation = draft.operation and _replace(draft.operation, phase=_FAILED)
 
 
 def _on_destroy_requested(draft: ComponentDraft, event: ComponentDestroyRequested, at: int) -> None:

@@ -29,6 +29,11 @@ from events.model.drafts import Step
 
 _replace = msgspec.structs.replace
 
+# Asking an enum's class for a member takes CPython 3.11 0.1 us, as long as replacing a field.
+_SERVICE, _RELEASE_STEP, _TASK = InstanceKind.SERVICE, InstanceKind.RELEASE_STEP, InstanceKind.TASK
+_STARTING, _STARTED, _READY = InstanceStatus.STARTING, InstanceStatus.STARTED, InstanceStatus.READY
+_UNREADY, _STOPPING, _EXITED = InstanceStatus.UNREADY, InstanceStatus.STOPPING, InstanceStatus.EXITED
+
 
 def _on_instance_starting(draft: ComponentDraft, event: InstanceStarting, at: int) -> None:
     instance = Instance(
@@ -39,13 +44,13 @@ def _on_instance_starting(draft: ComponentDraft, event: InstanceStarting, at: in
         slot=event.slot,
         kind=event.kind,
         command=event.command,
-        status=InstanceStatus.STARTING,
+        status=_STARTING,
         starting_at=at,
-        cron=draft.tasks[event.task].cron if event.kind is InstanceKind.TASK else "",
+        cron=draft.tasks[event.task].cron if event.kind is _TASK else "",
     )
-    if event.kind is InstanceKind.RELEASE_STEP:
+    if event.kind is _RELEASE_STEP:
         draft.operation = draft.operation and _replace(draft.operation, release_step=event.instance)
-    elif event.kind is InstanceKind.TASK:
+    elif event.kind is _TASK:
         draft.tasks[event.task] = _replace(draft.tasks[event.task], instance=event.instance)
     draft.instances[event.instance] = instance
     draft.started_instances += 1
@@ -55,31 +60,29 @@ def _on_instance_started(draft: ComponentDraft, event: InstanceStarted, at: int)
     known = draft.instances.get(event.instance)
     if known is not None:
         draft.instances[event.instance] = _replace(
-            known, status=InstanceStatus.STARTED, host=event.host, port=event.port, pid=event.pid
+            known, status=_STARTED, host=event.host, port=event.port, pid=event.pid
         )
 
 
 def _on_instance_ready(draft: ComponentDraft, event: InstanceReady, at: int) -> None:
     known = draft.instances.get(event.instance)
     if known is not None:
-        draft.instances[event.instance] = _replace(known, status=InstanceStatus.READY, ready_at=at)
+        draft.instances[event.instance] = _replace(known, status=_READY, ready_at=at)
 
 
 def _on_instance_unready(draft: ComponentDraft, event: InstanceUnready, at: int) -> None:
     known = draft.instances.get(event.instance)
     if known is not None:
-        draft.instances[event.instance] = _replace(
-            known, status=InstanceStatus.UNREADY, reason=event.reason, lines=event.lines
-        )
+        draft.instances[event.instance] = _replace(known, status=_UNREADY, reason=event.reason, lines=event.lines)
 
 
 def _on_instance_exited(draft: ComponentDraft, event: InstanceExited, at: int) -> None:
     instance = draft.instances.pop(event.instance, None)
     if instance is None:
         return
-    if instance.kind is not InstanceKind.SERVICE:
+    if instance.kind is not _SERVICE:
         draft.ended_tasks[instance.id] = _replace(
-            instance, status=InstanceStatus.EXITED, exit_code=event.exit_code, reason=event.reason, lines=event.lines
+            instance, status=_EXITED, exit_code=event.exit_code, reason=event.reason, lines=event.lines
         )
         return
     key = f"{instance.fingerprint}:{instance.slot}"
@@ -98,7 +101,7 @@ def _on_instance_exited(draft: ComponentDraft, event: InstanceExited, at: int) -
 def _on_instance_stopping(draft: ComponentDraft, event: InstanceStopping, at: int) -> None:
     known = draft.instances.get(event.instance)
     if known is not None:
-        draft.instances[event.instance] = _replace(known, status=InstanceStatus.STOPPING, reason=event.reason)
+        draft.instances[event.instance] = _replace(known, status=_STOPPING, reason=event.reason)
 
 
 def _on_instance_stopped(draft: ComponentDraft, event: InstanceStopped, at: int) -> None:
