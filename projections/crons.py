@@ -162,5 +162,19 @@ PROJECTION = Projection(
     kinds=frozenset({"component"}),
     tables=(CRONS, CRON_RUNS),
     fold=fold,
+    takes=frozenset(
+        {
+            CronSet,
+            CronRemoved,
+            CronSuspended,
+            CronResumed,
+            CronTicked,
+            CronSkipped,
+            CronMissed,
+            TaskRequested,
+            ComponentDestroyed,
+            *ENDINGS,
+        }
+    ),
     asks_for=(CRON_RUNS,),
 )

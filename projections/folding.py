@@ -3,23 +3,25 @@
 Knows transactions and models; must not know how events arrive, nor when to try again.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import msgspec
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, Table, Update, bindparam, select
 from sqlalchemy.exc import DBAPIError
 
 from events.failpoints import FailpointError, failpoint
 from events.log.records import StoredEvent
 from events.model.base import Event
 from events.model.registry import decode_event
+from projections.dispatch import Dispatch
 from projections.errors import CheckpointMoved, NewerProjection, ProjectionsError, WriteFailed
 from projections.history import Checkpoint
+from projections.kept import KeptRows
 from projections.model import Projection, learn_names
 from projections.rows import Rows, upsert
 from projections.schema import CHECKPOINTS, COMPONENT_NAMES, PARKED, Row
 
-WORTH_READING_AHEAD = 2  # streams
 ERROR_CHARACTERS = 2000
 """Of a handler's error, this much is kept."""
 
@@ -53,71 +55,74 @@ class Poison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
-    """One transaction's work. `one_by_one`: write after each event, to learn which one the database refuses."""
+    """One transaction's work, for the read models in `dispatch`. `one_by_one`: write after each event, to learn which
+    one the database refuses."""
 
     slices: Sequence[Slice]
-    projections: Mapping[str, Projection]
+    dispatch: Dispatch
     parked: frozenset[tuple[str, str]]
     condemned: Mapping[tuple[str, str], Poison]
     one_by_one: bool = False
 
 
-def fold_batch(connection: Connection, batch: Batch) -> None:
-    """Fold `batch` in this connection's transaction. Raises CheckpointMoved, HandlerFailed, WriteFailed."""
-    for part in batch.slices:
-        _advance(connection, part, batch.projections)
-    rows = Rows(connection)
+def fold_batch(connection: Connection, batch: Batch, kept: KeptRows) -> Rows:
+    """Fold `batch` in this connection's transaction. Whoever commits it lets the rows `leave` what is known of them.
+
+    Raises CheckpointMoved, HandlerFailed, WriteFailed.
+    """
+    _advance(connection, batch)
+    rows = Rows(connection, kept)
     _read_ahead(rows, batch)
     folder = _Folder(rows, batch)
     for part in batch.slices:
-        for stored in part.events:
-            folder.fold(part, stored)
+        folder.fold(part)
     failpoint("projections.folded")
     rows.flush()
     failpoint("projections.written")
+    return rows
 
 
-_MOVE = (
-    CHECKPOINTS.update()
-    .where(
-        CHECKPOINTS.c.partition == bindparam("at_partition"),
-        CHECKPOINTS.c.next == bindparam("at_next"),
-        CHECKPOINTS.c.version == bindparam("at_version"),
-        CHECKPOINTS.c.projection.in_(bindparam("at_names", expanding=True)),
-    )
-    .values(next=bindparam("to_next"), last_at=bindparam("to_last_at"))
-)
+@functools.cache
+def _move(names: tuple[str, ...]) -> Update:
+    c = CHECKPOINTS.c
+    named = c.projection.in_([bindparam(f"name_{index}", name) for index, name in enumerate(names)])
+    at = (c.partition == bindparam("at_partition"), c.next == bindparam("at_next"))
+    statement = CHECKPOINTS.update().where(named, *at, c.version == bindparam("at_version"))
+    return statement.values(next=bindparam("to_next"), last_at=bindparam("to_last_at"))
 
 
 def _read_ahead(rows: Rows, batch: Batch) -> None:
     """Read at once what the batch's events will ask for one by one."""
-    idents: dict[str, dict[str, None]] = {}
+    idents: dict[Table, dict[str, None]] = {}
     for part in batch.slices:
-        for stored in part.events:
-            kind, _, ident = stored.record.stream.partition("/")
-            idents.setdefault(kind, {})[ident] = None
-    for kind, found in idents.items():
-        if len(found) < WORTH_READING_AHEAD:
-            continue
-        tables = [t for p in batch.projections.values() if kind in p.kinds for t in p.asks_for]
-        for table in (*tables, *((COMPONENT_NAMES,) if kind == "component" else ())):
-            rows.load(table, list(found))
+        for stream in dict.fromkeys(stored.record.stream for stored in part.events):
+            kind, _, ident = stream.partition("/")
+            # Only of models whose checkpoint moves here: it is what tells that rows kept in memory are as they were.
+            tables = [t for p in batch.dispatch.of_kind(kind) if p.name in part.starts for t in p.asks_for]
+            for table in (*tables, *((COMPONENT_NAMES,) if kind == "component" else ())):
+                idents.setdefault(table, {})[ident] = None
+    for table, found in idents.items():
+        rows.load(table, list(found))
 
 
-def _advance(connection: Connection, part: Slice, projections: Mapping[str, Projection]) -> None:
+def _advance(connection: Connection, batch: Batch) -> None:
     # First of all: this compare is what keeps a second projector, or a second try, from folding an event twice, and it
     # takes the rows' locks before anything is read.
-    groups: dict[tuple[int, int], list[str]] = {}
-    for name, start in part.starts.items():
-        groups.setdefault((start, projections[name].version), []).append(name)
-    last_at = part.events[-1].record.at
-    for (start, version), names in groups.items():
-        where = {"at_partition": part.partition, "at_next": start, "at_version": version, "at_names": names}
-        moved = connection.execute(_MOVE, {**where, "to_next": part.end, "to_last_at": last_at}).rowcount
-        if moved != len(names):
-            raise CheckpointMoved(
-                f"partition {part.partition}: expected {len(names)} projections at offset {start}, found {moved}"
-            )
+    moves: dict[tuple[str, ...], list[Row]] = {}
+    for part in batch.slices:
+        groups: dict[tuple[int, int], list[str]] = {}
+        for name, start in part.starts.items():
+            groups.setdefault((start, batch.dispatch.projections[name].version), []).append(name)
+        to: Row = {"to_next": part.end, "to_last_at": part.events[-1].record.at}
+        for (start, version), group in groups.items():
+            move: Row = {"at_partition": part.partition, "at_next": start, "at_version": version, **to}
+            moves.setdefault(tuple(group), []).append(move)
+    for names, several in moves.items():
+        # A primary key bounds what one of them can move, so the sum tells whether each moved all.
+        moved = connection.execute(_move(names), several).rowcount
+        if moved != len(names) * len(several):
+            places = ", ".join(f"{move['at_partition']}:{move['at_next']}" for move in several)
+            raise CheckpointMoved(f"expected {len(names)} projections at each of {places}, found {moved} in all")
 
 
 class _Folder:
@@ -125,13 +130,26 @@ class _Folder:
         self._rows = rows
         self._batch = batch
         self._parked = set(batch.parked)
+        self._asides = {stream for _, stream in (*batch.parked, *batch.condemned)}
 
-    def fold(self, part: Slice, stored: StoredEvent) -> None:
-        kind = stored.record.stream.partition("/")[0]
+    def fold(self, part: Slice) -> None:
+        dispatch = self._batch.dispatch
+        for stored in part.events:
+            record = stored.record
+            kind = record.stream.partition("/")[0]
+            # What waits behind a parked event is counted, whatever it is.
+            found = dispatch.of_kind(kind) if record.stream in self._asides else dispatch.of(kind, record)
+            if found:
+                self._fold(part.starts, stored, found)
+
+    def _fold(self, starts: Mapping[str, int], stored: StoredEvent, projections: Sequence[Projection]) -> None:
+        offset = stored.position.offset
         decoded: Event | None = None
-        for name, start in part.starts.items():
-            projection = self._batch.projections[name]
-            if kind not in projection.kinds or stored.position.offset < start or self._is_aside(name, stored):
+        for projection in projections:
+            name = projection.name
+            if name not in starts or offset < starts[name]:
+                continue
+            if self._asides and self._is_aside(name, stored):
                 continue
             try:
                 if decoded is None:

@@ -155,4 +155,22 @@ def _prune(rows: Rows, service_id: str, ended: str) -> None:
         rows.delete(INSTANCES, row["id"])
 
 
-PROJECTION = Projection(name="instances", version=1, kinds=frozenset({"component"}), tables=(INSTANCES,), fold=fold)
+PROJECTION = Projection(
+    name="instances",
+    version=1,
+    kinds=frozenset({"component"}),
+    tables=(INSTANCES,),
+    fold=fold,
+    takes=frozenset(
+        {
+            InstanceStarting,
+            EndpointsChanged,
+            InstanceStarted,
+            InstanceReady,
+            InstanceUnready,
+            InstanceStopping,
+            InstanceStopped,
+            InstanceExited,
+        }
+    ),
+)

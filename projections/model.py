@@ -30,6 +30,8 @@ class Projection(msgspec.Struct, frozen=True, kw_only=True):
     kinds: frozenset[str]
     tables: tuple[Table, ...]
     fold: Fold
+    takes: frozenset[type[Event]] | None = None
+    """Events that can change its rows; None: any of its kinds. `fold` need not be asked about others."""
     asks_for: tuple[Table, ...] = ()
     """Tables of its own whose rows begin with the ident of a stream, and that it asks for on most events: they are
     read for a whole batch at once."""

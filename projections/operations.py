@@ -27,6 +27,7 @@ from events.model.operation import (
     OperationSucceeded,
     OperationTimedOut,
 )
+from events.model.registry import AGGREGATES
 from projections.model import Projection, ident_of, names_of, to_json
 from projections.phases import phase_of
 from projections.rows import Rows
@@ -172,6 +173,18 @@ def _with_step(row: Row, phase: str, at: int) -> str:
     return to_json([*steps, Step(phase=phase, at=at)])
 
 
+_KINDS = frozenset({"component", "app"})
+
 PROJECTION = Projection(
-    name="operations", version=1, kinds=frozenset({"component", "app"}), tables=(OPERATIONS,), fold=fold
+    name="operations",
+    version=1,
+    kinds=_KINDS,
+    tables=(OPERATIONS,),
+    fold=fold,
+    takes=frozenset(
+        event
+        for kind in _KINDS
+        for event in AGGREGATES[kind].events
+        if "operation" in event.__struct_fields__ or event in (InstanceStarting, SiblingsRequested, SiblingEnded)
+    ),
 )

@@ -20,6 +20,7 @@ from events.log.port import EventLog
 from events.log.records import StoredEvent
 from projections.catalogue import ALL
 from projections.database import Database
+from projections.dispatch import Dispatch
 from projections.errors import (
     AmbiguousCommit,
     CheckpointMoved,
@@ -39,6 +40,7 @@ from projections.folding import (
     load_progress,
 )
 from projections.history import Checkpoint, check_history
+from projections.kept import KeptRows
 from projections.model import Projection
 
 A = TypeVar("A")
@@ -82,7 +84,8 @@ class Projector:
     ) -> None:
         self._database = database
         self._log = log
-        self._projections = {p.name: p for p in projections}
+        self._dispatch = Dispatch(projections)
+        self._projections = self._dispatch.projections
         self._partitions = sorted(range(log.partitions) if partitions is None else partitions)
         self._reassigned = asyncio.Event()
         self._next: dict[tuple[str, int], int] = {}
@@ -91,6 +94,7 @@ class Projector:
         self._condemned: dict[tuple[str, str], Poison] = {}
         self._attempts: dict[tuple[str, str], int] = {}
         self._rebuilding: set[str] = set()
+        self._kept = KeptRows()
         self._followed: dict[int, int] = {}
         self.refused = ""
         """Why nothing is folded, and the way out; empty while all is well."""
@@ -281,7 +285,7 @@ class Projector:
             one_by_one = False
             while (batch := self._batch(gathered, one_by_one)).slices:
                 try:
-                    await self._in_thread(lambda b: self._database.transact(lambda c: fold_batch(c, b)), batch)
+                    await self._in_thread(self._fold, batch)
                 except (CheckpointMoved, AmbiguousCommit) as error:
                     _log.info("projector.reads_checkpoints_again", reason=str(error))
                     await self._load_locked()
@@ -294,6 +298,9 @@ class Projector:
                 else:
                     failpoint("projections.committed")
                     self._committed(batch)
+
+    def _fold(self, batch: Batch) -> None:
+        self._database.transact(lambda connection: fold_batch(connection, batch, self._kept)).leave()
 
     def _batch(self, gathered: Gathered, one_by_one: bool) -> Batch:
         slices = []
@@ -312,7 +319,7 @@ class Projector:
                 slices.append(Slice(partition=partition, events=events, starts=starts, end=end))
         return Batch(
             slices=slices,
-            projections=self._projections,
+            dispatch=self._dispatch,
             parked=self._parked,
             condemned=dict(self._condemned),
             one_by_one=one_by_one,
@@ -350,6 +357,7 @@ class Projector:
 
     async def _load_locked(self) -> None:
         def load(partitions: Sequence[int]) -> Progress:
+            self._kept.clear()  # in the thread: after the rows of a transaction whose caller was cancelled
             projections = list(self._projections.values())
             return self._database.transact(lambda c: load_progress(c, projections, partitions))
 

@@ -104,4 +104,11 @@ def _retire(rows: Rows, stored: StoredEvent, service_id: str) -> None:
         rows.change(RELEASES, (service_id, row["number"]), stored, status=ReleaseStatus.SUCCEEDED.value)
 
 
-PROJECTION = Projection(name="releases", version=1, kinds=frozenset({"component"}), tables=(RELEASES,), fold=fold)
+PROJECTION = Projection(
+    name="releases",
+    version=1,
+    kinds=frozenset({"component"}),
+    tables=(RELEASES,),
+    fold=fold,
+    takes=frozenset({ReleaseCreated, RolloutSucceeded, RolloutFailed, ReleasesPruned, ComponentDestroyed}),
+)

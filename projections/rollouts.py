@@ -71,4 +71,11 @@ def fold(rows: Rows, stored: StoredEvent, event: Event) -> None:
     rows.change(ROLLOUTS, (service_id, number), stored, phase=phase.value if phase else "", **changes)
 
 
-PROJECTION = Projection(name="rollouts", version=1, kinds=frozenset({"component"}), tables=(ROLLOUTS,), fold=fold)
+PROJECTION = Projection(
+    name="rollouts",
+    version=1,
+    kinds=frozenset({"component"}),
+    tables=(ROLLOUTS,),
+    fold=fold,
+    takes=frozenset({ReleaseCreated, RolloutStarted, RolloutSwitched, RolloutSucceeded, RolloutFailed}),
+)

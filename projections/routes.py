@@ -90,5 +90,10 @@ def _routed(rows: Rows, stored: StoredEvent, event: EndpointsChanged) -> None:
 
 
 PROJECTION = Projection(
-    name="routes", version=1, kinds=frozenset({"component", "route"}), tables=(ROUTES, CLAIMS), fold=fold
+    name="routes",
+    version=1,
+    kinds=frozenset({"component", "route"}),
+    tables=(ROUTES, CLAIMS),
+    fold=fold,
+    takes=frozenset({RouteClaimed, RouteReleased, EndpointsChanged, RoutingApplied}),
 )

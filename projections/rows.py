@@ -4,16 +4,19 @@ Must not know what a row is about. Each row is addressed by its table and primar
 """
 
 import functools
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, Delete, Insert, Select, Table, bindparam, select
+from sqlalchemy import Connection, Insert, Select, Table, Text, bindparam, select
 from sqlalchemy import Row as SqlRow
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from events.log.records import StoredEvent
 from projections.errors import WriteFailed
+from projections.kept import KeptRows
 from projections.schema import Row, SqlValue, blank, columns_of, key_of
 
 Key = tuple[SqlValue, ...]
@@ -22,50 +25,61 @@ LOADED_AT_ONCE = 500  # values in one statement: SQLite took no more than 999 fo
 
 
 class Rows:
-    """A unit of work over one connection's open transaction. Whoever holds it calls `flush` before the commit."""
+    """A unit of work over one connection's open transaction. Whoever holds it calls `flush` before the commit, and
+    `leave` after it.
 
-    def __init__(self, connection: Connection) -> None:
+    `kept`: rows of earlier transactions, which need not be read.
+    """
+
+    def __init__(self, connection: Connection, kept: KeptRows | None = None) -> None:
         self._connection = connection
-        self._known: dict[Table, dict[Key, Row | None]] = {}
-        self._dirty: dict[Table, set[Key]] = {}
+        self._kept = KeptRows() if kept is None else kept
+        self._loaded: defaultdict[Table, set[SqlValue]] = defaultdict(set)
+        self._known: defaultdict[Table, dict[Key, Row | None]] = defaultdict(dict)
+        self._dirty: defaultdict[Table, set[Key]] = defaultdict(set)
         self._groups: set[tuple[Table, tuple[tuple[str, SqlValue], ...]]] = set()
 
     def get(self, table: Table, *key: SqlValue) -> Row | None:
         """The row with this primary key, as changed so far; None if there is none."""
-        known = self._known.setdefault(table, {})
-        if key not in known and self._has_all_of(table, key):
-            known[key] = None
+        known = self._known[table]
         if key not in known:
-            columns = key_of(table)
-            given = dict(zip(map(_parameter, columns), key, strict=True))
-            found = self._connection.execute(_rows_where(table, columns), given).one_or_none()
-            known[key] = None if found is None else _row(table, found)
+            known[key] = None if key[0] in self._loaded[table] else self._read(table, key)
         return known[key]
+
+    def _read(self, table: Table, key: Key) -> Row | None:
+        columns = key_of(table)
+        given = dict(zip(map(_parameter, columns), key, strict=True))
+        found = self._connection.execute(_rows_where(table, columns), given).one_or_none()
+        return None if found is None else _row(table, found)
 
     def load(self, table: Table, values: Sequence[SqlValue]) -> None:
         """Read every row whose first primary key column is one of `values`, at once: `get` and `select` by it then find
         them, and those that are not there, in memory. For what a batch is known to ask for; before anything is put."""
-        column = key_of(table)[0]
-        known = self._known.setdefault(table, {})
-        for start in range(0, len(values), LOADED_AT_ONCE):
-            some = list(values[start : start + LOADED_AT_ONCE])
-            for found in self._connection.execute(_rows_of(table), {"values": some}):
+        known = self._known[table]
+        self._loaded[table].update(values)
+        unknown: list[SqlValue] = []
+        for value in values:
+            kept = self._kept.take(table, value)
+            if kept is None:
+                unknown.append(value)
+            else:
+                known.update((_key(table, row), row) for row in kept)
+        for start in range(0, len(unknown), LOADED_AT_ONCE):
+            some = unknown[start : start + LOADED_AT_ONCE]
+            for found in self._connection.execute(_rows_of(table), {"values": some}).all():
                 row = _row(table, found)
-                known.setdefault(_key(table, row), row)
-            self._groups.update((table, ((column, value),)) for value in some)
-
-    def _has_all_of(self, table: Table, key: Key) -> bool:
-        return (table, ((key_of(table)[0], key[0]),)) in self._groups
+                known[_key(table, row)] = row
 
     def put(self, table: Table, row: Row) -> None:
         """Keep `row`, whole, in place of whatever has its key."""
         key = _key(table, row)
-        self._known.setdefault(table, {})[key] = row
-        self._dirty.setdefault(table, set()).add(key)
+        self._known[table][key] = row
+        self._dirty[table].add(key)
 
     def new(self, table: Table, stored: StoredEvent, **values: SqlValue) -> Row:
         """Keep a new row: blank but for `values` and the event's place."""
-        row = {**blank(table), **_place(stored), **values}
+        row = blank(table)
+        row.update(_place(stored), **values)
         self.put(table, row)
         return row
 
@@ -74,21 +88,22 @@ class Rows:
         row = self.get(table, *key)
         if row is None:
             return None
-        row = {**row, **_place(stored), **values}
-        self.put(table, row)
+        row = row.copy()
+        row.update(_place(stored), **values)
+        self._known[table][key] = row
+        self._dirty[table].add(key)
         return row
 
     def delete(self, table: Table, *key: SqlValue) -> None:
         """Remove the row with this primary key, if there is one."""
-        self._known.setdefault(table, {})[key] = None
-        self._dirty.setdefault(table, set()).add(key)
+        self._known[table][key] = None
+        self._dirty[table].add(key)
 
     def select(self, table: Table, **equal: SqlValue) -> list[Row]:
         """The rows whose columns equal these values, as changed so far, by primary key."""
-        known = self._known.setdefault(table, {})
+        known = self._known[table]
         group = (table, tuple(equal.items()))
-        column = key_of(table)[0]
-        loaded = column in equal and self._has_all_of(table, (equal[column],))
+        loaded = equal.get(key_of(table)[0]) in self._loaded[table]
         if group not in self._groups and not loaded:
             self._flush_table(table)
             given = {_parameter(name): value for name, value in equal.items()}
@@ -108,6 +123,16 @@ class Rows:
         for table in list(self._dirty):
             self._flush_table(table)
 
+    def leave(self) -> None:
+        """After the commit: keep what was loaded, as it is now, for the transactions to come."""
+        for table, loaded in self._loaded.items():
+            groups: dict[SqlValue, list[Row]] = {value: [] for value in loaded}
+            for key, row in self._known[table].items():
+                if row is not None and key[0] in groups:
+                    groups[key[0]].append(row)
+            for value, rows in groups.items():
+                self._kept.leave(table, value, rows)
+
     def _flush_table(self, table: Table) -> None:
         dirty = self._dirty.pop(table, set())
         if not dirty:
@@ -116,17 +141,26 @@ class Rows:
         # Sorted, so that two transactions take the same locks in the same order.
         kept = [(key, known[key]) for key in sorted(dirty)]
         gone = [_key_parameters(table, key) for key, row in kept if row is None]
-        rows = [_storable(row) for _, row in kept if row is not None]
+        rows = [row for _, row in kept if row is not None]
         if gone:
             condition = (c == bindparam(_parameter(c.key)) for c in table.primary_key.columns)
-            self._write(table.name, table.delete().where(*condition), gone)
+            self._write(table.name, lambda: self._connection.execute(table.delete().where(*condition), gone))
         if rows:
-            self._write(table.name, upsert(table, self._connection.dialect.name), rows)
+            self._write(table.name, lambda: self._upsert(table, rows))
 
-    def _write(self, table: str, statement: Insert | Delete, rows: list[Row]) -> None:
+    def _upsert(self, table: Table, rows: list[Row]) -> None:
+        storable = _storable(table, rows)
+        if self._connection.dialect.name == "sqlite":
+            # What a row holds is what the driver binds: SQLAlchemy's way through each value takes longer than SQLite's.
+            statement, values = _upsert_of_sqlite(table)
+            self._connection.exec_driver_sql(statement, [values(row) for row in storable])
+        else:
+            self._connection.execute(upsert(table, self._connection.dialect.name), list(storable))
+
+    def _write(self, table: str, write: Callable[[], object]) -> None:
         try:
-            self._connection.execute(statement, rows)
-        except (OverflowError, ValueError) as error:  # the driver could not even send them
+            write()
+        except (OverflowError, TypeError, ValueError) as error:  # the driver could not even send them
             raise WriteFailed(f"{table}: {error}") from error
         except DBAPIError as error:
             if _refuses_values(error):
@@ -162,6 +196,13 @@ def upsert(table: Table, dialect: str) -> Insert:
     return insert.on_conflict_do_update(index_elements=key, set_=others)
 
 
+@functools.cache
+def _upsert_of_sqlite(table: Table) -> tuple[str, Callable[[Row], tuple[SqlValue, ...]]]:
+    """`upsert` as SQLite's driver takes it, and what puts a row's values in their places."""
+    compiled = upsert(table, "sqlite").compile(dialect=sqlite.dialect(), column_keys=list(columns_of(table)))
+    return str(compiled), itemgetter(*(compiled.positiontup or ()))
+
+
 def _refuses_values(error: DBAPIError) -> bool:
     state = str(getattr(error.orig, "pgcode", None) or "")
     if state:
@@ -192,6 +233,15 @@ def _place(stored: StoredEvent) -> Row:
     }
 
 
-def _storable(row: Row) -> Row:
+def _storable(table: Table, rows: Sequence[Row]) -> Iterator[Row]:
     # PostgreSQL's text holds no NUL, and a crashed program's last words may.
-    return {k: v.replace("\0", "\ufffd") if isinstance(v, str) and "\0" in v else v for k, v in row.items()}
+    texts = _texts(table)
+    for row in rows:
+        if "\0" in "".join(texts(row)):
+            row = {k: v.replace("\0", "\ufffd") if isinstance(v, str) else v for k, v in row.items()}
+        yield row
+
+
+@functools.cache
+def _texts(table: Table) -> Callable[[Row], tuple[str, ...]]:
+    return itemgetter(*(c.key for c in table.c if isinstance(c.type, Text)))
