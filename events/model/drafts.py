@@ -20,7 +20,7 @@ class Drafting(msgspec.Struct, frozen=True, kw_only=True):
     """How one kind of stream is folded in place. A draft has a `version`, which its folder counts before each step.
 
     `thaw`: a draft of a state, which stays as it is. `freeze`: the state of a draft that is never changed again.
-    `steps`: the step of each event; asked for one of another kind it raises TypeError.
+    `steps`: the step of each event; that of an event of another kind raises TypeError.
     """
 
     thaw: Callable[[Any], Any]
@@ -36,7 +36,10 @@ class Steps(dict[type[Event], Step]):
         self._kind = kind
 
     def __missing__(self, event: type[Event]) -> Step:
-        raise TypeError(f"not an event of a {self._kind}: {event.__name__}")
+        return self._refuse
+
+    def _refuse(self, draft: Any, event: Event, at: int) -> None:
+        raise TypeError(f"not an event of a {self._kind}: {type(event).__name__}")
 
 
 @cache

@@ -3,9 +3,9 @@
 The result is by definition that of `registry.fold`; must not know where batches come from nor who owns a partition.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import starmap
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ from events.log.errors import LogBroken
 from events.log.snapshots.contents import CorruptSnapshot, Snapshot, StreamEntry
 from events.model.base import Event
 from events.model.drafts import Step, one_after_another
-from events.model.registry import AGGREGATES, BODY_DECODERS, aggregate_of, decode_body, kind_of
+from events.model.registry import AGGREGATES, BODY_DECODERS, EVENT_TYPES, decode_body, kind_of
 
 _encoder = msgspec.msgpack.Encoder()
 _state_decoders = {kind: msgspec.msgpack.Decoder(aggregate.state).decode for kind, aggregate in AGGREGATES.items()}
@@ -29,9 +29,9 @@ class Poisoned:
         self.version = version
         self.error = error
         self.behind = 0
-        self.steps: dict[type[Event], Step] = defaultdict(lambda: self._hold)
 
-    def _hold(self, draft: Any, event: Event, at: int) -> None:
+    def hold(self, draft: Any, event: Event, at: int) -> None:
+        """The step of whatever comes."""
         self.behind += 1
 
 
@@ -41,12 +41,13 @@ class Folded:
     Folding goes on in a draft, and what is read of it is a state, which no later event changes.
     """
 
-    __slots__ = ("_draft", "_drafting", "_state", "_version", "last_offset", "poisoned")
+    __slots__ = ("_draft", "_drafting", "_state", "_version", "kind", "last_offset", "poisoned")
 
     def __init__(
         self, stream: str, state: msgspec.Struct | None = None, version: int = 0, last_offset: int = -1
     ) -> None:
-        aggregate = aggregate_of(stream)
+        self.kind = kind_of(stream)
+        aggregate = AGGREGATES[self.kind]
         self._drafting = aggregate.drafting or one_after_another(aggregate.apply)
         self._state: msgspec.Struct = aggregate.state() if state is None else state
         self._draft: Any = None  # while there is one, it has the state and the version
@@ -65,12 +66,17 @@ class Folded:
         """How many events it has."""
         return self._version if self._draft is None else self._draft.version
 
-    def draft(self) -> tuple[Any, Mapping[type[Event], Step]]:
-        """Where to fold on, and how, until the state is read."""
+    def draft(self) -> Any:
+        """Where to fold on, by `steps`, until the state is read."""
         if self._draft is None:
             self._draft = self._drafting.thaw(self._state)
             self._draft.version = self._version
-        return self._draft, self._drafting.steps if self.poisoned is None else self.poisoned.steps
+        return self._draft
+
+    @property
+    def steps(self) -> Mapping[type[Event], Step]:
+        """How an event is folded."""
+        return self._drafting.steps
 
     def _end_draft(self) -> None:
         if self._draft is not None:
@@ -90,6 +96,8 @@ class PartitionFold:
         self.states: dict[str, Folded] = {} if states is None else states
         self.poisoned: dict[str, Poisoned] = {}
         self.tolerant = False
+        self._steps: dict[str, _NamedSteps] = {}
+        """By the kind of stream."""
 
     @property
     def folded(self) -> int:
@@ -111,47 +119,68 @@ class PartitionFold:
             self._add(facts)
 
     def _add(self, facts: Facts) -> None:
-        """Looks up a stream, and how to read a type, once a batch and not once an event."""
+        """Looks up a stream, how to read a type and its step once a batch and not once an event."""
+        readers, types, type_of = _readers(facts)
         streams = [self.states.get(name) or self._begin(name) for name in facts.stream_names]
-        drafts = [folded.draft() for folded in streams]
-        readers, reader_of = _readers(facts)
-        t_min, offsets = facts.t_min, range(facts.base, facts.base + len(facts))
-        columns = zip(facts.stream_of, facts.versions, reader_of, facts.after, facts.bodies, offsets, strict=True)
-        for stream, version, reader, after, body, offset in columns:
+        steps_of: dict[str, list[Step]] = {}
+        drafts: list[tuple[Any, list[Step]]] = []
+        for folded in streams:
+            steps = steps_of.get(folded.kind)
+            if steps is None:
+                named = self._steps.get(folded.kind) or self._steps.setdefault(folded.kind, _NamedSteps(folded))
+                steps = steps_of[folded.kind] = list(map(named.__getitem__, types))
+            if folded.poisoned is not None:
+                steps = [folded.poisoned.hold] * len(types)
+            drafts.append((folded.draft(), steps))
+        t_min, end = facts.t_min, facts.base + len(facts)
+        columns = zip(facts.stream_of, facts.versions, type_of, facts.after, facts.bodies, strict=True)
+        for stream, version, of, after, body in columns:
             draft, steps = drafts[stream]
             if version != draft.version + 1:
-                raise _gap(facts.stream_names[stream], draft.version, version, offset)
+                raise _gap(facts.stream_names[stream], draft.version, version, end - 1 - sum(1 for _ in columns))
             draft.version = version
-            event = readers[reader](body)
+            event = readers[of](body)
             try:
-                steps[type(event)](draft, event, t_min + after)
+                steps[of](draft, event, t_min + after)
             except Exception as error:
                 if not self.tolerant:
                     raise
                 poisoned = Poisoned(version, f"{type(error).__name__}: {error}")
                 self.poisoned[facts.stream_names[stream]] = streams[stream].poisoned = poisoned
-                drafts[stream] = (draft, poisoned.steps)
-        for stream, last in dict(zip(facts.stream_of, offsets, strict=True)).items():
+                drafts[stream] = (draft, [poisoned.hold] * len(types))
+        for stream, last in dict(zip(facts.stream_of, range(facts.base, end), strict=True)).items():
             streams[stream].last_offset = last
-        self.next_offset = offsets.stop
+        self.next_offset = end
 
     def _begin(self, stream: str) -> Folded:
         folded = self.states[stream] = Folded(stream)
         return folded
 
 
+class _NamedSteps(dict[str, Step]):
+    """The steps of one kind of stream by the name of the event's type. One that is not known fails to be read first."""
+
+    def __init__(self, folded: Folded) -> None:
+        super().__init__()
+        self._steps = folded.steps
+
+    def __missing__(self, name: str) -> Step:
+        step = self[name] = self._steps[EVENT_TYPES.get(name, Event)]
+        return step
+
+
 _Reader = Callable[[msgspec.Raw], Event]
 
 
-def _readers(facts: Facts) -> tuple[list[_Reader], Sequence[int]]:
-    """How to read each kind of body, and per event which of them is its own."""
-    versions = set(facts.schema_versions)
-    if len(versions) == 1:
-        [version] = versions
-        return [_reader(name, version) for name in facts.type_names], facts.type_of
-    pairs = list(zip(facts.type_of, facts.schema_versions, strict=True))
+def _readers(facts: Facts) -> tuple[list[_Reader], Sequence[str], Sequence[int]]:
+    """How to read each kind of body, of which type it is, and per event which kind is its own."""
+    types = facts.type_names
+    current = [BODY_DECODERS[name][1] if name in BODY_DECODERS else 0 for name in types]
+    if list(map(current.__getitem__, facts.type_of)) == facts.schema_versions:
+        return list(map(_reader, types, current)), types, facts.type_of
+    pairs = list(zip(facts.types, facts.schema_versions, strict=True))
     index = {pair: at for at, pair in enumerate(dict.fromkeys(pairs))}
-    return [_reader(facts.type_names[of], version) for of, version in index], [index[pair] for pair in pairs]
+    return list(starmap(_reader, index)), [name for name, _ in index], list(map(index.__getitem__, pairs))
 
 
 def _reader(event_type: str, schema_version: int) -> _Reader:
