@@ -25,7 +25,8 @@ from actors.builder.slots import NodeSlots
 from actors.builder.steps import RELEASE
 from actors.builder.uploads import UPLOAD_KEPT_SECONDS
 from actors.builder.worker import BuildWorker
-from actors.cluster.directory import ActorUnreachable, Directory
+from actors.cluster.channel import Channels
+from actors.cluster.directory import ActorUnreachable, Directory, sockets_here
 from actors.cluster.event_log import make_event_log
 from actors.cluster.links import AccessLinks
 from actors.cluster.router import Router
@@ -87,8 +88,9 @@ class Builder(ActorShell):
         self._queue = EtcdTaskQueue(event_log.client, name=self.name, alone=True)
         await self._queue.open()
         directory = Directory()
+        channels = Channels(sockets_here(settings.run_dir))
         self._access = AccessLinks(directory=directory, event_log=event_log)
-        commands = Router(event_log=event_log, directory=directory)
+        commands = Router(event_log=event_log, directory=directory, channels=channels)
         slots = NodeSlots(settings.node_root_dir / "build-slots", at_once)
         self._worker = BuildWorker(name=self.name, queue=self._queue, commands=commands, build=self._build, slots=slots)
         self.keep(self._worker.run(), "work")

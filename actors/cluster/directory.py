@@ -4,15 +4,22 @@ Handles are a cache. Safety never rests on a name: the log's fence decides whose
 """
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import PendingCallsLimitExceeded, RayError
-from ray.util import list_named_actors
+from ray.util import get_node_ip_address, list_named_actors
 
 from actors.cluster.settings import RAY_NAMESPACE
 
 CALL_SECONDS = 10.0
+
+
+def sockets_here(run: Path) -> Path:
+    """Where the actors of this machine listen for one another; by its address in the cluster, for machines may share a
+    file system, and none is to be reached past the network."""
+    return run / "actors" / str(get_node_ip_address())  # type: ignore[no-untyped-call]
 
 
 class ActorUnreachable(Exception):

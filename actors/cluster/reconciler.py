@@ -11,7 +11,8 @@ import msgspec
 import structlog
 from ray.exceptions import RayError
 
-from actors.cluster.directory import ActorUnreachable, Directory
+from actors.cluster.channel import Channels
+from actors.cluster.directory import ActorUnreachable, Directory, sockets_here
 from actors.cluster.event_log import make_event_log
 from actors.cluster.machines import Machine, live_machines
 from actors.cluster.pools import Pool, actor_names, end_actor, ensure_actor, present_actors
@@ -71,7 +72,8 @@ class Reconciler(ActorShell):
         """Begin the rounds."""
         event_log = make_event_log(self.settings)
         await event_log.open()
-        self._commands = Router(event_log=event_log, directory=self._directory)
+        channels = Channels(sockets_here(self.settings.run_dir))
+        self._commands = Router(event_log=event_log, directory=self._directory, channels=channels)
         self.keep(self._rounds(), "rounds")
         self.keep(self._scaling(), "scaling")
         self.keep(self._heartbeat(event_log.client), "heartbeat")

@@ -1,7 +1,7 @@
 """Where commands wait, bounded and fairly, on their way to the supervisor that owns their partition.
 
-Whatever gathers while a call is on its way becomes the next call: one Ray call carries many commands. Knows owners by
-name only; whose word counts is decided by the log.
+Whatever gathers while a call is on its way becomes the next call. One to an owner on this machine goes over its socket,
+to any other it is a Ray call. Knows owners by name only; whose word counts is decided by the log.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from collections.abc import Coroutine, Sequence
 import msgspec
 import structlog
 
+from actors.cluster.channel import Channels, NoChannel
 from actors.cluster.directory import ActorBusy, Directory
 from actors.cluster.fair import FairGate
 from events.log.errors import LogError
@@ -83,9 +84,10 @@ class _Lane:
 class Router:
     """A CommandPort: finds the supervisor that owns a stream's partition, and asks again while ownership moves."""
 
-    def __init__(self, *, event_log: EventLog, directory: Directory) -> None:
+    def __init__(self, *, event_log: EventLog, directory: Directory, channels: Channels) -> None:
         self._log = event_log
         self._directory = directory
+        self._channels = channels
         self._owners: dict[int, str] = {}
         self._lanes: dict[str, _Lane] = {}
         self._homeless: dict[int, list[_Command]] = {}
@@ -149,8 +151,7 @@ class Router:
 
     async def _call(self, owner: str, batch: list[_Command]) -> None:
         try:
-            data = _encode([command.envelope for command in batch])
-            replies = _replies(await self._directory.call(owner, "submit", data, seconds=SUBMIT_SECONDS))
+            replies = _replies(await self._ask(owner, _encode([command.envelope for command in batch])))
         except ActorBusy as error:
             replies = [_error(command, "overloaded", str(error)) for command in batch]
         except Exception as error:
@@ -174,6 +175,13 @@ class Router:
         # All at once and in order, after every owner that has changed is forgotten.
         for command in again:
             self._route(command)
+
+    async def _ask(self, owner: str, commands: bytes) -> bytes:
+        try:
+            return await self._channels.call(owner, commands, seconds=SUBMIT_SECONDS)
+        except NoChannel:
+            answer: bytes = await self._directory.call(owner, "submit", commands, seconds=SUBMIT_SECONDS)
+            return answer
 
     # --- to one that must be found ------------------------------------------------------------------------------------
 

@@ -12,7 +12,8 @@ import structlog
 
 from actors.builder.artifacts import DirectoryArtifactStore
 from actors.builder.unpack import ImageOnly, run_env, unpack_artifact
-from actors.cluster.directory import Directory
+from actors.cluster.channel import Channels
+from actors.cluster.directory import Directory, sockets_here
 from actors.cluster.event_log import make_event_log
 from actors.cluster.links import node_prefix
 from actors.cluster.router import Router
@@ -118,6 +119,7 @@ class NodeAgent(ActorShell):
     _agent: Agent
     _collector: Collector
     _runtime: ProcessRuntime
+    _commands: Router
 
     def __init__(self, name: str, settings: bytes) -> None:
         super().__init__(name, settings)
@@ -141,13 +143,15 @@ class NodeAgent(ActorShell):
         unpacked = root / "unpacked"
         unpacked.mkdir(parents=True, exist_ok=True)
         unpacked.chmod(0o711)  # applications pass through it to what is theirs
+        channels = Channels(sockets_here(settings.run_dir))
+        self._commands = Router(event_log=event_log, directory=Directory(), channels=channels)
         self._agent = Agent(
             name=settings.node,
             runtime=self._runtime,
             artifacts=NodeArtifacts(
                 store=store, root=unpacked, users=users, engine=containers.engine if containers else None
             ),
-            commands=Router(event_log=event_log, directory=Directory()),
+            commands=self._commands,
             orders=home / "orders",
         )
         token = settings.log_token_file.read_text().strip()
@@ -276,5 +280,5 @@ class NodeAgent(ActorShell):
             command_id=f"join.{secrets.token_hex(8)}",
             actor=f"node:{settings.node}",
         )
-        [reply] = await Router(event_log=event_log, directory=Directory()).submit([envelope])
+        [reply] = await self._commands.submit([envelope])
         return not reply.error

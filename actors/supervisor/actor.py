@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 
 import msgspec
+import structlog
 
-from actors.cluster.directory import Directory
+from actors.cluster.channel import Channels, ChannelServer
+from actors.cluster.directory import Directory, sockets_here
 from actors.cluster.event_log import make_event_log
 from actors.cluster.links import BuilderLinks, GatewayLinks, NodeLinks, Registry, gateway_prefix
 from actors.cluster.router import Router
@@ -25,6 +27,8 @@ from events.queue.etcd_queue import EtcdTaskQueue
 from events.secrets.keyring import Keyring
 from events.secrets.table import EtcdKeyTable
 
+log = structlog.get_logger("supervisor")
+
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(list[Envelope]).decode
 
@@ -40,6 +44,7 @@ class LifecycleSupervisor(ActorShell):
         event_log = make_event_log(settings)
         await event_log.open()
         directory = Directory()
+        channels = Channels(sockets_here(settings.run_dir))
         gateways = Registry(event_log.client, gateway_prefix(settings.etcd.namespace))
         node_links = NodeLinks(directory=directory, client=event_log.client, namespace=settings.etcd.namespace)
         log_token = settings.log_token_file.read_text().strip()
@@ -57,15 +62,22 @@ class LifecycleSupervisor(ActorShell):
         )
         self._keys = Keyring(table=EtcdKeyTable(event_log.client), master_file=settings.master_key_file)
         effects = Effects(
-            commands=Router(event_log=event_log, directory=directory),
+            commands=Router(event_log=event_log, directory=directory, channels=channels),
             nodes=node_links,
             builders=BuilderLinks(directory=directory, queue=queue),
             gateways=GatewayLinks(directory=directory, registry=gateways),
             keys=self._keys,
         )
         self._supervisor.use(effects)
+        await self._listen()
         self.keep(node_links.run(), "nodes")
         self.keep(self._supervisor.tend(), "tend")
+
+    async def _listen(self) -> None:
+        try:
+            await ChannelServer(sockets_here(self.settings.run_dir), self.name, self._answer).start()
+        except OSError as error:
+            log.warning("no socket for commands of this machine, they come by Ray", error=str(error))
 
     async def detail(self) -> str:
         served = f"{len(self._supervisor.engines)} partitions"
@@ -114,6 +126,9 @@ class LifecycleSupervisor(ActorShell):
     async def submit(self, envelopes: bytes) -> bytes:
         """Decide a packed list of commands; a packed list of one reply each, in order."""
         await self.opened()
+        return await self._answer(envelopes)
+
+    async def _answer(self, envelopes: bytes) -> bytes:
         return _pack(await self._supervisor.submit(_unpack(envelopes)))
 
 

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
 from actors.cluster import router as module
+from actors.cluster.channel import Channels, ChannelServer
 from actors.cluster.directory import ActorUnreachable
 from actors.cluster.fair import FairGate
 from actors.cluster.router import Router
@@ -82,8 +84,8 @@ def owners(log: Log) -> Owners:
 
 
 @pytest.fixture
-def router(log: Log, owners: Owners) -> Router:
-    return Router(event_log=log, directory=owners)  # type: ignore[arg-type]
+def router(log: Log, owners: Owners, tmp_path: Path) -> Router:
+    return Router(event_log=log, directory=owners, channels=Channels(tmp_path))  # type: ignore[arg-type]
 
 
 async def test_what_is_sent_at_once_travels_in_few_calls_and_keeps_its_order(router: Router, owners: Owners) -> None:
@@ -92,6 +94,26 @@ async def test_what_is_sent_at_once_travels_in_few_calls_and_keeps_its_order(rou
     assert [r.command_id for r in replies] == [c.command_id for c in commands] == owners.decided
     assert owners.calls <= 6
     assert router.gate.things == 0
+
+
+async def test_an_owner_that_listens_on_this_machine_is_asked_there_and_by_ray_once_it_does_not(
+    router: Router, owners: Owners, tmp_path: Path
+) -> None:
+    async def decide(commands: bytes) -> bytes:
+        return msgspec.msgpack.encode(
+            [owners._decide("a", envelope) for envelope in msgspec.msgpack.decode(commands, type=list[Envelope])]
+        )
+
+    server = ChannelServer(tmp_path, "a", decide)
+    await server.start()
+    replies = await router.submit([command(n) for n in range(20)])
+    assert [r.error for r in replies] == [""] * 20
+    assert owners.calls == 0
+    await server.aclose()
+    [reply] = await router.submit([command(20)])
+    assert reply.error == ""
+    assert owners.calls == 1
+    assert sorted(owners.decided) == sorted(f"c{n}" for n in range(21))
 
 
 async def test_commands_wait_for_a_partition_that_moves_and_each_is_decided_once(
