@@ -28,6 +28,7 @@ from events.log.etcd_client import EtcdClient
 from events.log.etcd_connection import EtcdSettings
 from events.log.etcd_log import EtcdEventLog
 from events.log.keys import Keys
+from events.log.port import Committed
 from events.log.records import Position
 from events.log.store import PAGE_BATCHES, PAGE_OFFSETS
 
@@ -95,7 +96,7 @@ async def fresh_etcd() -> AsyncIterator[Etcd]:
 
 
 async def drive(
-    entities: int, seconds: float, append: Callable[[int], Awaitable[None]]
+    entities: int, seconds: float, append: Callable[[int], Awaitable[object]]
 ) -> tuple["array[float]", float]:
     """`entities` closed loops for `seconds`; returns each append's seconds, and how long it took altogether."""
     samples = array("d")
@@ -104,9 +105,12 @@ async def drive(
     ends = began + seconds
 
     async def entity(number: int) -> None:
-        while (begin := clock()) < ends:
+        begin = clock()
+        while begin < ends:
             await append(number)
-            samples.append(clock() - begin)
+            now = clock()
+            samples.append(now - begin)
+            begin = now
 
     async with asyncio.TaskGroup() as group:
         for number in range(entities):
@@ -182,9 +186,9 @@ async def _drive_share(settings: EtcdSettings, plan: Plan, seconds: float, index
     writers = [await log.claim(partition, f"bench-{partition}") for partition in mine]
     events = workload(plan, index=index)
 
-    async def append(entity: int) -> None:
+    def append(entity: int) -> Awaitable[Committed]:
         record = events.record(entity)
-        await writers[entity % len(writers)].append(record.command_id, (record,))
+        return writers[entity % len(writers)].append(record.command_id, (record,))
 
     warm, _ = await drive(plan.share, WARM_UP_SECONDS, append)
     collect_seldom()

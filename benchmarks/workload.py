@@ -19,6 +19,8 @@ from events.model.registry import decode_event, encode_event
 HISTORY_EVENTS = 400
 STARTED_AT = 1_790_000_000_000_000
 ACTORS = tuple(f"user{number}@example.com" for number in range(40))
+BLOCK = 256
+LOW_DIGITS = tuple(f"{number:02x}" for number in range(BLOCK))
 REASONS = ("", "", "", "roll out what was merged this morning", "scale for the evening")
 
 
@@ -28,12 +30,14 @@ class Workload:
     def __init__(self, *, entities: int, event_bytes: int = 0, zipf: float = 0.0, seed: int = 1) -> None:
         self._random = random.Random(seed)
         self._prefix = f"{self._random.getrandbits(64):016x}"
-        self._bodies = _history(seed) if not event_bytes else [_large(self._random, event_bytes) for _ in range(64)]
+        bodies = _history(seed) if not event_bytes else [_large(self._random, event_bytes) for _ in range(64)]
+        self._events = [(type(event).__name__, event.schema_version, event) for event in bodies]
         self._streams = [f"component/{self._random.getrandbits(64):016x}" for _ in range(entities)]
         self._versions = [0] * entities
         weights = [1 / (rank + 1) ** zipf for rank in range(entities)] if zipf else []
         self._ranks = list(accumulate(weights))
         self._made = 0
+        self._begin_block()
 
     def record(self, entity: int) -> EventRecord:
         """The entity's next event, new in every field that is new in production. Its command id is `record.command_id`.
@@ -44,14 +48,17 @@ class Workload:
             entity = bisect_left(self._ranks, self._random.random() * self._ranks[-1])
         self._versions[entity] = version = self._versions[entity] + 1
         self._made = made = self._made + 1
+        low = made % BLOCK
+        if not low:
+            self._begin_block()
         stream = self._streams[entity]
-        event = self._bodies[(entity + version) % len(self._bodies)]
-        ident = f"{self._prefix}{made:016x}"
+        kind, schema_version, event = self._events[(entity + version) % len(self._events)]
+        ident = self._ident + LOW_DIGITS[low]
         return EventRecord(
             stream,
             version,
-            type(event).__name__,
-            event.schema_version,
+            kind,
+            schema_version,
             f"{stream}@{version}",
             STARTED_AT + made * 10,
             ident,
@@ -59,9 +66,15 @@ class Workload:
             ident,
             ACTORS[entity % len(ACTORS)],
             REASONS[made % len(REASONS)],
-            f"00-{ident}-{made * 0x9E3779B97F4A7C15 % (1 << 64):016x}-01",
+            f"00-{ident}-{self._spans[16 * low : 16 * low + 16]}-01",
             encode_event(event),
         )
+
+    def _begin_block(self) -> None:
+        """The digits that `BLOCK` ids have in common, and random ones for as many spans: it is the log that should be
+        measured, not how Python formats numbers."""
+        self._ident = f"{self._prefix}{self._made // BLOCK:014x}"
+        self._spans = self._random.randbytes(8 * BLOCK).hex()
 
 
 def encoded_bytes(records: Sequence[EventRecord]) -> float:
