@@ -12,8 +12,9 @@ from collections.abc import Sequence
 
 import msgspec
 import zstandard
+from msgspec.structs import astuple
 
-from events.log.columns import Facts, decode_facts_section, encode_columns, facts_of, join_envelopes
+from events.log.columns import Facts, Row, decode_facts_section, encode_columns, facts_of, join_envelopes, transpose
 from events.log.errors import CorruptBatch, InvalidAppend
 from events.log.records import EventRecord, Position
 
@@ -91,24 +92,35 @@ class _FoldHeader(BatchHeader, frozen=True, array_like=True, kw_only=True, gc=Fa
     commands: msgspec.Raw  # type: ignore[assignment]
 
 
-class CheckedCommand(msgspec.Struct, frozen=True):
+class CheckedCommand(msgspec.Struct, frozen=True, gc=False):
     """One command's events, known to survive the way to bytes and back, ready to be placed in a batch."""
 
     command_id: str
-    events: tuple[EventRecord, ...]
+    rows: tuple[Row, ...]
     streams: tuple[StreamSpan, ...]
-    t_min: int
-    t_max: int
     size: int
     """Bytes of all events together, each encoded by itself: about what they take in a batch before compression."""
 
 
 _encoder = msgspec.msgpack.Encoder()
-_record_decoder = msgspec.msgpack.Decoder(EventRecord)
+_encode_into = _encoder.encode_into
+_decode_record = msgspec.msgpack.Decoder(EventRecord).decode
 _records_decoder = msgspec.msgpack.Decoder(list[EventRecord])
 _header_decoder = msgspec.msgpack.Decoder(BatchHeader)
 _fold_header_decoder: "msgspec.msgpack.Decoder[BatchHeader]" = msgspec.msgpack.Decoder(_FoldHeader)
-_threads = threading.local()
+
+
+class _OfThread(threading.local):
+    """What several threads at once must not share."""
+
+    def __init__(self) -> None:
+        self.compressor = zstandard.ZstdCompressor(level=1)
+        self.decompressor = zstandard.ZstdDecompressor()
+        self.scratch = bytearray()
+        """One event's bytes: new ones for each would cost as much as encoding it."""
+
+
+_threads = _OfThread()
 
 
 def batch_hash(value: bytes) -> bytes:
@@ -125,45 +137,43 @@ def check_command(command_id: str, events: Sequence[EventRecord]) -> CheckedComm
     try:
         if not command_id.isascii():
             command_id.encode()
-        size = 0
+        size, scratch = 0, _threads.scratch
         for event in events:
-            row = _encoder.encode(event)
-            _record_decoder.decode(row)
-            size += len(row)
+            _encode_into(event, scratch)
+            _decode_record(scratch)
+            size += len(scratch)
     except (msgspec.MsgspecError, TypeError, UnicodeError, OverflowError) as error:
         raise InvalidAppend(f"command {command_id!r}: an event cannot be stored: {error}") from error
-    t_min = t_max = events[0].at
-    if len(events) > 1:
-        times = [event.at for event in events]
-        t_min, t_max = min(times), max(times)
-    if t_min < 0:
-        raise InvalidAppend(f"command {command_id!r}: expected times since 1970 in microseconds, found {t_min}")
-    return CheckedCommand(command_id, tuple(events), _spans(command_id, events), t_min, t_max, size)
+    if len(events) == 1:
+        (event,) = events
+        if event.version >= 1 and event.at >= 0:
+            span = StreamSpan(event.stream, event.version, event.version)
+            return CheckedCommand(command_id, (astuple(event),), (span,), size)
+    if (earliest := min(event.at for event in events)) < 0:
+        raise InvalidAppend(f"command {command_id!r}: expected times since 1970 in microseconds, found {earliest}")
+    return CheckedCommand(command_id, tuple(map(astuple, events)), _spans(command_id, events), size)
 
 
 def encode_batch(
     *, partition: int, base: int, epoch: int, txn_id: str, previous: bytes, commands: Sequence[CheckedCommand]
 ) -> tuple[BatchHeader, bytes]:
     """Join commands, in order, into one batch that starts at offset `base`; `previous`: the last batch's hash."""
-    events = [event for command in commands for event in command.events]
-    streams, spans = _merge(commands), _command_spans(commands)
-    t_min = min(command.t_min for command in commands)
-    facts, envelopes = encode_columns(
-        events,
-        streams={span.stream: index for index, span in enumerate(streams)},
-        commands=_command_of_each(spans),
-        t_min=t_min,
-    )
+    rows = [row for command in commands for row in command.rows]
+    columns = transpose(rows)
+    streams, numbers = _merge([span for command in commands for span in command.streams])
+    spans, command_of = _command_spans(commands, columns.versions)
+    t_min = min(columns.times)
+    facts, envelopes = encode_columns(columns, streams=numbers, commands=command_of, t_min=t_min)
     compression, stored_facts, stored_envelopes = _compress(facts, envelopes)
     header = BatchHeader(
         format=FORMAT,
         partition=partition,
         base=base,
-        count=len(events),
+        count=len(rows),
         epoch=epoch,
         txn_id=txn_id,
         t_min=t_min,
-        t_max=max(command.t_max for command in commands),
+        t_max=max(columns.times),
         streams=streams,
         commands=spans,
         compression=compression,
@@ -264,7 +274,7 @@ def _compress(facts: bytes, envelopes: bytes) -> tuple[str, bytes, bytes]:
     """Both sections by themselves, so that a fold need not unpack the envelopes; both or neither."""
     plain = len(facts) + len(envelopes)
     if plain >= COMPRESS_FROM_BYTES:
-        compressor = _compressor()
+        compressor = _threads.compressor
         packed = compressor.compress(facts), compressor.compress(envelopes)
         if sum(map(len, packed)) <= COMPRESS_MUST_SAVE * plain:
             return _ZSTD, *packed
@@ -283,29 +293,10 @@ def _decompress(header: BatchHeader, stored: memoryview, size: int) -> bytes:
     # The size stored in the frame bounds the output; without the check a damaged frame could ask for any amount.
     if zstandard.frame_content_size(stored) != size:
         raise ValueError("its compressed size differs from the header's")
-    return _decompressor().decompress(stored, max_output_size=size)
-
-
-def _compressor() -> zstandard.ZstdCompressor:
-    """This thread's own, as `_decompressor` is."""
-    if not hasattr(_threads, "compressor"):
-        _threads.compressor = zstandard.ZstdCompressor(level=1)
-    own: zstandard.ZstdCompressor = _threads.compressor
-    return own
-
-
-def _decompressor() -> zstandard.ZstdDecompressor:
-    """This thread's own: one works in a single buffer, lets other threads run meanwhile, and several decode at once."""
-    if not hasattr(_threads, "decompressor"):
-        _threads.decompressor = zstandard.ZstdDecompressor()
-    own: zstandard.ZstdDecompressor = _threads.decompressor
-    return own
+    return _threads.decompressor.decompress(stored, max_output_size=size)
 
 
 def _spans(command_id: str, events: Sequence[EventRecord]) -> tuple[StreamSpan, ...]:
-    if len(events) == 1 and events[0].version >= 1:
-        only = events[0]
-        return (StreamSpan(only.stream, only.version, only.version),)
     spans: dict[str, tuple[int, int]] = {}
     for event in events:
         first, last = spans.get(event.stream, (event.version, event.version - 1))
@@ -318,24 +309,34 @@ def _spans(command_id: str, events: Sequence[EventRecord]) -> tuple[StreamSpan, 
     return tuple(StreamSpan(stream, first, last) for stream, (first, last) in spans.items())
 
 
-def _merge(commands: Sequence[CheckedCommand]) -> tuple[StreamSpan, ...]:
+def _merge(spans: Sequence[StreamSpan]) -> tuple[tuple[StreamSpan, ...], dict[str, int]]:
+    """One span per stream, and each stream's index among them."""
+    numbers = {span.stream: index for index, span in enumerate(spans)}
+    if len(numbers) == len(spans):
+        return tuple(spans), numbers
     merged: dict[str, StreamSpan] = {}
-    for command in commands:
-        for span in command.streams:
-            known = merged.get(span.stream)
-            joined = span if known is None else StreamSpan(span.stream, known.first_version, span.last_version)
-            merged[span.stream] = joined
-    return tuple(merged.values())
+    for span in spans:
+        known = merged.get(span.stream)
+        joined = span if known is None else StreamSpan(span.stream, known.first_version, span.last_version)
+        merged[span.stream] = joined
+    return tuple(merged.values()), {stream: index for index, stream in enumerate(merged)}
 
 
-def _command_spans(commands: Sequence[CheckedCommand]) -> tuple[CommandSpan, ...]:
+def _command_spans(
+    commands: Sequence[CheckedCommand], versions: Sequence[int]
+) -> tuple[tuple[CommandSpan, ...], Sequence[str]]:
+    """Each command's span, and each event's command id; `versions`: each event's."""
+    ids = [command.command_id for command in commands]
+    count = len(versions)
+    if len(ids) == count:
+        return tuple(map(CommandSpan, ids, range(count), range(count), versions)), ids
     spans: list[CommandSpan] = []
     index = 0
     for command in commands:
-        end = index + len(command.events)
-        spans.append(CommandSpan(command.command_id, index, end - 1, command.events[-1].version))
+        end = index + len(command.rows)
+        spans.append(CommandSpan(command.command_id, index, end - 1, versions[end - 1]))
         index = end
-    return tuple(spans)
+    return tuple(spans), _command_of_each(spans)
 
 
 def _command_of_each(spans: Sequence[CommandSpan]) -> list[str]:

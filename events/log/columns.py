@@ -4,7 +4,7 @@ Knows the fields of an event and which of them usually repeat; nothing of header
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -87,37 +87,58 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 _PER_EVENT = ("stream_of", "versions", "type_of", "schema_versions", "after", "bodies")
 
 T = TypeVar("T", str, int)
+Row = tuple[Any, ...]
+"""The fields of an `EventRecord`, in its order."""
 
 _encoder = msgspec.msgpack.Encoder()
 _facts_decoder = msgspec.msgpack.Decoder(FactColumns)
 _envelope_decoder = msgspec.msgpack.Decoder(EnvelopeColumns)
 
 
+class Columns(NamedTuple):
+    """The fields of `EventRecord`, in its order, each of all events."""
+
+    streams: Sequence[str]
+    versions: Sequence[int]
+    types: Sequence[str]
+    schema_versions: Sequence[int]
+    event_ids: Sequence[str]
+    times: Sequence[int]
+    command_ids: Sequence[str]
+    correlation_ids: Sequence[str]
+    causation_ids: Sequence[str]
+    actors: Sequence[str]
+    reasons: Sequence[str]
+    traceparents: Sequence[str]
+    bodies: Sequence[msgspec.Raw]
+
+
+def transpose(rows: Sequence[Row]) -> Columns:
+    """Rows, at least one, as columns."""
+    return Columns(*zip(*rows, strict=True))
+
+
 def encode_columns(
-    events: Sequence[EventRecord], *, streams: Mapping[str, int], commands: Sequence[str], t_min: int
+    columns: Columns, *, streams: Mapping[str, int], commands: Sequence[str], t_min: int
 ) -> tuple[bytes, bytes]:
     """The two sections. `streams` gives each stream's index in the header; `commands` each event's command in it."""
-    columns = zip(*map(msgspec.structs.astuple, events), strict=True)
-    of, versions, types, schemas, ids, times, command_ids, correlations, causes, actors, reasons, traces, bodies = (
-        columns
-    )
     facts = FactColumns(
-        streams=list(map(streams.__getitem__, of)),
-        versions=list(versions),
-        types=_dictionary(types),
-        schema_versions=_dictionary(schemas),
-        times=[at - t_min for at in times],
-        bodies=list(bodies),
+        streams=list(map(streams.__getitem__, columns.streams)),
+        versions=list(columns.versions),
+        types=_dictionary(columns.types),
+        schema_versions=_dictionary(columns.schema_versions),
+        times=[at - t_min for at in columns.times],
+        bodies=list(columns.bodies),
     )
-    usual_ids = [f"{stream}@{version}" for stream, version in zip(of, versions, strict=True)]
+    usual_ids = [f"{stream}@{version}" for stream, version in zip(columns.streams, columns.versions, strict=True)]
     envelope = EnvelopeColumns(
-        event_ids=_unusual(ids, usual_ids),
-        command_ids=_unusual(command_ids, commands),
-        causation_ids=_unusual(causes, command_ids),
-        correlation_ids=_dictionary(correlations),
-        actors=_dictionary(actors),
-        reasons=_dictionary(reasons),
-        traceparents=_dictionary(traces),
+        event_ids=_unusual(columns.event_ids, usual_ids),
+        command_ids=_unusual(columns.command_ids, commands),
+        causation_ids=_unusual(columns.causation_ids, columns.command_ids),
+        correlation_ids=_dictionary(columns.correlation_ids),
+        actors=_dictionary(columns.actors),
+        reasons=_dictionary(columns.reasons),
+        traceparents=_dictionary(columns.traceparents),
     )
     return _encoder.encode(facts), _encoder.encode(envelope)
 

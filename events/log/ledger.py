@@ -3,8 +3,10 @@
 Plain memory, rebuilt from batch headers by whoever claims a partition; knows nothing of how batches are kept.
 """
 
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Iterable, Sequence
+
+from msgspec.structs import astuple
 
 from events.log.codec import BatchHeader, StreamSpan
 from events.log.errors import VersionConflict
@@ -21,7 +23,9 @@ class CommandLedger:
     def __init__(self, partition: int, window: int = WINDOW) -> None:
         self._partition = partition
         self._window = window
-        self._spans: OrderedDict[str, tuple[int, int, int]] = OrderedDict()
+        self._spans: dict[str, tuple[int, int, int]] = {}
+        self._order: deque[str] = deque()
+        """The ids, the oldest first: a plain dictionary is slow to tell which of its keys that is."""
 
     def __len__(self) -> int:
         return len(self._spans)
@@ -32,17 +36,25 @@ class CommandLedger:
 
     def restore(self, entries: Iterable[tuple[str, tuple[int, int, int]]]) -> None:
         """Remember what `entries` gave, in its order, before any header that came later."""
-        self._spans.update(entries)
-        while len(self._spans) > self._window:
-            self._spans.popitem(last=False)
+        for command_id, place in entries:
+            self._spans[command_id] = place
+            self._order.append(command_id)
+        self._forget()
 
     def record_header(self, header: BatchHeader) -> None:
         """Remember every command of a committed batch. A first result stays for as long as its id is remembered."""
-        spans, base = self._spans, header.base
-        for span in header.commands:
-            spans.setdefault(span.command_id, (base + span.first_index, base + span.last_index, span.last_version))
+        setdefault, append, base = self._spans.setdefault, self._order.append, header.base
+        for command_id, first_index, last_index, version in map(astuple, header.commands):
+            first = base + first_index
+            place = (first, first if first_index == last_index else base + last_index, version)
+            if setdefault(command_id, place) is place:
+                append(command_id)
+        self._forget()
+
+    def _forget(self) -> None:
+        spans, order = self._spans, self._order
         while len(spans) > self._window:
-            spans.popitem(last=False)
+            del spans[order.popleft()]
 
     def find(self, command_id: str) -> Committed | None:
         """The first result, marked as a duplicate."""
@@ -59,36 +71,37 @@ class CommandLedger:
 
 
 class StreamVersions:
-    """The last version of each stream seen lately. A stream not seen is not judged: its owner has folded it."""
+    """The last version of each stream seen lately: of the newest `window` streams, and of at most as many before them.
+
+    A stream not seen is not judged: its owner has folded it.
+    """
 
     def __init__(self, window: int = WINDOW) -> None:
         self._window = window
-        self._last: OrderedDict[str, int] = OrderedDict()
+        self._last: dict[str, int] = {}
+        self._earlier: dict[str, int] = {}
+        """What `_last` held when it was full: to forget all of them at once is cheaper than to keep them in order."""
 
     def advance(self, spans: Sequence[StreamSpan]) -> None:
         """Remember the spans, or raise VersionConflict and remember nothing unless each continues its stream."""
-        seen = self._last
         for span in spans:
-            last = seen.get(span.stream)
-            if last is not None and span.first_version != last + 1:
+            last = self._last.get(span.stream)
+            if last is None and (last := self._earlier.get(span.stream)) is None:
+                continue
+            if span.first_version != last + 1:
                 raise VersionConflict(stream=span.stream, expected=last + 1, found=span.first_version)
-        for span in spans:
-            self._record(span)
+        self.record(spans)
 
     def restore(self, versions: Iterable[tuple[str, int]]) -> None:
         """Remember streams and their last versions, before any span that came later."""
-        self._last.update(versions)
-        while len(self._last) > self._window:
-            self._last.popitem(last=False)
+        for stream, version in versions:
+            self._last[stream] = version
+            if len(self._last) >= self._window:
+                self._earlier, self._last = self._last, {}
 
     def record(self, spans: Iterable[StreamSpan]) -> None:
         """Remember the spans of what is stored already."""
         for span in spans:
-            self._record(span)
-
-    def _record(self, span: StreamSpan) -> None:
-        last = self._last
-        last[span.stream] = span.last_version
-        last.move_to_end(span.stream)
-        if len(last) > self._window:
-            last.popitem(last=False)
+            self._last[span.stream] = span.last_version
+            if len(self._last) >= self._window:
+                self._earlier, self._last = self._last, {}

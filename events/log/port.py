@@ -15,7 +15,7 @@ from events.log.snapshots.shelf import SnapshotShelf
 from events.log.store import StoredBatch
 
 
-class Committed(msgspec.Struct, frozen=True, kw_only=True):
+class Committed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Where a command's events are, both inclusive. `duplicate`: the id was known, these are the *first* events.
 
     `version` is the last event's version in its stream; 0 if a batch of format 1 holds it, which did not say.

@@ -42,19 +42,16 @@ class WriterLimits(msgspec.Struct, frozen=True, kw_only=True):
     """How long `release` waits for what is queued."""
 
 
-class _Pending:
+class _Pending(msgspec.Struct, eq=False):
     """A command on its way: its own waiter, and those who sent the same id meanwhile.
 
     Deadlines are in the loop's time; 0.0 is none.
     """
 
-    __slots__ = ("command", "deadline", "joined", "waiter")
-
-    def __init__(self, command: CheckedCommand, waiter: "asyncio.Future[Committed]", deadline: float) -> None:
-        self.command = command
-        self.waiter = waiter
-        self.deadline = deadline
-        self.joined: list[tuple[asyncio.Future[Committed], float]] | None = None
+    command: CheckedCommand
+    waiter: "asyncio.Future[Committed]"
+    deadline: float
+    joined: "list[tuple[asyncio.Future[Committed], float]] | None" = None
 
     def join(self, waiter: "asyncio.Future[Committed]", deadline: float) -> None:
         if self.joined is None:
@@ -112,7 +109,7 @@ class BatchingWriter:
         self._last_base = recovered.last_base
         self._last_hash = recovered.last_hash
         self._queue: deque[_Pending] = deque()
-        self._queued_bytes = 0
+        self._queued_bytes = self._queued_records = 0
         self._in_flight: list[_Pending] = []
         self._deadlines: asyncio.TimerHandle | None = None
         self._by_command: dict[str, _Pending] = {}
@@ -178,7 +175,7 @@ class BatchingWriter:
         if (refusal := self._refuse()) is not None:
             raise refusal
         command = check_command(command_id, events)
-        if command.size > MAX_BATCH_BYTES or len(command.events) > MAX_BATCH_RECORDS:
+        if command.size > MAX_BATCH_BYTES or len(command.rows) > MAX_BATCH_RECORDS:
             raise self._too_large(command)
         limits, queue = self._limits, self._queue
         if len(queue) >= limits.queued_commands or self._queued_bytes + command.size > limits.queued_bytes:
@@ -188,6 +185,7 @@ class BatchingWriter:
         self._by_command[command_id] = pending = _Pending(command, waiter, deadline)
         queue.append(pending)
         self._queued_bytes += command.size
+        self._queued_records += len(command.rows)
         if len(queue) == 1:
             self._wake.set()
         return waiter
@@ -252,7 +250,7 @@ class BatchingWriter:
     def _too_large(self, command: CheckedCommand) -> EventTooLarge:
         return EventTooLarge(
             f"command {command.command_id!r}: expected at most {MAX_BATCH_RECORDS} events of {MAX_BATCH_BYTES} "
-            f"bytes together, found {len(command.events)} of {command.size}; store large data elsewhere"
+            f"bytes together, found {len(command.rows)} of {command.size}; store large data elsewhere"
         )
 
     def _overloaded(self) -> Overloaded:
@@ -302,26 +300,34 @@ class BatchingWriter:
 
     def _settle(self, batch: list[_Pending], header: BatchHeader) -> None:
         """Answer everyone who waits for a command of a committed batch."""
-        partition, base = self._partition, header.base
+        partition, base, by_command = self._partition, header.base, self._by_command
         for pending, span in zip(batch, header.commands, strict=True):
-            del self._by_command[span.command_id]
-            last = Position(partition, base + span.last_index)
+            del by_command[span.command_id]
+            # What `Position` does itself, without a call into Python: each is made for a waiter who may never look.
+            last = tuple.__new__(Position, (partition, base + span.last_index))
             one = span.first_index == span.last_index
-            first = last if one else Position(partition, base + span.first_index)
+            first = last if one else tuple.__new__(Position, (partition, base + span.first_index))
             pending.succeed(Committed(first=first, last=last, version=span.last_version, duplicate=False))
 
     def _gather(self) -> list[_Pending]:
-        batch: list[_Pending] = []
+        queue = self._queue
+        if self._queued_records <= MAX_BATCH_RECORDS and self._queued_bytes <= MAX_BATCH_BYTES:
+            batch = list(queue)
+            queue.clear()
+            self._queued_bytes = self._queued_records = 0
+            return batch
+        batch = []
         records = size = 0
-        while self._queue:
-            command = self._queue[0].command
-            records += len(command.events)
+        while queue:
+            command = queue[0].command
+            records += len(command.rows)
             size += command.size
             # A command never spans two batches: that is what makes it atomic.
             if batch and (records > MAX_BATCH_RECORDS or size > MAX_BATCH_BYTES):
                 break
-            batch.append(self._queue.popleft())
+            batch.append(queue.popleft())
             self._queued_bytes -= command.size
+            self._queued_records -= len(command.rows)
         return batch
 
     def _on_task_done(self, task: "asyncio.Task[None]") -> None:
@@ -345,7 +351,7 @@ class BatchingWriter:
             pending.fail(queued)
         self._in_flight = []
         self._queue.clear()
-        self._queued_bytes = 0
+        self._queued_bytes = self._queued_records = 0
         if self._deadlines is not None:
             self._deadlines.cancel()
         self._by_command.clear()
