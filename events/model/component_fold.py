@@ -4,6 +4,10 @@ What an event means is said once, as a step that changes a draft of the state: `
 own, a fold of many events takes them all on the same one (docs/decisions/0019).
 """
 
+from dataclasses import make_dataclass
+from operator import attrgetter
+from typing import cast
+
 import msgspec
 
 from events.model.component_cron_fold import CRON_STEPS, keep_run
@@ -58,6 +62,11 @@ from events.model.operation import (
 _replace = msgspec.structs.replace
 _astuple = msgspec.structs.astuple
 
+_Slots = make_dataclass("_Slots", ComponentDraft.__struct_fields__, eq=False, slots=True)
+"""What a `ComponentDraft` is in a fold of many events: each sets a field or more, and CPython sets a plain slot in a
+fifth of the time that a struct's takes."""
+_fields = attrgetter(*ComponentDraft.__struct_fields__)
+
 # Asking an enum's class for a member takes CPython 3.11 0.1 us, as long as replacing a field.
 _ACCEPTED, _BUILDING, _CLAIMING, _STARTING = Phase.ACCEPTED, Phase.BUILDING, Phase.CLAIMING, Phase.STARTING
 _SWITCHED, _SIBLINGS, _DONE, _FAILED = Phase.SWITCHED, Phase.SIBLINGS, Phase.DONE, Phase.FAILED
@@ -66,15 +75,18 @@ _SWITCHED, _SIBLINGS, _DONE, _FAILED = Phase.SWITCHED, Phase.SIBLINGS, Phase.DON
 def apply(state: ComponentState, event: ComponentEvent, at: int) -> ComponentState:
     """The state after `event`. Every event counts one version, whatever else it changes."""
     step = DRAFTING.steps[type(event)]
-    draft = _thaw(state)
+    draft = _own(ComponentDraft(*_astuple(state)))
     draft.version += 1
     step(draft, event, at)
-    return _freeze(draft)
+    return ComponentState(*_astuple(draft))
 
 
 def _thaw(state: ComponentState) -> ComponentDraft:
-    draft = ComponentDraft(*_astuple(state))
-    # Each of its mappings must be its own: steps write into them.
+    return _own(cast("ComponentDraft", _Slots(*_astuple(state))))
+
+
+def _own(draft: ComponentDraft) -> ComponentDraft:
+    """Each of its mappings must be its own: steps write into them."""
     draft.releases = draft.releases.copy()
     draft.tasks = draft.tasks.copy()
     draft.ended_tasks = draft.ended_tasks.copy()
@@ -87,7 +99,7 @@ def _thaw(state: ComponentState) -> ComponentDraft:
 
 def _freeze(draft: ComponentDraft) -> ComponentState:
     """The draft's mappings are the state's from here on."""
-    return ComponentState(*_astuple(draft))
+    return ComponentState(*_fields(draft))
 
 
 # The version is counted before a step is taken. A step changes the draft and its mappings, never what they hold: an
@@ -141,6 +153,9 @@ def _on_operation_started(draft: ComponentDraft, event: OperationStarted, at: in
     )  # fmt: skip
 
 
+_CUT_SHORT = (OperationCancelled, OperationTimedOut)
+
+
 def _on_operation_ended(
     draft: ComponentDraft,
     event: OperationSucceeded | OperationFailed | OperationCancelled | OperationTimedOut,
@@ -154,7 +169,7 @@ def _on_operation_ended(
     operation = draft.operation
     if operation is None:
         return
-    if operation.release and isinstance(event, OperationCancelled | OperationTimedOut):
+    if operation.release and type(event) in _CUT_SHORT:
         # Its claims may be on their way still.
         wanted = {*draft.releases[operation.release].spec.routes} - {*draft.claims}
         draft.doubtful = tuple(sorted({*draft.doubtful, *wanted}))
@@ -232,7 +247,7 @@ def _on_endpoints_changed(draft: ComponentDraft, event: EndpointsChanged, at: in
     draft.endpoints, draft.routes, draft.routing_version = event.endpoints, event.routes, draft.version
     if draft.drained:
         listed = {endpoint.instance for endpoint in event.endpoints}
-        draft.drained = tuple(instance for instance in draft.drained if instance in listed)
+        draft.drained = tuple([instance for instance in draft.drained if instance in listed])
 
 
 def _on_routing_applied(draft: ComponentDraft, event: RoutingApplied, at: int) -> None:
