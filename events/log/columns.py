@@ -4,20 +4,23 @@ Knows the fields of an event and which of them usually repeat; nothing of header
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 
 from events.log.records import EventRecord
 
 
+Index = Annotated[int, msgspec.Meta(ge=0)]
+
+
 class FactColumns(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """One entry per event, in log order. A pair is a dictionary: its values, and per event the index of its value."""
 
-    streams: list[int]
+    streams: list[Index]
     """Index of the stream in the header's list."""
     versions: list[int]
-    types: tuple[list[str], list[int]]
+    types: tuple[list[str], list[Index]]
     schema_versions: tuple[list[int], list[int]]
     times: list[int]
     """Microseconds after the header's `t_min`."""
@@ -163,7 +166,7 @@ def decode_facts_section(section: bytes, *, base: int, count: int, streams: Sequ
     if lengths != {count}:
         raise ValueError(f"its header counts {count} records, its columns hold {sorted(lengths)}")
     # An index beyond its names would be found only in the middle of a fold.
-    if max(facts.stream_of) >= len(streams) or max(facts.type_of) >= len(type_names) or min(facts.stream_of) < 0:
+    if max({*facts.stream_of}) >= len(streams) or max({*facts.type_of}) >= len(type_names):
         raise ValueError("an index points beyond its names")
     return facts
 
@@ -230,7 +233,7 @@ def _implied(values: Sequence[str], count: int) -> Sequence[int]:
 def _expand(column: tuple[list[T], list[int]], count: int) -> list[T]:
     values, indexes = column
     if indexes:
-        return [values[index] for index in indexes]
+        return list(map(values.__getitem__, indexes))
     return values * count if len(values) == 1 else values
 
 
