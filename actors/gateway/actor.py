@@ -27,6 +27,8 @@ log = structlog.get_logger("gateway")
 class RoutingFold:
     """Turns component events into routing snapshots; remembers names and which event first claimed an address."""
 
+    TYPES = frozenset({ComponentCreated.__name__, EndpointsChanged.__name__})
+
     def __init__(self) -> None:
         self._names: dict[str, tuple[str, str, str]] = {}
         self._claimed: dict[tuple[str, str, str], Position] = {}
@@ -36,7 +38,7 @@ class RoutingFold:
         snapshots: dict[str, ComponentRouting] = {}
         for stored in batch:
             kind, _, service_id = stored.record.stream.partition("/")
-            if kind != "component" or stored.record.type not in ("ComponentCreated", "EndpointsChanged"):
+            if kind != "component" or stored.record.type not in self.TYPES:
                 continue
             event = decode_event(stored.record)
             if isinstance(event, ComponentCreated):
@@ -135,14 +137,13 @@ class GatewayNode(ActorShell):
         fold = RoutingFold()
         if not behind:
             self._gateway.ready()
-        async for batch in self._log.follow_all(dict.fromkeys(tails, 0)):
-            last = batch[-1].position
-            if snapshots := fold.fold(batch):
+        async for partition, end, events in self._log.follow_types(dict.fromkeys(tails, 0), RoutingFold.TYPES):
+            if snapshots := fold.fold(events):
                 self._gateway.apply(snapshots)
                 failpoint("gateway.folded")
-            self._gateway.advance(last.partition, last.offset)
-            if behind and last.offset + 1 >= tails[last.partition]:
-                behind.discard(last.partition)
+            self._gateway.advance(partition, end - 1)
+            if behind and end >= tails[partition]:
+                behind.discard(partition)
                 if not behind:
                     self._gateway.ready()
                     log.info("caught up with the log", gateway=self.name)

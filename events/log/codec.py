@@ -8,13 +8,22 @@ import hashlib
 import struct
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 import zstandard
 from msgspec.structs import astuple
 
-from events.log.columns import Facts, Row, decode_facts_section, encode_columns, facts_of, join_envelopes, transpose
+from events.log.columns import (
+    Facts,
+    Row,
+    decode_facts_section,
+    encode_columns,
+    facts_of,
+    join_envelopes,
+    transpose,
+    type_names,
+)
 from events.log.errors import CorruptBatch, InvalidAppend
 from events.log.records import EventRecord, Position
 
@@ -211,6 +220,18 @@ def decode_facts(value: bytes, at: Position) -> Facts:
     header, body = _checked_body(value, at, _fold_header_decoder)
     try:
         return _facts(header, body) if header.format != 1 else facts_of(_decode_rows(header, body), base=header.base)
+    except _UNDECODABLE as error:
+        raise CorruptBatch(at, f"its body cannot be decoded: {error}") from error
+
+
+def decode_types(value: bytes, at: Position) -> tuple[BatchHeader, Collection[str]]:
+    """Header, and the types of which the batch holds events: for whoever wants few, a quarter of the work of
+    `decode_batch`. Raises CorruptBatch naming `at`."""
+    header, body = _checked_body(value, at, _fold_header_decoder)
+    try:
+        if header.format == 1:
+            return header, {record.type for record in _decode_rows(header, body)}
+        return header, type_names(_decompress(header, body[: header.facts_stored], header.facts_bytes))
     except _UNDECODABLE as error:
         raise CorruptBatch(at, f"its body cannot be decoded: {error}") from error
 

@@ -27,6 +27,14 @@ class FactColumns(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     bodies: list[msgspec.Raw]
 
 
+class _TypeColumn(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """The beginning of `FactColumns`: nothing but the names of the types is made."""
+
+    streams: msgspec.Raw
+    versions: msgspec.Raw
+    types: tuple[list[str], msgspec.Raw]
+
+
 class EnvelopeColumns(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """What no fold looks at. A mapping holds only the events (by index) whose value is not the usual one."""
 
@@ -95,6 +103,7 @@ Row = tuple[Any, ...]
 
 _encoder = msgspec.msgpack.Encoder()
 _facts_decoder = msgspec.msgpack.Decoder(FactColumns)
+_type_decoder = msgspec.msgpack.Decoder(_TypeColumn)
 _envelope_decoder = msgspec.msgpack.Decoder(EnvelopeColumns)
 
 
@@ -169,6 +178,11 @@ def decode_facts_section(section: bytes, *, base: int, count: int, streams: Sequ
     if max({*facts.stream_of}) >= len(streams) or max({*facts.type_of}) >= len(type_names):
         raise ValueError("an index points beyond its names")
     return facts
+
+
+def type_names(section: bytes) -> list[str]:
+    """The types in the first section, each once. Raises msgspec.MsgspecError if it is none."""
+    return _type_decoder.decode(section).types[0]
 
 
 def facts_of(records: Sequence[EventRecord], *, base: int) -> Facts:

@@ -4,7 +4,7 @@ Knows keys and pages; batches are the codec's, group commit the writer's, joinin
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 
 import msgspec
 
@@ -22,7 +22,7 @@ from events.log.etcd_store import EtcdStore
 from events.log.etcd_wire import ModRevisionIs, Put
 from events.log.keys import HASH_NAME, LAYOUT_FORMAT, Keys
 from events.log.ledger import WINDOW
-from events.log.port import OwnerRecord, PartitionWriter
+from events.log.port import Followed, OwnerRecord, PartitionWriter
 from events.log.reader import RECHECK_S, LogReader
 from events.log.records import StoredEvent
 from events.log.recovery import recover
@@ -158,6 +158,11 @@ class EtcdEventLog:
         for partition in from_offsets:
             self._check(partition)
         return self._reader.follow_all(from_offsets)
+
+    def follow_types(self, from_offsets: Mapping[int, int], types: Collection[str]) -> AsyncIterator[Followed]:
+        for partition in from_offsets:
+            self._check(partition)
+        return self._reader.follow_types(from_offsets, types)
 
     async def tail(self, partition: int) -> int:
         self._check(partition)

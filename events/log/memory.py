@@ -7,7 +7,7 @@ import asyncio
 import os
 import socket
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -18,7 +18,7 @@ from events.log.archive.tiers import TieredStore
 from events.log.blobs import MemoryBlobs
 from events.log.errors import Fenced, LayoutMismatch, LogBroken, PartitionOwned
 from events.log.ledger import WINDOW
-from events.log.port import OwnerRecord
+from events.log.port import Followed, OwnerRecord
 from events.log.reader import LogReader
 from events.log.records import StoredEvent
 from events.log.recovery import recover
@@ -242,6 +242,11 @@ class MemoryEventLog:
         for partition in from_offsets:
             self._check(partition)
         return self._reader.follow_all(from_offsets)
+
+    def follow_types(self, from_offsets: Mapping[int, int], types: Collection[str]) -> AsyncIterator[Followed]:
+        for partition in from_offsets:
+            self._check(partition)
+        return self._reader.follow_types(from_offsets, types)
 
     async def tail(self, partition: int) -> int:
         self._check(partition)

@@ -4,7 +4,7 @@ Must not know etcd, nor what any event means.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -36,6 +36,14 @@ class LedgerPoint(NamedTuple):
     last_base: int | None
     last_hash: bytes
     commands: list[tuple[str, tuple[int, int, int]]]
+
+
+class Followed(NamedTuple):
+    """How far one who follows events of some types has come: before offset `end` of `partition`, and past `events`."""
+
+    partition: int
+    end: int
+    events: list[StoredEvent]
 
 
 class OwnerRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,6 +171,11 @@ class EventLog(Protocol):
 
         Order holds within a partition, not between partitions. One watch serves all followers of a process.
         """
+        ...
+
+    def follow_types(self, from_offsets: Mapping[int, int], types: Collection[str]) -> AsyncIterator[Followed]:
+        """`follow_all`, of events of these types only. It also says how far it has come where there are none, and
+        makes little work of batches that hold none."""
         ...
 
     async def tail(self, partition: int) -> int:

@@ -5,12 +5,14 @@ are kept in is archive/tiers.py's.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from contextlib import aclosing
 
 from events.failpoints import failpoint
-from events.log.codec import MAX_BATCH_RECORDS, batch_hash, decode_batch, decode_header
+from events.log.codec import MAX_BATCH_RECORDS, BatchHeader, batch_hash, decode_batch, decode_header, decode_types
 from events.log.errors import BeyondTail, LogHole, LogRewritten, LogUnavailable
-from events.log.records import Position, StoredEvent
+from events.log.port import Followed
+from events.log.records import EventRecord, Position, StoredEvent
 from events.log.store import PAGE_BATCHES, PAGE_OFFSETS, BatchStore, StoredBatch
 
 RECHECK_S = 10.0
@@ -24,9 +26,16 @@ RETRY_MOST_S = 2.0
 class _Cursor:
     """Where one reader is in one partition: `expected` is the next offset to hand out, `base` the next batch to see."""
 
-    def __init__(self, partition: int, from_offset: int, stream: str | None = None) -> None:
+    def __init__(
+        self,
+        partition: int,
+        from_offset: int,
+        stream: str | None = None,
+        types: Collection[str] | None = None,
+    ) -> None:
         self.partition = partition
         self._stream = stream
+        self._types = None if types is None else frozenset(types)
         self.expected = from_offset
         # The batch that holds or ends at `from_offset` begins at most this far before it.
         self.base = max(0, from_offset - MAX_BATCH_RECORDS)
@@ -44,7 +53,7 @@ class _Cursor:
         start = self.base
         page = await store.page(self.partition, start)
         if page and page[0].base == self.base:
-            self._check_link(page[0])
+            self._check_link(decode_header(page[0].value, Position(self.partition, self.base)))
         elif not page:
             await self._expect_last(store)
         if sum(len(batch.value) for batch in page) > DECODE_INLINE_BYTES:
@@ -62,17 +71,16 @@ class _Cursor:
 
     def live(self, batch: StoredBatch) -> list[StoredEvent]:
         """`take` for a batch that `follows` and has just arrived."""
-        if batch.base == self.base:
-            self._check_link(batch)
-            self._last = batch
-        return self.take(batch)
+        if batch.base != self.base:
+            return self.take(batch)
+        header, events = self._decode(batch)
+        self._check_link(header)
+        self._last = batch
+        return events
 
-    def _check_link(self, batch: StoredBatch) -> None:
-        """Raises LogRewritten if `batch`, next by its offset, names another predecessor than the one seen here."""
-        if self._last is None:
-            return
-        previous = decode_header(batch.value, Position(self.partition, batch.base)).previous
-        if previous and previous != batch_hash(self._last.value):
+    def _check_link(self, header: BatchHeader) -> None:
+        """Raises LogRewritten if this batch, next by its offset, names another predecessor than the one seen here."""
+        if self._last is not None and header.previous and header.previous != batch_hash(self._last.value):
             raise LogRewritten(Position(self.partition, self._last.base))
 
     async def _expect_last(self, store: BatchStore) -> None:
@@ -96,38 +104,48 @@ class _Cursor:
 
     def take(self, batch: StoredBatch) -> list[StoredEvent]:
         """The batch's events not handed out before."""
-        at = Position(self.partition, batch.base)
         if self._aligned and batch.base < self.base:
             return []
+        return self._decode(batch)[1]
+
+    def _decode(self, batch: StoredBatch) -> tuple[BatchHeader, list[StoredEvent]]:
+        """Header, and what of the batch is to be handed out; the cursor is behind it then."""
+        at = Position(self.partition, batch.base)
         # Only before the first event handed out can a batch lie wholly below `expected`.
-        if self.base < self.expected and (end := decode_header(batch.value, at).end) <= self.expected:
-            self._aligned, self.base = True, end
-            return []
-        if self._stream is not None:
-            return self._take_stream(batch, self._stream)
-        header, records = decode_batch(batch.value, at)
-        self._aligned, self.base = True, header.end
-        skip = self.expected - batch.base
-        self.expected = header.end
-        partition, revision, first = self.partition, batch.revision, batch.base + skip
-        return [
+        if self.base < self.expected and (header := decode_header(batch.value, at)).end <= self.expected:
+            self._aligned, self.base = True, header.end
+            return header, []
+        header, records = self._wanted(batch.value, at)
+        start, self._aligned, self.base, self.expected = self.expected, True, header.end, header.end
+        partition, revision = self.partition, batch.revision
+        if self._stream is None and self._types is None:
+            skip = start - batch.base
+            return header, [
+                StoredEvent(Position(partition, offset), revision, record)
+                for offset, record in enumerate(records[skip:] if skip else records, start)
+            ]
+        return header, [
             StoredEvent(Position(partition, offset), revision, record)
-            for offset, record in enumerate(records[skip:] if skip else records, first)
+            for offset, record in enumerate(records, batch.base)
+            if offset >= start and self._is_wanted(record)
         ]
 
-    def _take_stream(self, batch: StoredBatch, stream: str) -> list[StoredEvent]:
-        """As `take`, of one stream: the header tells whether the body is worth decoding."""
-        at = Position(self.partition, batch.base)
-        header = decode_header(batch.value, at)
-        start, self._aligned, self.base, self.expected = self.expected, True, header.end, header.end
-        if all(span.stream != stream for span in header.streams):
-            return []
-        _, records = decode_batch(batch.value, at)
-        return [
-            StoredEvent(Position(self.partition, offset), batch.revision, record)
-            for offset, record in enumerate(records, batch.base)
-            if offset >= start and record.stream == stream
-        ]
+    def _wanted(self, value: bytes, at: Position) -> tuple[BatchHeader, list[EventRecord]]:
+        """As `decode_batch`; without records where the batch says that it holds none that is wanted."""
+        if self._stream is not None:
+            header = decode_header(value, at)
+            if all(span.stream != self._stream for span in header.streams):
+                return header, []
+        elif self._types is not None:
+            header, types = decode_types(value, at)
+            if self._types.isdisjoint(types):
+                return header, []
+        return decode_batch(value, at)
+
+    def _is_wanted(self, record: EventRecord) -> bool:
+        if self._stream is not None:
+            return record.stream == self._stream
+        return self._types is None or record.type in self._types
 
 
 class LogReader:
@@ -167,21 +185,35 @@ class LogReader:
                 yield events
 
     async def follow_all(self, from_offsets: Mapping[int, int]) -> AsyncIterator[list[StoredEvent]]:
-        """See `EventLog.follow_all`.
+        """See `EventLog.follow_all`."""
+        cursors = {partition: _Cursor(partition, offset) for partition, offset in from_offsets.items()}
+        async with aclosing(self._follow(cursors)) as following:
+            async for _, events in following:
+                if events:
+                    yield events
+
+    async def follow_types(self, from_offsets: Mapping[int, int], types: Collection[str]) -> AsyncIterator[Followed]:
+        """See `EventLog.follow_types`."""
+        cursors = {partition: _Cursor(partition, offset, types=types) for partition, offset in from_offsets.items()}
+        async with aclosing(self._follow(cursors)) as following:
+            async for cursor, events in following:
+                yield Followed(cursor.partition, cursor.expected, events)
+
+    async def _follow(self, cursors: Mapping[int, _Cursor]) -> AsyncGenerator[tuple[_Cursor, list[StoredEvent]], None]:
+        """Each step of a cursor, also one without events.
 
         Subscribe first, page to the tail second: whatever is committed after a page was read arrives live, because the
         page is linearizable and the subscription older. From then on each batch must continue its partition, else
         the hole is paged.
         """
-        cursors = {partition: _Cursor(partition, offset) for partition, offset in from_offsets.items()}
         subscription = await self._store.subscribe(cursors)
         loop = asyncio.get_running_loop()
         try:
             behind = set(cursors)
             recheck_at = loop.time() + self._recheck_s
             while True:
-                async for events in self._catch_up(cursors, behind):
-                    yield events
+                async for step in self._catch_up(cursors, behind):
+                    yield step
                 failpoint("log.follow.caught-up")
                 item = await subscription.next(recheck_at - loop.time())
                 if item is None:
@@ -189,14 +221,17 @@ class LogReader:
                     recheck_at = loop.time() + self._recheck_s
                     continue
                 partition, batch = item
-                if not cursors[partition].follows(batch):
+                cursor = cursors[partition]
+                if cursor.follows(batch):
+                    yield cursor, cursor.live(batch)
+                else:
                     behind = {partition}
-                elif live := cursors[partition].live(batch):
-                    yield live
         finally:
             self._store.unsubscribe(subscription)
 
-    async def _catch_up(self, cursors: Mapping[int, _Cursor], behind: set[int]) -> AsyncIterator[list[StoredEvent]]:
+    async def _catch_up(
+        self, cursors: Mapping[int, _Cursor], behind: set[int]
+    ) -> AsyncIterator[tuple[_Cursor, list[StoredEvent]]]:
         """Page each partition in `behind`, in turn, until it is at the tail; waits out an unavailable store."""
         pause = RETRY_FIRST_S
         while behind:
@@ -210,5 +245,4 @@ class LogReader:
                 pause = RETRY_FIRST_S
                 if at_tail:
                     behind.discard(partition)
-                if events:
-                    yield events
+                yield cursors[partition], events

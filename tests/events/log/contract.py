@@ -328,3 +328,47 @@ class EventLogContract:
         for stored in following.result():
             by_partition.setdefault(stored.position.partition, []).append(stored.position.offset)
         assert by_partition == {p: list(range(60 if p < 4 else 30)) for p in range(8)}
+
+    async def test_following_some_types_gives_their_events_and_says_how_far_it_is(
+        self, log: EventLog, other_log: EventLog
+    ) -> None:
+        """Some of it is there already, the rest comes live; some batches hold none, some hold others beside."""
+        writers = [await log.claim(partition, "a") for partition in range(2)]
+        wanted: dict[int, list[int]] = {0: [], 1: []}
+        types = ["Noted", "Marked", "Noted", "Seen"]
+
+        async def append(versions: range) -> None:
+            for writer in writers:
+                for n in versions:
+                    made = msgspec.structs.replace(event("s/1", n), type=types[(n + writer.partition) % len(types)])
+                    more = msgspec.structs.replace(event("s/2", n), type="Marked" if n == 8 else "Noted")
+                    await writer.append(f"c{n}", [made, more])
+                    wanted[writer.partition] += [2 * n - 2] if made.type in ("Marked", "Seen") else []
+                    wanted[writer.partition] += [2 * n - 1] if more.type == "Marked" else []
+
+        await append(range(1, 11))
+        seen: dict[int, list[int]] = {0: [], 1: []}
+        ends = {0: 0, 1: 0}
+        following = other_log.follow_types({0: 0, 1: 0}, {"Marked", "Seen"})
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            async for partition, end, events in following:
+                assert end >= ends[partition], "it never goes back"
+                ends[partition] = end
+                assert all(stored.position.partition == partition for stored in events)
+                assert all(stored.position.offset < end for stored in events)
+                seen[partition] += offsets(events)
+                if ends == {0: 20, 1: 20}:
+                    group.create_task(append(range(11, 21)))
+                if ends == {0: 40, 1: 40}:
+                    break
+        assert seen == wanted
+
+    async def test_following_some_types_from_the_middle(self, log: EventLog, other_log: EventLog) -> None:
+        writer = await log.claim(0, "a")
+        types = ["Noted", "Marked"]
+        await writer.append("c", [msgspec.structs.replace(event("s/1", n), type=types[n % 2]) for n in range(1, 21)])
+        async with asyncio.timeout(30):
+            async for followed in other_log.follow_types({0: 7}, {"Marked"}):
+                if followed.end == 20:
+                    break
+        assert offsets(followed.events) == [8, 10, 12, 14, 16, 18]

@@ -19,6 +19,7 @@ from events.log.codec import (
     decode_batch,
     decode_facts,
     decode_header,
+    decode_types,
     encode_batch,
 )
 from events.log.errors import CorruptBatch, InvalidAppend
@@ -103,6 +104,8 @@ def test_round_trip(made: list[tuple[str, list[EventRecord]]]) -> None:
 def test_facts_are_what_the_records_say(made: list[tuple[str, list[EventRecord]]]) -> None:
     value = encode(made)
     facts = decode_facts(value, Position(2, 7))
+    header, types = decode_types(value, Position(2, 7))
+    assert (header.end, set(types)) == (7 + len(facts), set(facts.types))
     _, records = decode_batch(value, Position(2, 7))
     assert len(facts) == len(records)
     assert facts.base == 7
@@ -124,6 +127,7 @@ def test_what_a_format_wrote_is_read_for_ever(name: str, base: int) -> None:
     if header.format == 1:
         assert header.previous == b""
         assert {span.last_version for span in header.commands} == {0}
+    assert set(decode_types(value, Position(3, base))[1]) == {record.type for record in records}
     facts = decode_facts(value, Position(3, base))
     assert [bytes(body) for body in facts.bodies] == [bytes(event.body) for event in events]
     assert (facts.streams, facts.versions) == ([e.stream for e in events], [e.version for e in events])
