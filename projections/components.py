@@ -71,7 +71,7 @@ def fold(rows: Rows, stored: StoredEvent, event: Event) -> None:
     """One component event. Every one of them moves the row's version, which If-Match compares."""
     service_id = ident_of(stored.record.stream)
     row = rows.get(COMPONENTS, service_id)
-    if isinstance(event, ComponentCreated):
+    if type(event) is ComponentCreated:
         _created(rows, stored, event, row)
     elif row is not None:
         rows.change(COMPONENTS, (service_id,), stored, **_changes(row, stored, event))
@@ -110,6 +110,8 @@ def _spec_columns(spec: Spec) -> dict[str, SqlValue]:
 
 
 def _changes(row: Row, stored: StoredEvent, event: Event) -> dict[str, SqlValue]:
+    if type(event) in ENDINGS:
+        return _NO_OPERATION if getattr(event, "operation", "") == row["operation"] else {}
     changes: dict[str, SqlValue] = {}
     if (phase := phase_of(event)) and getattr(event, "operation", row["operation"]) == row["operation"]:
         changes["operation_phase"] = phase.value
@@ -139,8 +141,6 @@ def _changes(row: Row, stored: StoredEvent, event: Event) -> dict[str, SqlValue]
             changes["status"] = ComponentStatus.DESTROYING.value
         case ComponentDestroyed():
             changes |= {"status": ComponentStatus.DESTROYED.value, "current": 0}
-        case _ if type(event) in ENDINGS and getattr(event, "operation", "") == row["operation"]:
-            changes |= _NO_OPERATION
     return changes
 
 

@@ -66,6 +66,9 @@ index(CRON_RUNS, "team", "app", "component", "began_at")
 def fold(rows: Rows, stored: StoredEvent, event: Event) -> None:
     """One event of a component that concerns its jobs."""
     service_id = ident_of(stored.record.stream)
+    if type(event) in ENDINGS:  # by far the most: not after a walk through the others
+        _ended(rows, stored, service_id, event)
+        return
     match event:
         case CronSet():
             _set(rows, stored, service_id, event)
@@ -88,8 +91,6 @@ def fold(rows: Rows, stored: StoredEvent, event: Event) -> None:
         case ComponentDestroyed():
             for row in rows.select(CRONS, service_id=service_id):
                 _forget(rows, service_id, str(row["name"]))
-        case _ if type(event) in ENDINGS:
-            _ended(rows, stored, service_id, event)
 
 
 def _set(rows: Rows, stored: StoredEvent, service_id: str, event: CronSet) -> None:

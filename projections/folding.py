@@ -95,14 +95,17 @@ def _read_ahead(rows: Rows, batch: Batch) -> None:
     """Read at once what the batch's events will ask for one by one."""
     idents: dict[Table, dict[str, None]] = {}
     for part in batch.slices:
-        for stream in dict.fromkeys(stored.record.stream for stored in part.events):
-            kind, _, ident = stream.partition("/")
+        streams: dict[str, dict[str, None]] = {}
+        for stored in part.events:
+            kind, _, ident = stored.record.stream.partition("/")
+            streams.setdefault(kind, {})[ident] = None
+        for kind, found in streams.items():
             # Only of models whose checkpoint moves here: it is what tells that rows kept in memory are as they were.
             tables = [t for p in batch.dispatch.of_kind(kind) if p.name in part.starts for t in p.asks_for]
             for table in (*tables, *((COMPONENT_NAMES,) if kind == "component" else ())):
-                idents.setdefault(table, {})[ident] = None
-    for table, found in idents.items():
-        rows.load(table, list(found))
+                idents.setdefault(table, {}).update(found)
+    for table, wanted in idents.items():
+        rows.load(table, list(wanted))
 
 
 def _advance(connection: Connection, batch: Batch) -> None:

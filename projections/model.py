@@ -14,6 +14,8 @@ from events.model.component_events import ComponentCreated
 from projections.rows import Rows
 from projections.schema import COMPONENT_NAMES, Row
 
+_json_encoder = msgspec.json.Encoder()
+
 Fold = Callable[[Rows, StoredEvent, Event], None]
 """Changes the model's rows by one event. Deterministic; reads and writes only its own tables and component names."""
 
@@ -39,7 +41,7 @@ class Projection(msgspec.Struct, frozen=True, kw_only=True):
 
 def learn_names(rows: Rows, event: Event) -> None:
     """Keep what a service_id stands for, before any model meets an event that names only the id."""
-    if isinstance(event, ComponentCreated):
+    if type(event) is ComponentCreated:
         rows.put(
             COMPONENT_NAMES,
             {"service_id": event.service_id, "team": event.team, "app": event.app, "component": event.name},
@@ -61,4 +63,4 @@ def ident_of(stream: str) -> str:
 
 def to_json(value: object) -> str:
     """`value` as the JSON that a JSON column keeps."""
-    return msgspec.json.encode(value).decode()
+    return _json_encoder.encode(value).decode()

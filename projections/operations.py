@@ -70,6 +70,9 @@ index(OPERATIONS, "team", "parent")
 index(OPERATIONS, "on_stream", "status")
 
 
+_OF_SIBLINGS = (SiblingsRequested, SiblingEnded)
+
+
 class Step(msgspec.Struct, frozen=True, kw_only=True):
     """An operation entered `phase` at `at` (microseconds UTC)."""
 
@@ -79,7 +82,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 def fold(rows: Rows, stored: StoredEvent, event: Event) -> None:
     """One event of a component or an app that concerns an operation."""
-    if isinstance(event, OperationStarted):
+    if type(event) is OperationStarted:
         _started(rows, stored, event)
         return
     row = _row_of(rows, stored.record.stream, event)
@@ -96,7 +99,7 @@ def fold(rows: Rows, stored: StoredEvent, event: Event) -> None:
 
 def _row_of(rows: Rows, stream: str, event: Event) -> Row | None:
     """The operation that `event` belongs to, by the id it names or, where it names none, the one under way."""
-    if isinstance(event, SiblingsRequested | SiblingEnded):
+    if type(event) in _OF_SIBLINGS:
         running = rows.select(OPERATIONS, on_stream=stream, status=OperationStatus.RUNNING.value)
         return next((row for row in running if row["kind"] not in TASK_KINDS), None)
     if isinstance(event, InstanceStarting):
@@ -137,6 +140,8 @@ def _whose(rows: Rows, stream: str) -> Row:
 
 def _changes(row: Row, event: Event) -> dict[str, SqlValue]:
     match event:
+        case OperationSucceeded(detail=detail):
+            return {"result": detail}
         case DeployRequested(build_id=build_id):
             return {"build_id": build_id}
         case ReleaseCreated(release=release):
@@ -151,8 +156,6 @@ def _changes(row: Row, event: Event) -> dict[str, SqlValue]:
             return {"cancel_reason": reason}
         case AppDestroyRequested():
             return {"phase": "destroying"}
-        case OperationSucceeded(detail=detail):
-            return {"result": detail}
         case OperationFailed(code=code, reason=reason, lines=lines, still_serving=still):
             return {"code": code, "reason": reason, "lines": to_json(lines), "still_serving": still}
         case OperationTimedOut(reason=reason, still_serving=still):
@@ -185,6 +188,6 @@ PROJECTION = Projection(
         event
         for kind in _KINDS
         for event in AGGREGATES[kind].events
-        if "operation" in event.__struct_fields__ or event in (InstanceStarting, SiblingsRequested, SiblingEnded)
+        if "operation" in event.__struct_fields__ or event in (InstanceStarting, *_OF_SIBLINGS)
     ),
 )

@@ -79,7 +79,8 @@ class Rows:
     def new(self, table: Table, stored: StoredEvent, **values: SqlValue) -> Row:
         """Keep a new row: blank but for `values` and the event's place."""
         row = blank(table)
-        row.update(_place(stored), **values)
+        _set_place(row, stored)
+        row.update(values)
         self.put(table, row)
         return row
 
@@ -89,7 +90,8 @@ class Rows:
         if row is None:
             return None
         row = row.copy()
-        row.update(_place(stored), **values)
+        _set_place(row, stored)
+        row.update(values)
         self._known[table][key] = row
         self._dirty[table].add(key)
         return row
@@ -223,14 +225,12 @@ def _key_parameters(table: Table, key: Key) -> Row:
     return {_parameter(c.key): v for c, v in zip(table.primary_key.columns, key, strict=True)}
 
 
-def _place(stored: StoredEvent) -> Row:
-    return {
-        "stream": stored.record.stream,
-        "partition": stored.position.partition,
-        "offset": stored.position.offset,
-        "version": stored.record.version,
-        "updated_at": stored.record.at,
-    }
+def _set_place(row: Row, stored: StoredEvent) -> None:
+    position, _, record = stored
+    row["stream"] = record.stream
+    row["partition"], row["offset"] = position
+    row["version"] = record.version
+    row["updated_at"] = record.at
 
 
 def _storable(table: Table, rows: Sequence[Row]) -> Iterator[Row]:
