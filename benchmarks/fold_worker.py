@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from actors.cluster.garbage import collect_seldom
 from benchmarks.partition_log import PARTITIONS, Place
 from events.log.blobs import DirectoryBlobs
 from events.log.etcd_log import EtcdEventLog
@@ -31,6 +32,7 @@ async def main() -> None:
     todo = msgspec.json.decode(sys.stdin.readline(), type=Todo)
     log = EtcdEventLog(todo.place.etcd, partitions=PARTITIONS, blobs=DirectoryBlobs(Path(todo.place.archive)))
     await log.open()
+    collect_seldom()  # as every process of the platform
     _tell(ready=1)
     await asyncio.to_thread(sys.stdin.readline)
     begin, spent = time.perf_counter(), time.process_time()
