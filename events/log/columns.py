@@ -10,7 +10,6 @@ import msgspec
 
 from events.log.records import EventRecord
 
-
 Index = Annotated[int, msgspec.Meta(ge=0)]
 
 

@@ -202,7 +202,18 @@ def apply(state: BuildState, event: BuildEvent, at: int) -> BuildState:
     replace = msgspec.structs.replace
     match event:
         case BuildRequested():
-            return BuildState(status=BuildStatus.QUEUED, requested_at=at, **msgspec.structs.asdict(event))
+            return BuildState(
+                status=BuildStatus.QUEUED,
+                build_id=event.build_id,
+                service_id=event.service_id,
+                team=event.team,
+                app=event.app,
+                component=event.component,
+                operation=event.operation,
+                source=event.source,
+                timeout_seconds=event.timeout_seconds,
+                requested_at=at,
+            )
         case BuildStarted(builder=builder, attempt=attempt):
             return replace(state, status=BuildStatus.RUNNING, builder=builder, attempt=attempt, started_at=at)
         case BuildSucceeded(artifact=artifact):

@@ -107,29 +107,27 @@ def _freeze(draft: ComponentDraft) -> ComponentState:
 # before the first change, so that a draft is never left half changed.
 
 
+_OUTLIVES = {
+    "version", "releases", "last_release", "started_instances", "claims", "doubtful", "applied_version",
+    "routing_version", "abandoned", "ticked_until",
+}  # fmt: skip
+"""What a later component of the same name goes on with: its releases are numbered from where the earlier one's end."""
+
+
 def _on_created(draft: ComponentDraft, event: ComponentCreated, at: int) -> None:
-    born = ComponentDraft(
-        service_id=event.service_id,
-        team=event.team,
-        app=event.app,
-        name=event.name,
-        process=event.process,
-        spec=event.spec,
-        status=ComponentStatus.ACTIVE,
-        version=draft.version,
-        releases=draft.releases,  # release numbers go on where an earlier life of the name left off
-        born_after=draft.last_release,
-        last_release=draft.last_release,
-        started_instances=draft.started_instances,
-        claims=draft.claims,
-        doubtful=draft.doubtful,
-        applied_version=draft.applied_version,
-        routing_version=draft.routing_version,
-        abandoned=draft.abandoned,
-        ticked_until=draft.ticked_until,
-    )
-    for field in born.__struct_fields__:
-        setattr(draft, field, getattr(born, field))
+    if draft.version > 1:
+        blank = ComponentDraft()
+        for field in blank.__struct_fields__:
+            if field not in _OUTLIVES:
+                setattr(draft, field, getattr(blank, field))
+    draft.status = ComponentStatus.ACTIVE
+    draft.service_id = event.service_id
+    draft.team = event.team
+    draft.app = event.app
+    draft.name = event.name
+    draft.process = event.process
+    draft.spec = event.spec
+    draft.born_after = draft.last_release
 
 
 def _on_spec_changed(draft: ComponentDraft, event: SpecChanged, at: int) -> None:

@@ -12,9 +12,19 @@ from events.log.codec import check_command, decode_facts, encode_batch
 from events.log.errors import LogBroken
 from events.log.records import EventRecord, Position
 from events.model.base import Event
-from events.model.component_events import InstanceStarting, RolloutStarted, RolloutSucceeded
-from events.model.component_fold import DRAFTING
-from events.model.component_parts import ComponentState, InstanceKind, Operation, Phase, Slot
+from events.model.component_events import ComponentCreated, InstanceStarting, RolloutStarted, RolloutSucceeded
+from events.model.component_fold import DRAFTING, apply
+from events.model.component_parts import (
+    ComponentState,
+    ComponentStatus,
+    InstanceKind,
+    Operation,
+    Phase,
+    RouteSpec,
+    Slot,
+    Spec,
+    Task,
+)
 from events.model.folding import PartitionFold
 from events.model.operation import OperationCancelled
 from events.model.registry import AGGREGATES, EVENT_TYPES, apply_record, fold, initial_state
@@ -109,6 +119,46 @@ def test_a_step_that_fails_leaves_its_draft_as_it_was(event: Event) -> None:
     with pytest.raises(KeyError):
         DRAFTING.steps[type(event)](draft, event, 2)
     assert DRAFTING.freeze(draft) == state
+
+
+def test_a_component_of_a_name_that_was_used_begins_anew() -> None:
+    records = component_life(1)
+    stream = next(record.stream for record in records if record.stream.startswith("component/"))
+    earlier = fold(stream, by_stream(records)[stream])
+    assert isinstance(earlier, ComponentState)
+    earlier = msgspec.structs.replace(
+        earlier,
+        tasks={"o": Task(command="x")},
+        slots={"f:1": Slot(failures=1)},
+        drained=("i",),
+        claims=(RouteSpec("h"),),
+    )
+    created = ComponentCreated(service_id="s", team="t", app="a", name="n", process="p", spec=Spec(scale=2))
+    expected = ComponentState(
+        status=ComponentStatus.ACTIVE,
+        service_id="s",
+        team="t",
+        app="a",
+        name="n",
+        process="p",
+        spec=Spec(scale=2),
+        version=earlier.version + 1,
+        releases=earlier.releases,
+        born_after=earlier.last_release,
+        last_release=earlier.last_release,
+        started_instances=earlier.started_instances,
+        claims=earlier.claims,
+        doubtful=earlier.doubtful,
+        applied_version=earlier.applied_version,
+        routing_version=earlier.routing_version,
+        abandoned=earlier.abandoned,
+        ticked_until=earlier.ticked_until,
+    )
+    assert apply(earlier, created, 1) == expected
+    draft = DRAFTING.thaw(earlier)
+    draft.version += 1
+    DRAFTING.steps[ComponentCreated](draft, created, 1)
+    assert DRAFTING.freeze(draft) == expected
 
 
 def test_the_histories_hold_every_kind_of_stream_and_most_events() -> None:
