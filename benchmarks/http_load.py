@@ -6,7 +6,7 @@ route; whoever uses it gives whole requests.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 ANSWER_SECONDS = 60.0
@@ -14,7 +14,10 @@ ANSWER_SECONDS = 60.0
 
 @dataclass
 class Seen:
-    """What came back: seconds per answered request from when it was due, and how often each status came."""
+    """What came back: seconds per answer from when it was due, and how often each status came.
+
+    A request that asks for many things has so many answers, all at once.
+    """
 
     seconds: list[float] = field(default_factory=list)
     statuses: dict[int, int] = field(default_factory=dict)
@@ -29,7 +32,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
-        self._answer: asyncio.Future[int] | None = None
+        self._answer: asyncio.Future[tuple[int, bytes]] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -38,7 +41,7 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         if self._answer is not None and not self._answer.done():
-            self._answer.set_result(0)
+            self._answer.set_result((0, b""))
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -50,16 +53,17 @@ class _Connection(asyncio.Protocol):
         if len(self._buffer) < head + 4 + length:
             return
         status = int(self._buffer[9:12])
+        body = self._buffer[head + 4 : head + 4 + length]
         self._buffer = self._buffer[head + 4 + length :]
         if self._answer is not None and not self._answer.done():
-            self._answer.set_result(status)
+            self._answer.set_result((status, body))
 
     @property
     def open(self) -> bool:
         return self._transport is not None
 
-    async def ask(self, request: bytes) -> int:
-        """The status; 0 when the connection broke."""
+    async def ask(self, request: bytes) -> tuple[int, bytes]:
+        """The status and the body; 0 when the connection broke."""
         assert self._transport is not None
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
@@ -70,6 +74,11 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
 
 
+def alone(status: int, body: bytes) -> Mapping[int, int]:
+    """The statuses in an answer to a request for one thing: its own."""
+    return {status: 1}
+
+
 async def load(
     port: int,
     request: Callable[[int], bytes],
@@ -78,9 +87,11 @@ async def load(
     seconds: float,
     rate: float = 0.0,
     until: asyncio.Event | None = None,
+    statuses: Callable[[int, bytes], Mapping[int, int]] = alone,
 ) -> Seen:
     """Send `request(0)`, `request(1)`, … for so long. `rate`: requests a second in all (0: as fast as they are
-    answered); a request that is late counts from when it was due. `until` is set: it ends earlier.
+    answered); a request that is late counts from when it was due. `until` is set: it ends earlier. `statuses`: how
+    often each is in an answer.
     """
     seen = Seen()
     loop = asyncio.get_running_loop()
@@ -99,10 +110,11 @@ async def load(
             async with asyncio.timeout(ANSWER_SECONDS):
                 if not connection.open:
                     connection = await _connect(port)
-                status = await connection.ask(request(number))
+                status, body = await connection.ask(request(number))
             done = loop.time()
-            seen.seconds.append(done - due)
-            seen.statuses[status] = seen.statuses.get(status, 0) + 1
+            for each, count in statuses(status, body).items():
+                seen.statuses[each] = seen.statuses.get(each, 0) + count
+                seen.seconds += [done - due] * count
             seen.marks.append((number, due, done))
         connection.close()
 
@@ -128,7 +140,16 @@ async def _connect(port: int) -> _Connection:
 
 def patch(path: str, token: str, body: bytes, key: str) -> bytes:
     """A whole PATCH request."""
+    return _request("PATCH", path, token, body, f"Idempotency-Key: {key}\r\n")
+
+
+def post(path: str, token: str, body: bytes) -> bytes:
+    """A whole POST request."""
+    return _request("POST", path, token, body, "")
+
+
+def _request(method: str, path: str, token: str, body: bytes, more: str) -> bytes:
     return (
-        f"PATCH {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nIdempotency-Key: {key}\r\n"
+        f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n{more}"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     ).encode() + body

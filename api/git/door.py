@@ -65,7 +65,7 @@ class GitDoor:
     async def _enter(self, request: web.Request) -> Principal:
         """The token first, so that nobody without one learns what is there. Raises HttpProblem."""
         principal = await self._context.gatekeeper.principal(f"Bearer {_token(request)}")
-        check_names(request)
+        check_names(request.match_info)
         team = request.match_info["team"]
         if not principal.reaches(team):
             raise not_found("there is no such repository for this token", hint="rayfold git remote")

@@ -11,19 +11,16 @@ import structlog
 from aiohttp import web
 
 from actors.cluster.tracing import span
-from actors.logs.errors import LogError as LinesError
 from api.git.door import GitDoor
-from api.http.call import MAX_BODY_BYTES, Call, check_names, parse_body, parse_query
+from api.http.call import MAX_BODY_BYTES, Call, check_names, parse_body, parse_query, read_json
 from api.http.context import Context
+from api.http.failures import of_exception
 from api.http.handlers.table import HANDLERS, Handler
 from api.http.identity import ADMIN, Principal, fresh_id
-from api.http.problems import HttpProblem, not_found, of_http, overloaded, unavailable
+from api.http.problems import out_of_reach, overloaded
 from api.http.route import COMPONENT, Route
 from api.http.routes import ROUTES
-from api.http.services import PlatformAway, Services
-from events.log.errors import BeyondTail, LogError
-from events.secrets.errors import SecretError
-from projections.errors import BadCursor, ProjectionsError
+from api.http.services import Services
 
 log = structlog.get_logger("api")
 
@@ -144,7 +141,7 @@ def _serve_route(context: Context, route: Route, handler: Handler) -> _Inner:
                 response.force_close()
             return response
         except Exception as error:
-            status = _problem_of(error, request_id).status
+            status = of_exception(error, request_id).status
             raise
         finally:
             if (held := request.get(HELD)) is not None:
@@ -160,17 +157,21 @@ def _serve_route(context: Context, route: Route, handler: Handler) -> _Inner:
 async def _enter(context: Context, route: Route, request: web.Request, request_id: str, traceparent: str) -> Call:
     """Through the door: the token first, so that nobody without one learns what is valid or there."""
     principal = ADMIN if route.reach == "public" else await _principal(context, request)
-    check_names(request)
-    team = request.match_info.get("team")
+    names = request.match_info
+    check_names(names)
+    team = names.get("team")
     if (route.reach == "admin" and principal.team is not None) or (team is not None and not principal.reaches(team)):
-        raise not_found("there is no such thing for this token", hint="rayfold teams shows what it reaches")
-    query = parse_query(request, route.query)
+        raise out_of_reach()
+    query = parse_query(request.query.items() if request.query_string else (), route.query)
     body = None
     if route.body is not None:
         _hold(context, request, team or principal.team or principal.name)
-        body = await parse_body(request, route.body)
+        body = parse_body(await read_json(request), route.body, request)
     return Call(
         request=request,
+        names=names,
+        path=request.path,
+        headers=request.headers,
         context=context,
         route=route,
         principal=principal,
@@ -211,7 +212,7 @@ async def _door(request: web.Request, handler: _Inner) -> web.StreamResponse:
     except (ConnectionResetError, asyncio.CancelledError):
         raise
     except Exception as error:
-        problem = _problem_of(error, request_id)
+        problem = of_exception(error, request_id)
         if problem.status >= 500 and problem.code == "internal":
             log.error("request failed", request_id=request_id, method=request.method, path=request.path[:200],
                       exc_info=error)  # fmt: skip
@@ -219,23 +220,3 @@ async def _door(request: web.Request, handler: _Inner) -> web.StreamResponse:
     if not response.prepared:
         response.headers["X-Request-Id"] = request_id
     return response
-
-
-def _problem_of(error: Exception, request_id: str) -> HttpProblem:
-    if isinstance(error, HttpProblem):
-        return error
-    if isinstance(error, web.HTTPException):
-        return of_http(error)
-    if isinstance(error, BadCursor):
-        return HttpProblem(422, "invalid", str(error), hint="give a cursor as the page before gave it")
-    if isinstance(error, BeyondTail):
-        return HttpProblem(422, "invalid", str(error), hint="begin anew, without the cursor")
-    if isinstance(error, LogError | LinesError | ProjectionsError | PlatformAway):
-        log.warning("a part did not answer", request_id=request_id, error=f"{type(error).__name__}: {error}")
-        return unavailable("a part of the platform did not answer", hint="try again; rayfold status shows which")
-    if isinstance(error, SecretError):
-        return unavailable(str(error), hint="docs/operations.md, Secrets, says how keys are put back", code="secrets")
-    if isinstance(error, TimeoutError):
-        return unavailable("no answer in time", hint="try again; rayfold status shows why")
-    hint = f"the platform's log has the cause under {request_id}"
-    return HttpProblem(500, "internal", "something went wrong here; it was not your request", hint=hint)

@@ -5,6 +5,7 @@ Knows how to read a request safely; nothing of what any route does with it.
 
 import asyncio
 import functools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
@@ -40,9 +41,16 @@ _NAMED |= {"credential": "a credential name"}
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """A request that passed the door: its token is good, its names are names, its parameters and body are sound."""
+    """A request that passed the door: its token is good, its names are names, its parameters and body are sound.
+
+    `names`: the named parts of `path`, decoded. With `headers` they are the request's own; of one change in a list
+    they are what the list says of it.
+    """
 
     request: web.Request
+    names: Mapping[str, str]
+    path: str
+    headers: Mapping[str, str]
     context: "Context"
     route: Route
     principal: Principal
@@ -53,7 +61,7 @@ class Call:
 
     def name(self, part: str) -> str:
         """A part of the path, decoded."""
-        return self.request.match_info[part]
+        return self.names[part]
 
     def query_as(self, model: type[Model]) -> Model:
         """The query, which the route table promises to be of this model."""
@@ -68,18 +76,18 @@ class Call:
     @property
     def team(self) -> str:
         """Whose share it takes of what may wait: that of the team it works in, else of whoever asks."""
-        return self.request.match_info.get("team") or self.principal.team or self.principal.name
+        return self.names.get("team") or self.principal.team or self.principal.name
 
     @property
     def command_id(self) -> str:
         """The id of this write's command; see `identity.command_id_of`."""
-        scope = self.request.match_info.get("team") or self.principal.team or ""
-        return command_id_of(scope, self.route.method, self.request.path, self.request.headers.get("Idempotency-Key"))
+        scope = self.names.get("team") or self.principal.team or ""
+        return command_id_of(scope, self.route.method, self.path, self.headers.get("Idempotency-Key"))
 
     @property
     def expected_version(self) -> int | None:
         """If-Match as a stream version. Raises HttpProblem 400."""
-        text = self.request.headers.get("If-Match")
+        text = self.headers.get("If-Match")
         if text is None or text.strip() == "*":
             return None
         digits = text.strip().removeprefix("W/").strip('"').removeprefix("v")
@@ -88,9 +96,9 @@ class Call:
         return int(digits)
 
 
-def check_names(request: web.Request) -> None:
-    """Every named part of the path is a name; raises HttpProblem 422 (or 404 for what could never be there)."""
-    for part, value in request.match_info.items():
+def check_names(names: Mapping[str, str]) -> None:
+    """Every named part of a path is a name; raises HttpProblem 422 (or 404 for what could never be there)."""
+    for part, value in names.items():
         if not _clean(value):
             raise invalid(f"expected a {part} without NUL and of valid UTF-8, found something else")
         if part in _NAMED:
@@ -101,19 +109,19 @@ def check_names(request: web.Request) -> None:
             raise invalid(f"expected a {part} of at most 1024 characters, found {len(value)}")
 
 
-def parse_query(request: web.Request, model: type[Model]) -> Model:
+def parse_query(given: Iterable[tuple[str, str]], model: type[Model]) -> Model:
     """The validated query parameters. Raises HttpProblem 422, also when one is given twice."""
-    if not request.query_string:
-        nothing: Model | None = _without_query(model)
-        if nothing is not None:
-            return nothing
     values: dict[str, str] = {}
-    for key, value in request.query.items():
+    for key, value in given:
         if key in values:
             raise invalid(f"expected the parameter {key[:60]!r} once, found it more often")
         if not (_clean(key) and _clean(value)):
             raise invalid("expected parameters without NUL and of valid UTF-8, found something else")
         values[key] = value
+    if not values:
+        nothing: Model | None = _without_query(model)
+        if nothing is not None:
+            return nothing
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -129,8 +137,8 @@ def _without_query(model: type[Model]) -> Model | None:
         return None
 
 
-async def parse_body(request: web.Request, model: type[Model]) -> Model:
-    """The validated JSON body; an empty one is an empty object. Raises HttpProblem 400, 413, 415, 422."""
+async def read_json(request: web.Request) -> JsonValue:
+    """The JSON body; an empty one is an empty object. Raises HttpProblem 400, 413, 415, 422."""
     raw = await _read(request)
     if not raw.strip():
         data: JsonValue = {}
@@ -143,6 +151,11 @@ async def parse_body(request: web.Request, model: type[Model]) -> Model:
             raise malformed(f"expected a JSON body: {str(error)[:200]}", hint="check quotes and commas") from None
     if not _clean_json(data):
         raise invalid("expected text without NUL, found a NUL character in the body")
+    return data
+
+
+def parse_body(data: JsonValue, model: type[Model], request: web.Request) -> Model:
+    """The body validated, with the reason that the request's header gives where it has none. Raises HttpProblem 422."""
     if isinstance(data, dict) and "reason" in model.model_fields and "reason" not in data:
         data = {**data, "reason": reason_of(request)}
     try:

@@ -75,17 +75,40 @@ class Context:
 
         The id is the call's (or `command_id`) with `suffix`, for a request that takes several commands.
         """
-        envelope = Envelope(
+        envelope = self.envelope(
+            call,
+            stream,
+            command,
+            reason=reason,
+            command_id=(command_id or call.command_id) + suffix,
+            expected_version=expected_version,
+        )
+        return self.decided((await self.services.commands.submit([envelope]))[0])
+
+    def envelope(
+        self,
+        call: Call,
+        stream: str,
+        command: Command,
+        *,
+        reason: str,
+        command_id: str,
+        expected_version: int | None,
+    ) -> Envelope:
+        """A command as it is sent for whoever asks in `call`."""
+        return Envelope(
             stream=stream,
             command=encode_command(command),
-            command_id=(command_id or call.command_id) + suffix,
+            command_id=command_id,
             actor=call.principal.name,
             reason=reason,
             traceparent=call.traceparent,
             expected_version=expected_version,
             team=call.team,
         )
-        reply = (await self.services.commands.submit([envelope]))[0]
+
+    def decided(self, reply: Reply) -> Reply:
+        """The reply, counted. Raises HttpProblem when nothing is known of its command."""
         if reply.error:
             self.metrics.outcomes["error"].inc()
             raise of_error(reply)

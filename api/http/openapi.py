@@ -119,7 +119,7 @@ def _parameters(route: Route) -> list[Json]:
         required = cast("list[str]", model.get("required", []))
         for name, schema in cast("dict[str, Json]", model.get("properties", {})).items():
             found.append({"name": name, "in": "query", "required": name in required, "schema": _not_null(schema)})
-    if route.writes and not route.raw:
+    if route.writes and route.keyed and not route.raw:
         found.append(_IDEMPOTENCY)
         if route.method != "POST" or "{component}" in route.path:
             found.append(_IF_MATCH)

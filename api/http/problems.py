@@ -93,6 +93,11 @@ def not_found(detail: str, hint: str = "") -> HttpProblem:
     return HttpProblem(404, "not_found", detail, hint=hint)
 
 
+def out_of_reach() -> HttpProblem:
+    """404: whether it is there is not told to who has a token of another team."""
+    return not_found("there is no such thing for this token", hint="rayfold teams shows what it reaches")
+
+
 def invalid(detail: str, hint: str = "") -> HttpProblem:
     """422: readable, and wrong."""
     return HttpProblem(422, "invalid", detail, hint=hint)

@@ -29,7 +29,8 @@ class Route:
     """One operation. `status` is the answer's when all goes well; `also` are further good ones; `codes` the problems.
 
     `streams`: answers server-sent events when asked to (`Accept: text/event-stream`, or `follow=1`); `lines`: may
-    answer JSON Lines, for as long as that takes; `raw`: the body is a tar, not JSON; `file`: the answer is one.
+    answer JSON Lines, for as long as that takes; `raw`: the body is a tar, not JSON; `file`: the answer is one;
+    `keyed`: a write takes an Idempotency-Key and, of what has a version, an If-Match.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Route:
     lines: bool = False
     raw: bool = False
     file: bool = False
+    keyed: bool = True
     seconds: float = REQUEST_SECONDS
 
     @property

@@ -23,6 +23,7 @@ from api.http.route import APP, CHECK_SECONDS, COMPONENT, REBUILD_SECONDS, TEAM,
 from api.http.route import command as _command
 from api.http.route import get as _get
 from api.http.route import page as _page
+from api.http.routes_commands import COMMANDS
 from api.http.routes_credentials import CREDENTIALS
 from api.http.routes_templates import TEMPLATES
 from api.http.routes_uploads import UPLOADS
@@ -280,6 +281,7 @@ ROUTES: tuple[Route, ...] = (
     _command("createApp", "POST", TEAM + "/apps", "Make an app.", s.CreateApp, status=201),
     _get("getApp", APP, "An app.", s.AppView),
     _command("destroyApp", "DELETE", APP, "Stop and remove an app with all its components.", None, q.Destroy),
+    *COMMANDS,
     # --- components ---------------------------------------------------------------------------------------------------
     _page("listComponents", APP + "/components", "Components.", s.ComponentView),
     _command("createComponent", "POST", APP + "/components", "Make a component.", s.CreateComponent, status=201),

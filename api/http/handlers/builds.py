@@ -16,7 +16,8 @@ from api.http import schema_builds as b
 from api.http import shown
 from api.http.answers import answer
 from api.http.call import Call
-from api.http.handlers.changes import command, component_state
+from api.http.changing import Change, Changer, alone
+from api.http.handlers.changes import component_state
 from api.http.handlers.past import history_of
 from api.http.problems import not_found
 from api.http.queries import DiffBuilds
@@ -122,9 +123,9 @@ async def get_retention(call: Call) -> web.Response:
     return answer(view)
 
 
-async def change_retention(call: Call) -> web.Response:
+async def change_retention(call: Call) -> Change:
     body = call.body_as(b.ChangeRetention)
-    return await command(call, SetRetention(keep=body.keep), body.reason, lasts=False)
+    return Change(order=SetRetention(keep=body.keep), reason=body.reason, lasts=False)
 
 
 async def prune(call: Call) -> web.Response:
@@ -161,10 +162,12 @@ async def _swept(call: Call) -> Swept:
         return Swept(trouble=f"{error}; what nothing refers to is removed within some minutes")
 
 
+CHANGES: dict[str, Changer] = {"changeRetention": change_retention}
+
 HANDLERS = {
+    **{name: alone(changer) for name, changer in CHANGES.items()},
     "getSbom": get_sbom,
     "diffBuilds": diff_builds,
     "getRetention": get_retention,
-    "changeRetention": change_retention,
     "prune": prune,
 }

@@ -4,42 +4,31 @@ import msgspec
 from aiohttp import web
 
 from api.http import schema as s
-from api.http.answers import accepted, answer
+from api.http.answers import answer
 from api.http.call import Call, reason_of
-from api.http.context import accepted_view
+from api.http.changing import Change, Changer, alone, service_of
 from api.http.handlers.past import history_of, state_at
 from api.http.problems import invalid, of_refusal
 from api.http.queries import Destroy, RemoveRoute
-from events.model.base import Command, service_id_of
 from events.model.component_commands import ChangeSpec, DestroyComponent, Restart, Rollback, RunTask, SetPlacement
 from events.model.component_parts import ComponentState, RouteSpec, config_problem
 from events.secrets import is_sealed
 
 
-async def command(call: Call, order: Command, reason: str, *, lasts: bool = True) -> web.Response:
-    """Send `order` to the call's component and answer with the operation to follow, unless all is done at once."""
-    team = call.name("team")
-    service_id = service_id_of(team, call.name("app"), call.name("component"))
-    stream, expected = f"component/{service_id}", call.expected_version
-    reply = await call.context.submit(call, stream, order, reason=reason, expected_version=expected)
-    await call.context.accepted(reply, stream, expected)
-    return accepted(accepted_view(reply, team, operation=reply.operation if lasts else None, service_id=service_id))
-
-
-async def change_component(call: Call) -> web.Response:
+async def change_component(call: Call) -> Change:
     body = call.body_as(s.ChangeComponent)
     order = ChangeSpec(scale=body.scale, stopped=body.stopped, settings=dict(body.settings))
     if order == ChangeSpec():
         raise invalid("expected one of scale, stopped, settings, found none")
-    return await command(call, order, body.reason)
+    return Change(order=order, reason=body.reason)
 
 
-async def change_config(call: Call) -> web.Response:
+async def change_config(call: Call) -> Change:
     body = call.body_as(s.ChangeConfig)
     if not body.set and not body.secret and not body.unset:
         raise invalid("expected variables in set, secret or unset, found none")
     given = {**body.set, **await _sealed(call, body)}
-    return await command(call, ChangeSpec(config_set=given, config_unset=tuple(body.unset)), body.reason)
+    return Change(order=ChangeSpec(config_set=given, config_unset=tuple(body.unset)), reason=body.reason)
 
 
 async def _sealed(call: Call, body: s.ChangeConfig) -> dict[str, str]:
@@ -57,11 +46,11 @@ async def _sealed(call: Call, body: s.ChangeConfig) -> dict[str, str]:
         return {}
     team = call.name("team")
     await call.context.reads.team(team)  # nobody's key is made for a team that there is not
-    stream = f"component/{service_id_of(team, call.name('app'), call.name('component'))}"
+    stream = f"component/{service_of(call)}"
     return await call.context.services.keyring.seal_all(team, stream, clear)
 
 
-async def change_probe(call: Call) -> web.Response:
+async def change_probe(call: Call) -> Change:
     body = call.body_as(s.ChangeProbe)
     settings: dict[str, str] = {}
     if body.path is not None:
@@ -70,17 +59,17 @@ async def change_probe(call: Call) -> web.Response:
         settings["start_timeout_seconds"] = str(body.start_timeout_seconds)
     if not settings:
         raise invalid("expected path or start_timeout_seconds, found neither")
-    return await command(call, ChangeSpec(settings=settings), body.reason)
+    return Change(order=ChangeSpec(settings=settings), reason=body.reason)
 
 
-async def change_placement(call: Call) -> web.Response:
+async def change_placement(call: Call) -> Change:
     body = call.body_as(s.ChangePlacement)
     given = {"require": body.require, "spread": body.spread, "stateful": body.stateful}
     changes = {name: value for name, value in given.items() if value is not None}
     if not changes:
         raise invalid("expected one of require, spread, stateful, found none")
     placement = msgspec.structs.replace((await component_state(call)).placement, **changes)
-    return await command(call, SetPlacement(placement=placement), body.reason, lasts=False)
+    return Change(order=SetPlacement(placement=placement), reason=body.reason, lasts=False)
 
 
 async def get_placement(call: Call) -> web.Response:
@@ -107,41 +96,41 @@ async def component_state(call: Call) -> ComponentState:
     return found.state
 
 
-async def add_route(call: Call) -> web.Response:
+async def add_route(call: Call) -> Change:
     body = call.body_as(s.AddRoute)
-    return await command(call, ChangeSpec(routes_add=(RouteSpec(body.host, body.path),)), body.reason)
+    return Change(order=ChangeSpec(routes_add=(RouteSpec(body.host, body.path),)), reason=body.reason)
 
 
-async def remove_route(call: Call) -> web.Response:
+async def remove_route(call: Call) -> Change:
     query = call.query_as(RemoveRoute)
     order = ChangeSpec(routes_remove=(RouteSpec(query.host, query.path),))
-    return await command(call, order, query.reason or reason_of(call.request))
+    return Change(order=order, reason=query.reason or reason_of(call.request))
 
 
-async def restart(call: Call) -> web.Response:
-    return await command(call, Restart(), call.body_as(s.Because).reason)
+async def restart(call: Call) -> Change:
+    return Change(order=Restart(), reason=call.body_as(s.Because).reason)
 
 
-async def rollback(call: Call) -> web.Response:
+async def rollback(call: Call) -> Change:
     body = call.body_as(s.Rollback)
-    return await command(call, Rollback(to=body.to), body.reason)
+    return Change(order=Rollback(to=body.to), reason=body.reason)
 
 
-async def run_task(call: Call) -> web.Response:
+async def run_task(call: Call) -> Change:
     body = call.body_as(s.RunTask)
-    return await command(call, RunTask(command=body.command), body.reason)
+    return Change(order=RunTask(command=body.command), reason=body.reason)
 
 
-async def destroy_component(call: Call) -> web.Response:
-    return await command(call, DestroyComponent(), call.query_as(Destroy).reason or reason_of(call.request))
+async def destroy_component(call: Call) -> Change:
+    reason = call.query_as(Destroy).reason or reason_of(call.request)
+    return Change(order=DestroyComponent(), reason=reason)
 
 
-HANDLERS = {
+CHANGES: dict[str, Changer] = {
     "changeComponent": change_component,
     "changeConfig": change_config,
     "changeProbe": change_probe,
     "changePlacement": change_placement,
-    "getPlacement": get_placement,
     "addRoute": add_route,
     "removeRoute": remove_route,
     "restart": restart,
@@ -149,3 +138,5 @@ HANDLERS = {
     "runTask": run_task,
     "destroyComponent": destroy_component,
 }
+
+HANDLERS = {**{name: alone(changer) for name, changer in CHANGES.items()}, "getPlacement": get_placement}

@@ -7,7 +7,7 @@ from api.http import schema_cron as cron
 from api.http import shown
 from api.http.answers import answer
 from api.http.call import Call, at_time, reason_of, to_time
-from api.http.handlers.changes import command
+from api.http.changing import Change, Changer, alone
 from api.http.problems import not_found
 from api.http.queries import Destroy, PageOf
 from events.model.component_commands import RemoveCron, ResumeCron, RunCron, SetCron, SuspendCron
@@ -98,7 +98,7 @@ def _shown_run(row: CronRunView) -> cron.CronRunView:
     )
 
 
-async def set_cron(call: Call) -> web.Response:
+async def set_cron(call: Call) -> Change:
     body = call.body_as(cron.SetCron)
     job = CronJob(
         name=body.name,
@@ -110,30 +110,34 @@ async def set_cron(call: Call) -> web.Response:
         run_seconds=body.run_seconds,
         history=body.history,
     )
-    return await command(call, SetCron(job=job), body.reason, lasts=False)
+    return Change(order=SetCron(job=job), reason=body.reason, lasts=False)
 
 
-async def change_cron(call: Call) -> web.Response:
+async def change_cron(call: Call) -> Change:
     body, name = call.body_as(cron.ChangeCron), call.name("cron")
     order = SuspendCron(name=name) if body.suspended else ResumeCron(name=name)
-    return await command(call, order, body.reason, lasts=False)
+    return Change(order=order, reason=body.reason, lasts=False)
 
 
-async def remove_cron(call: Call) -> web.Response:
+async def remove_cron(call: Call) -> Change:
     reason = call.query_as(Destroy).reason or reason_of(call.request)
-    return await command(call, RemoveCron(name=call.name("cron")), reason, lasts=False)
+    return Change(order=RemoveCron(name=call.name("cron")), reason=reason, lasts=False)
 
 
-async def run_cron(call: Call) -> web.Response:
-    return await command(call, RunCron(name=call.name("cron")), call.body_as(s.Because).reason)
+async def run_cron(call: Call) -> Change:
+    return Change(order=RunCron(name=call.name("cron")), reason=call.body_as(s.Because).reason)
 
 
-HANDLERS = {
-    "listCrons": list_crons,
+CHANGES: dict[str, Changer] = {
     "setCron": set_cron,
-    "getCron": get_cron,
     "changeCron": change_cron,
     "removeCron": remove_cron,
-    "listCronRuns": list_runs,
     "runCron": run_cron,
+}
+
+HANDLERS = {
+    **{name: alone(changer) for name, changer in CHANGES.items()},
+    "listCrons": list_crons,
+    "getCron": get_cron,
+    "listCronRuns": list_runs,
 }
