@@ -132,14 +132,15 @@ class PartitionFold:
             if folded.poisoned is not None:
                 steps = [folded.poisoned.hold] * len(types)
             drafts.append((folded.draft(), steps))
+        # All of them before the first step: reading and folding in turn drive each other's code out of the cache.
+        events = [readers[of](body) for of, body in zip(type_of, facts.bodies, strict=True)]
         t_min, end = facts.t_min, facts.base + len(facts)
-        columns = zip(facts.stream_of, facts.versions, type_of, facts.after, facts.bodies, strict=True)
-        for stream, version, of, after, body in columns:
+        columns = zip(facts.stream_of, facts.versions, type_of, facts.after, events, strict=True)
+        for stream, version, of, after, event in columns:
             draft, steps = drafts[stream]
             if version != draft.version + 1:
                 raise _gap(facts.stream_names[stream], draft.version, version, end - 1 - sum(1 for _ in columns))
             draft.version = version
-            event = readers[of](body)
             try:
                 steps[of](draft, event, t_min + after)
             except Exception as error:
