@@ -288,6 +288,8 @@ ROUTES: tuple[Route, ...] = (
     _get("getComponent", COMPONENT, "A component.", s.ComponentView),
     _command("changeComponent", "PATCH", COMPONENT, "Scale, stop, start, or change settings.", s.ChangeComponent),
     _command("destroyComponent", "DELETE", COMPONENT, "Stop and remove a component.", None, q.Destroy),
+    _get("getConfig", COMPONENT + "/config", "The configuration.", s.ConfigView),
+    _command("changeConfig", "PATCH", COMPONENT + "/config", "Set and unset variables.", s.ChangeConfig),
     _get("getHook", COMPONENT + "/hook", "Where its webhooks are sent, and their secret.", hooks.HookView, q.Nothing),
     Route(
         id="receiveHook",
@@ -344,8 +346,6 @@ ROUTES: tuple[Route, ...] = (
     _page("listRollouts", COMPONENT + "/rollouts", "Rollouts, newest first.", story.RolloutView),
     _page("listInstances", COMPONENT + "/instances", "Instances.", s.InstanceView),
     _command("restart", "POST", COMPONENT + "/restart", "Replace every instance by a new one.", s.Because),
-    _get("getConfig", COMPONENT + "/config", "The configuration.", s.ConfigView),
-    _command("changeConfig", "PATCH", COMPONENT + "/config", "Set and unset variables.", s.ChangeConfig),
     _page("listPorts", COMPONENT + "/ports", "Ports it listens on.", s.PortView),
     _get("getProbe", COMPONENT + "/probes", "How readiness is seen.", s.ProbeView),
     _command("changeProbe", "PATCH", COMPONENT + "/probes", "Change how readiness is seen.", s.ChangeProbe),

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Annotated, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr
+from pydantic.config import JsonDict
 
 Item = TypeVar("Item")
 
@@ -19,6 +20,9 @@ PathPrefix = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^/")]
 ConfigKey = Annotated[str, Field(min_length=1, max_length=128)]
 ConfigValue = Annotated[str, Field(max_length=65536)]
 SecretValue = Annotated[SecretStr, Field(max_length=65536)]
+
+# Making an empty default takes a tenth of the time of copying one; the document says it all the same.
+NOTHING: JsonDict = {"default": {}}
 
 
 class Body(BaseModel):
@@ -78,16 +82,16 @@ class ChangeComponent(Body):
 
     scale: int | None = Field(default=None, ge=0, le=100)
     stopped: bool | None = None
-    settings: dict[ConfigKey, str] = Field(default={}, max_length=32)
+    settings: dict[ConfigKey, str] = Field(default_factory=dict, max_length=32, json_schema_extra=NOTHING)
     reason: Reason = ""
 
 
 class ChangeConfig(Body):
     """`secret` is `set` for values that are kept encrypted and never shown again; `unset` wins over both."""
 
-    secret: dict[ConfigKey, SecretValue] = Field(default={}, max_length=1000)
-    set: dict[ConfigKey, ConfigValue] = Field(default={}, max_length=1000)
-    unset: list[ConfigKey] = Field(default=[], max_length=1000)
+    secret: dict[ConfigKey, SecretValue] = Field(default_factory=dict, max_length=1000, json_schema_extra=NOTHING)
+    set: dict[ConfigKey, ConfigValue] = Field(default_factory=dict, max_length=1000, json_schema_extra=NOTHING)
+    unset: list[ConfigKey] = Field(default_factory=list, max_length=1000, json_schema_extra={"default": []})
     reason: Reason = ""
 
 

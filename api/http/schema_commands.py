@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
-from api.http.schema import Accepted, Body, Problem, View
+from api.http.schema import NOTHING, Accepted, Body, Problem, View
 
 MAX_COMMANDS = 512  # of one request: an eighth of what a team alone may have on its way
 
@@ -18,7 +18,7 @@ class AskedCommand(Body):
 
     method: Literal["POST", "PATCH", "DELETE"]
     path: str = Field(max_length=2048, pattern="^/v1/", examples=["/v1/teams/default/apps/shop/components/web/config"])
-    body: dict[str, JsonValue] = {}
+    body: dict[str, JsonValue] = Field(default_factory=dict, json_schema_extra=NOTHING)
     idempotency_key: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] | None = None
     if_match: int | None = Field(default=None, ge=0, lt=10**15)
 

@@ -110,6 +110,8 @@ def partition_key(stream: str) -> str:
 
 def name_problem(what: str, name: str) -> Refusal | None:
     """None when `name` may name a team, app or component; else what is wrong with it."""
+    if len(name) <= MAX_NAME and _NAME.match(name) and not name.endswith("-"):
+        return None
     shown = repr(name[:60]) + ("…" if len(name) > 60 else "")
     if len(name) > MAX_NAME:
         return Refusal(
@@ -117,14 +119,12 @@ def name_problem(what: str, name: str) -> Refusal | None:
             message=f"expected {what} of at most {MAX_NAME} characters, found {len(name)}: {shown}",
             hint="choose a shorter name",
         )
-    if not _NAME.match(name) or name.endswith("-"):
-        return Refusal(
-            code="invalid",
-            message=f"expected {what} of lower-case letters, digits and single hyphens starting with a letter, "
-            f"found {shown}",
-            hint="for example: shop, web, my-app2",
-        )
-    return None
+    return Refusal(
+        code="invalid",
+        message=f"expected {what} of lower-case letters, digits and single hyphens starting with a letter, "
+        f"found {shown}",
+        hint="for example: shop, web, my-app2",
+    )
 
 
 def host_problem(host: str) -> Refusal | None:

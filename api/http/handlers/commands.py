@@ -108,7 +108,7 @@ def _enter(call: Call, asked: AskedCommand) -> Call:
         route=route,
         principal=call.principal,
         request_id=call.request_id,
-        query=parse_query(parse_qsl(query, keep_blank_values=True), route.query),
+        query=parse_query(parse_qsl(query, keep_blank_values=True) if query else (), route.query),
         body=None if route.body is None else parse_body(asked.body, route.body, call.request),
         traceparent=call.traceparent,
     )
