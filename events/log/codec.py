@@ -12,11 +12,9 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 import zstandard
-from msgspec.structs import astuple
 
 from events.log.columns import (
     Facts,
-    Row,
     decode_facts_section,
     encode_columns,
     facts_of,
@@ -105,7 +103,7 @@ class CheckedCommand(msgspec.Struct, frozen=True, gc=False):
     """One command's events, known to survive the way to bytes and back, ready to be placed in a batch."""
 
     command_id: str
-    rows: tuple[Row, ...]
+    events: tuple[EventRecord, ...]
     streams: tuple[StreamSpan, ...]
     size: int
     """Bytes of all events together, each encoded by itself: about what they take in a batch before compression."""
@@ -143,32 +141,30 @@ def check_command(command_id: str, events: Sequence[EventRecord]) -> CheckedComm
         raise InvalidAppend(f"command {command_id!r}: expected at least one event, found none")
     if not 0 < len(command_id) <= 200:
         raise InvalidAppend(f"expected a command id of 1 to 200 characters, found {len(command_id)}")
+    scratch = _threads.scratch
     try:
         if not command_id.isascii():
             command_id.encode()
-        size, scratch = 0, _threads.scratch
+        size = 0
         for event in events:
             _encode_into(event, scratch)
             _decode_record(scratch)
             size += len(scratch)
     except (msgspec.MsgspecError, TypeError, UnicodeError, OverflowError) as error:
         raise InvalidAppend(f"command {command_id!r}: an event cannot be stored: {error}") from error
-    if len(events) == 1:
-        (event,) = events
-        if event.version >= 1 and event.at >= 0:
-            span = StreamSpan(event.stream, event.version, event.version)
-            return CheckedCommand(command_id, (astuple(event),), (span,), size)
+    if len(events) == 1 and (version := event.version) >= 1 and event.at >= 0:
+        return CheckedCommand(command_id, tuple(events), (StreamSpan(event.stream, version, version),), size)
     if (earliest := min(event.at for event in events)) < 0:
         raise InvalidAppend(f"command {command_id!r}: expected times since 1970 in microseconds, found {earliest}")
-    return CheckedCommand(command_id, tuple(map(astuple, events)), _spans(command_id, events), size)
+    return CheckedCommand(command_id, tuple(events), _spans(command_id, events), size)
 
 
 def encode_batch(
     *, partition: int, base: int, epoch: int, txn_id: str, previous: bytes, commands: Sequence[CheckedCommand]
 ) -> tuple[BatchHeader, bytes]:
     """Join commands, in order, into one batch that starts at offset `base`; `previous`: the last batch's hash."""
-    rows = [row for command in commands for row in command.rows]
-    columns = transpose(rows)
+    events = [event for command in commands for event in command.events]
+    columns = transpose(events)
     streams, numbers = _merge([span for command in commands for span in command.streams])
     spans, command_of = _command_spans(commands, columns.versions)
     t_min = min(columns.times)
@@ -178,7 +174,7 @@ def encode_batch(
         format=FORMAT,
         partition=partition,
         base=base,
-        count=len(rows),
+        count=len(events),
         epoch=epoch,
         txn_id=txn_id,
         t_min=t_min,
@@ -354,7 +350,7 @@ def _command_spans(
     spans: list[CommandSpan] = []
     index = 0
     for command in commands:
-        end = index + len(command.rows)
+        end = index + len(command.events)
         spans.append(CommandSpan(command.command_id, index, end - 1, versions[end - 1]))
         index = end
     return tuple(spans), _command_of_each(spans)

@@ -4,7 +4,7 @@ Knows the fields of an event and which of them usually repeat; nothing of header
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 import msgspec
 
@@ -97,8 +97,6 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 _PER_EVENT = ("stream_of", "versions", "type_of", "schema_versions", "after", "bodies")
 
 T = TypeVar("T", str, int)
-Row = tuple[Any, ...]
-"""The fields of an `EventRecord`, in its order."""
 
 _encoder = msgspec.msgpack.Encoder()
 _facts_decoder = msgspec.msgpack.Decoder(FactColumns)
@@ -124,9 +122,9 @@ class Columns(NamedTuple):
     bodies: Sequence[msgspec.Raw]
 
 
-def transpose(rows: Sequence[Row]) -> Columns:
-    """Rows, at least one, as columns."""
-    return Columns(*zip(*rows, strict=True))
+def transpose(events: Sequence[EventRecord]) -> Columns:
+    """Events, at least one, as columns."""
+    return Columns(*zip(*map(msgspec.structs.astuple, events), strict=True))
 
 
 def encode_columns(

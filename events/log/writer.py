@@ -175,7 +175,7 @@ class BatchingWriter:
         if (refusal := self._refuse()) is not None:
             raise refusal
         command = check_command(command_id, events)
-        if command.size > MAX_BATCH_BYTES or len(command.rows) > MAX_BATCH_RECORDS:
+        if command.size > MAX_BATCH_BYTES or len(command.events) > MAX_BATCH_RECORDS:
             raise self._too_large(command)
         limits, queue = self._limits, self._queue
         if len(queue) >= limits.queued_commands or self._queued_bytes + command.size > limits.queued_bytes:
@@ -185,7 +185,7 @@ class BatchingWriter:
         self._by_command[command_id] = pending = _Pending(command, waiter, deadline)
         queue.append(pending)
         self._queued_bytes += command.size
-        self._queued_records += len(command.rows)
+        self._queued_records += len(command.events)
         if len(queue) == 1:
             self._wake.set()
         return waiter
@@ -250,7 +250,7 @@ class BatchingWriter:
     def _too_large(self, command: CheckedCommand) -> EventTooLarge:
         return EventTooLarge(
             f"command {command.command_id!r}: expected at most {MAX_BATCH_RECORDS} events of {MAX_BATCH_BYTES} "
-            f"bytes together, found {len(command.rows)} of {command.size}; store large data elsewhere"
+            f"bytes together, found {len(command.events)} of {command.size}; store large data elsewhere"
         )
 
     def _overloaded(self) -> Overloaded:
@@ -320,14 +320,14 @@ class BatchingWriter:
         records = size = 0
         while queue:
             command = queue[0].command
-            records += len(command.rows)
+            records += len(command.events)
             size += command.size
             # A command never spans two batches: that is what makes it atomic.
             if batch and (records > MAX_BATCH_RECORDS or size > MAX_BATCH_BYTES):
                 break
             batch.append(queue.popleft())
             self._queued_bytes -= command.size
-            self._queued_records -= len(command.rows)
+            self._queued_records -= len(command.events)
         return batch
 
     def _on_task_done(self, task: "asyncio.Task[None]") -> None:
