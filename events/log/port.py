@@ -4,7 +4,7 @@ Must not know etcd, nor what any event means.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -35,7 +35,7 @@ class LedgerPoint(NamedTuple):
     base: int
     last_base: int | None
     last_hash: bytes
-    commands: list[tuple[str, tuple[int, int, int]]]
+    commands: Iterable[tuple[str, tuple[int, int, int]]]
 
 
 class Followed(NamedTuple):
@@ -110,7 +110,8 @@ class PartitionWriter(Protocol):
         ...
 
     def ledger_point(self) -> LedgerPoint:
-        """What a snapshot taken now holds of the log itself. Some ms where 200,000 commands are remembered."""
+        """What a snapshot taken now holds of the log itself. Cheap: its commands are made by whoever goes through them,
+        in any thread."""
         ...
 
     async def wait_closed(self) -> None:
