@@ -93,6 +93,13 @@ class BatchHeader(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc
         return self.base + self.count
 
 
+class _BareHeader(BatchHeader, frozen=True, array_like=True, kw_only=True, gc=False):
+    """The same bytes for who asks where a batch ends: making the lists is nearly all that a header costs."""
+
+    streams: msgspec.Raw  # type: ignore[assignment]
+    commands: msgspec.Raw  # type: ignore[assignment]
+
+
 class _FoldHeader(BatchHeader, frozen=True, array_like=True, kw_only=True, gc=False):
     """The same bytes for a fold, which has no use for commands: making them is half of what a header costs."""
 
@@ -115,6 +122,7 @@ _decode_record = msgspec.msgpack.Decoder(EventRecord).decode
 _records_decoder = msgspec.msgpack.Decoder(list[EventRecord])
 _header_decoder = msgspec.msgpack.Decoder(BatchHeader)
 _fold_header_decoder: "msgspec.msgpack.Decoder[BatchHeader]" = msgspec.msgpack.Decoder(_FoldHeader)
+_bare_header_decoder: "msgspec.msgpack.Decoder[BatchHeader]" = msgspec.msgpack.Decoder(_BareHeader)
 
 
 class _OfThread(threading.local):
@@ -196,6 +204,11 @@ def encode_batch(
 def decode_header(value: bytes, at: Position) -> BatchHeader:
     """The header alone, the body unread. `at` is where the batch was found; raises CorruptBatch naming it."""
     return _split(value, at)[0]
+
+
+def decode_end(value: bytes, at: Position) -> int:
+    """The offset after the batch's last record, by its header. Raises as `decode_header`."""
+    return _split(value, at, _bare_header_decoder)[0].end
 
 
 def decode_batch(value: bytes, at: Position) -> tuple[BatchHeader, list[EventRecord]]:

@@ -9,7 +9,15 @@ from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, 
 from contextlib import aclosing
 
 from events.failpoints import failpoint
-from events.log.codec import MAX_BATCH_RECORDS, BatchHeader, batch_hash, decode_batch, decode_header, decode_types
+from events.log.codec import (
+    MAX_BATCH_RECORDS,
+    BatchHeader,
+    batch_hash,
+    decode_batch,
+    decode_end,
+    decode_header,
+    decode_types,
+)
 from events.log.errors import BeyondTail, LogHole, LogRewritten, LogUnavailable
 from events.log.port import Followed
 from events.log.records import EventRecord, Position, StoredEvent
@@ -164,7 +172,7 @@ class LogReader:
             page = await self._store.page(partition, start)
             if page:
                 last = page[-1]
-                base = decode_header(last.value, Position(partition, last.base)).end
+                base = decode_end(last.value, Position(partition, last.base))
             at_tail = len(page) < PAGE_BATCHES and base < start + PAGE_OFFSETS
             if at_tail and base < from_offset:
                 raise BeyondTail(Position(partition, from_offset), base)

@@ -17,6 +17,7 @@ from events.log.codec import (
     batch_hash,
     check_command,
     decode_batch,
+    decode_end,
     decode_facts,
     decode_header,
     decode_types,
@@ -89,6 +90,7 @@ def test_round_trip(made: list[tuple[str, list[EventRecord]]]) -> None:
     flat = [record for _, events in made for record in events]
     assert records == flat
     assert header == decode_header(value, Position(2, 7))
+    assert decode_end(value, Position(2, 7)) == header.end
     assert (header.partition, header.base, header.count, header.end) == (2, 7, len(flat), 7 + len(flat))
     assert (header.t_min, header.t_max) == (min(e.at for e in flat), max(e.at for e in flat))
     assert [span.command_id for span in header.commands] == [command_id for command_id, _ in made]
@@ -123,6 +125,7 @@ def test_what_a_format_wrote_is_read_for_ever(name: str, base: int) -> None:
     value, events = recorded(name)
     header, records = decode_batch(value, Position(3, base))
     assert records == events
+    assert decode_end(value, Position(3, base)) == header.end
     assert (f"format-{header.format}", header.count) == (name[: len("format-1")], len(events))
     if header.format == 1:
         assert header.previous == b""
