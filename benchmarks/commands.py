@@ -29,7 +29,7 @@ from benchmarks.platform_run import PlatformRun, place
 COMPONENTS = 64
 CONNECTIONS = 96
 PACED = 1000.0  # commands a second at which the time of each is looked at
-LIST_CONNECTIONS = 8
+LIST_CONNECTIONS = 16
 LIST = 32  # commands in each, as fast as they are answered
 PACED_LIST = 10
 ANSWERED = (200, 202)
@@ -154,7 +154,7 @@ async def ours(directory: Path, quick: bool) -> list[Case]:
                 port, lists(token, paths, LIST), connections=LIST_CONNECTIONS, seconds=seconds, statuses=listed(LIST)
             )
             spent = {k: v - before.get(k, 0.0) for k, v in cpu_of(data).items()}
-            cases.append(_case(f"{name}, lists of {LIST}", seen, spent))
+            cases.append(_case(f"{name}, lists of {LIST} on {LIST_CONNECTIONS} connections", seen, spent))
             if supervisors == 1:
                 seen = await load(port, requests(token, paths), connections=CONNECTIONS, seconds=seconds, rate=PACED)
                 cases.append(_case(f"{name}, {PACED:.0f} a second", seen, {}))
