@@ -105,11 +105,12 @@ def test_all_chance_in_the_code_under_test_is_the_worlds() -> None:
     """A source of time or chance that a world does not give would make its seed a different history each time."""
     loaded = (
         "import sys, tests.simulation.scenario\n"
-        "print(*sorted(m.__file__ for n, m in sys.modules.items() if n.startswith('events.') and m.__file__))"
+        "files = sorted(m.__file__ for n, m in sys.modules.items() if n.startswith('events.') and m.__file__)\n"
+        "print(*files, sep='\\n')"
     )
     listed = subprocess.run(
         [sys.executable, "-c", loaded], capture_output=True, text=True, check=True, cwd=PROJECT
-    ).stdout.split()
+    ).stdout.splitlines()
     assert len(listed) > 15
     used = {path: _chance_in(Path(path)) - UNDER_CONTROL - ELSEWHERE for path in listed}
     assert {path: names for path, names in used.items() if names} == {}
