@@ -72,9 +72,7 @@ class Rows:
 
     def put(self, table: Table, row: Row) -> None:
         """Keep `row`, whole, in place of whatever has its key."""
-        key = _key(table, row)
-        self._known[table][key] = row
-        self._dirty[table].add(key)
+        self._set(table, _key(table, row), row)
 
     def new(self, table: Table, stored: StoredEvent, **values: SqlValue) -> Row:
         """Keep a new row: blank but for `values` and the event's place."""
@@ -92,13 +90,15 @@ class Rows:
         row = row.copy()
         _set_place(row, stored)
         row.update(values)
-        self._known[table][key] = row
-        self._dirty[table].add(key)
+        self._set(table, key, row)
         return row
 
     def delete(self, table: Table, *key: SqlValue) -> None:
         """Remove the row with this primary key, if there is one."""
-        self._known[table][key] = None
+        self._set(table, key, None)
+
+    def _set(self, table: Table, key: Key, row: Row | None) -> None:
+        self._known[table][key] = row
         self._dirty[table].add(key)
 
     def select(self, table: Table, **equal: SqlValue) -> list[Row]:

@@ -25,11 +25,10 @@ from actors.builder.slots import NodeSlots
 from actors.builder.steps import RELEASE
 from actors.builder.uploads import UPLOAD_KEPT_SECONDS
 from actors.builder.worker import BuildWorker
-from actors.cluster.channel import Channels
-from actors.cluster.directory import ActorUnreachable, Directory, sockets_here
+from actors.cluster.directory import ActorUnreachable, Directory
 from actors.cluster.event_log import make_event_log
 from actors.cluster.links import AccessLinks
-from actors.cluster.router import Router
+from actors.cluster.router import make_router
 from actors.cluster.shell import WORK, ActorShell
 from actors.logs.appender import LogAppender
 from actors.logs.errors import LogError
@@ -88,9 +87,8 @@ class Builder(ActorShell):
         self._queue = EtcdTaskQueue(event_log.client, name=self.name, alone=True)
         await self._queue.open()
         directory = Directory()
-        channels = Channels(sockets_here(settings.run_dir))
         self._access = AccessLinks(directory=directory, event_log=event_log)
-        commands = Router(event_log=event_log, directory=directory, channels=channels)
+        commands = make_router(settings, event_log, directory)
         slots = NodeSlots(settings.node_root_dir / "build-slots", at_once)
         self._worker = BuildWorker(name=self.name, queue=self._queue, commands=commands, build=self._build, slots=slots)
         self.keep(self._worker.run(), "work")

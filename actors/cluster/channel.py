@@ -7,7 +7,7 @@ authentication; how much is on its way is bounded by whoever asks. Knows frames;
 import asyncio
 import itertools
 import struct
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import cast
 
@@ -46,9 +46,20 @@ class _Frames(asyncio.Protocol):
         self._transport = None
 
     def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        for number, body in self._complete():
-            self.received(number, body)
+        buffer, at = self._buffer, 0
+        buffer += data
+        while len(buffer) - at >= _HEAD.size:
+            size, number = _HEAD.unpack_from(buffer, at)
+            if size > MAX_FRAME_BYTES:
+                log.error("a frame is too long", expected=MAX_FRAME_BYTES, found=size)
+                self.end()
+                break
+            end = at + _HEAD.size + size
+            if len(buffer) < end:
+                break
+            self.received(number, bytes(memoryview(buffer)[at + _HEAD.size : end]))
+            at = end
+        del buffer[:at]
 
     def received(self, number: int, body: bytes) -> None:
         """A whole frame is here."""
@@ -64,21 +75,6 @@ class _Frames(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
-
-    def _complete(self) -> Iterator[tuple[int, bytes]]:
-        buffer, at = self._buffer, 0
-        while len(buffer) - at >= _HEAD.size:
-            size, number = _HEAD.unpack_from(buffer, at)
-            if size > MAX_FRAME_BYTES:
-                log.error("a frame is too long", expected=MAX_FRAME_BYTES, found=size)
-                self.end()
-                break
-            end = at + _HEAD.size + size
-            if len(buffer) < end:
-                break
-            yield number, bytes(memoryview(buffer)[at + _HEAD.size : end])
-            at = end
-        del buffer[:at]
 
 
 class ChannelServer:
@@ -186,12 +182,12 @@ class _Asked(_Frames):
 
     async def ask(self, request: bytes) -> bytes:
         """Its answer. Raises ConnectionError when it has gone meanwhile."""
+        if not self.open:
+            raise ConnectionError("the connection broke")
         number = next(self._numbers)
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting[number] = answer
         self.send(number, request)
-        if not self.open:
-            answer.set_exception(ConnectionError("the connection broke"))
         try:
             return await answer
         finally:

@@ -11,12 +11,11 @@ import msgspec
 import structlog
 from ray.exceptions import RayError
 
-from actors.cluster.channel import Channels
-from actors.cluster.directory import ActorUnreachable, Directory, sockets_here
+from actors.cluster.directory import ActorUnreachable, Directory
 from actors.cluster.event_log import make_event_log
 from actors.cluster.machines import Machine, live_machines
 from actors.cluster.pools import Pool, actor_names, end_actor, ensure_actor, present_actors
-from actors.cluster.router import Router
+from actors.cluster.router import make_router
 from actors.cluster.shares import Shares
 from actors.cluster.shell import ActorShell, Health
 from actors.cluster.sizes import PoolReport, Sizes
@@ -72,8 +71,7 @@ class Reconciler(ActorShell):
         """Begin the rounds."""
         event_log = make_event_log(self.settings)
         await event_log.open()
-        channels = Channels(sockets_here(self.settings.run_dir))
-        self._commands = Router(event_log=event_log, directory=self._directory, channels=channels)
+        self._commands = make_router(self.settings, event_log, self._directory)
         self.keep(self._rounds(), "rounds")
         self.keep(self._scaling(), "scaling")
         self.keep(self._heartbeat(event_log.client), "heartbeat")

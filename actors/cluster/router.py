@@ -12,8 +12,9 @@ import msgspec
 import structlog
 
 from actors.cluster.channel import Channels, NoChannel
-from actors.cluster.directory import ActorBusy, Directory
+from actors.cluster.directory import ActorBusy, Directory, sockets_here
 from actors.cluster.fair import FairGate
+from actors.cluster.settings import PlatformSettings
 from events.log.errors import LogError
 from events.log.port import EventLog
 from events.log.records import partition_of
@@ -26,7 +27,7 @@ RETRY_FIRST_SECONDS = 0.02
 RETRY_MAX_SECONDS = 0.25
 BATCH_COMMANDS = 256
 BATCH_BYTES = 4 << 20
-CALLS_AT_ONCE = 8  # to one owner: one is being decided while the next one travels
+CALLS_AT_ONCE = 8  # to one owner: some are being decided or wait for the log while the next ones travel
 WAITING_COMMANDS = 8_192
 WAITING_BYTES = 64 << 20
 _RETRYABLE = ("not_owner", "unavailable")
@@ -219,6 +220,11 @@ class Router:
         except Exception as error:
             log.info("an owner does not say whether it serves", actor=owner, error=f"{type(error).__name__}: {error}")
             return False
+
+
+def make_router(settings: PlatformSettings, event_log: EventLog, directory: Directory) -> Router:
+    """The router of an actor of the platform, which asks those of its machine at their sockets."""
+    return Router(event_log=event_log, directory=directory, channels=Channels(sockets_here(settings.run_dir)))
 
 
 def _error(command: _Command, error: str, message: str) -> Reply:

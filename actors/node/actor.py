@@ -12,11 +12,10 @@ import structlog
 
 from actors.builder.artifacts import DirectoryArtifactStore
 from actors.builder.unpack import ImageOnly, run_env, unpack_artifact
-from actors.cluster.channel import Channels
-from actors.cluster.directory import Directory, sockets_here
+from actors.cluster.directory import Directory
 from actors.cluster.event_log import make_event_log
 from actors.cluster.links import node_prefix
-from actors.cluster.router import Router
+from actors.cluster.router import Router, make_router
 from actors.cluster.settings import PlatformSettings
 from actors.cluster.shell import ActorShell
 from actors.containers.engine import ContainerEngine
@@ -143,8 +142,7 @@ class NodeAgent(ActorShell):
         unpacked = root / "unpacked"
         unpacked.mkdir(parents=True, exist_ok=True)
         unpacked.chmod(0o711)  # applications pass through it to what is theirs
-        channels = Channels(sockets_here(settings.run_dir))
-        self._commands = Router(event_log=event_log, directory=Directory(), channels=channels)
+        self._commands = make_router(settings, event_log, Directory())
         self._agent = Agent(
             name=settings.node,
             runtime=self._runtime,

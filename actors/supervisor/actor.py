@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import msgspec
 import structlog
 
-from actors.cluster.channel import Channels, ChannelServer
+from actors.cluster.channel import ChannelServer
 from actors.cluster.directory import Directory, sockets_here
 from actors.cluster.event_log import make_event_log
 from actors.cluster.links import BuilderLinks, GatewayLinks, NodeLinks, Registry, gateway_prefix
-from actors.cluster.router import Router
+from actors.cluster.router import make_router
 from actors.cluster.shell import WORK, ActorShell, Serving
 from actors.logs.appender import LogAppender
 from actors.logs.intake.client import IntakeClient
@@ -44,7 +44,6 @@ class LifecycleSupervisor(ActorShell):
         event_log = make_event_log(settings)
         await event_log.open()
         directory = Directory()
-        channels = Channels(sockets_here(settings.run_dir))
         gateways = Registry(event_log.client, gateway_prefix(settings.etcd.namespace))
         node_links = NodeLinks(directory=directory, client=event_log.client, namespace=settings.etcd.namespace)
         log_token = settings.log_token_file.read_text().strip()
@@ -62,7 +61,7 @@ class LifecycleSupervisor(ActorShell):
         )
         self._keys = Keyring(table=EtcdKeyTable(event_log.client), master_file=settings.master_key_file)
         effects = Effects(
-            commands=Router(event_log=event_log, directory=directory, channels=channels),
+            commands=make_router(settings, event_log, directory),
             nodes=node_links,
             builders=BuilderLinks(directory=directory, queue=queue),
             gateways=GatewayLinks(directory=directory, registry=gateways),

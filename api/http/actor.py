@@ -8,12 +8,11 @@ import structlog
 
 from actors.archiver import ARCHIVER, LogReport
 from actors.builder.retention import SWEEPER, Swept
-from actors.cluster.channel import Channels
-from actors.cluster.directory import ActorUnreachable, Directory, sockets_here
+from actors.cluster.directory import ActorUnreachable, Directory
 from actors.cluster.event_log import make_event_log
 from actors.cluster.pools import RECONCILER
 from actors.cluster.rates import Rate
-from actors.cluster.router import Router
+from actors.cluster.router import make_router
 from actors.cluster.shell import WORK, ActorShell, Health
 from actors.cluster.sizes import PoolReport
 from actors.logs.client import LogClient
@@ -124,12 +123,11 @@ class ApiServer(ActorShell):
         await event_log.open()
         blobs = open_blobs(settings.log_settings.archive)
         directory = Directory()
-        channels = Channels(sockets_here(settings.run_dir))
         log_token = settings.log_token_file.read_text().strip()
         queue = EtcdTaskQueue(event_log.client, name=self.name)
         await queue.open()
         services = Services(
-            commands=Router(event_log=event_log, directory=directory, channels=channels),
+            commands=make_router(settings, event_log, directory),
             log=event_log,
             stored=EtcdLogSource(event_log.client, blobs, LogLayout(partitions=settings.partitions)),
             database=Database(settings.database_url),
