@@ -21,6 +21,7 @@ from actors.gateway import detach
 from actors.gateway.admin import EnvoyAdmin
 from actors.gateway.bootstrap import Bootstrap
 from actors.gateway.errors import EnvoyNotFoundError, EnvoyStartError
+from actors.pidfd import pidfd_open
 from events.failpoints import failpoint
 
 _log = structlog.get_logger(__name__)
@@ -224,7 +225,7 @@ def _backoff(failures: int) -> float:
 async def _exited(process: psutil.Process) -> None:
     """Return when the process is gone. It is not our child, so its pid file descriptor is what tells."""
     try:
-        descriptor = os.pidfd_open(process.pid)
+        descriptor = pidfd_open(process.pid)
     except ProcessLookupError:
         return
     except OSError:  # a kernel without pidfd

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 
+from actors.pidfd import pidfd_open
 from actors.runtime.shim import proc
 
 _KILL_SECONDS = 5.0
@@ -25,7 +26,7 @@ class Process:
         self.start_ticks = start_ticks
         self.started_at = started_at
         self.adopted = adopted
-        self.pidfd = os.pidfd_open(pid)
+        self.pidfd = pidfd_open(pid)
 
 
 def kill_members(root: int, main_pid: int, uid: int, mark: bytes) -> None:

@@ -8,8 +8,9 @@ Knows nothing of instances' files or of the shim's protocol. A process is named 
 
 import fcntl
 import os
-import signal
 import struct
+
+from actors.pidfd import pidfd_open, pidfd_send_signal
 
 NOBODY = -1  # no process, group or session has this number
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -67,13 +68,13 @@ def is_alive(pid: int, start_ticks: int, boot: str) -> bool:
 def send(pid: int, start_ticks: int, number: int) -> None:
     """Signal exactly this process; nothing happens when it is gone."""
     try:
-        descriptor = os.pidfd_open(pid)
+        descriptor = pidfd_open(pid)
     except ProcessLookupError:
         return
     try:
         found = stat(pid)
         if found is not None and found.start_ticks == start_ticks:
-            signal.pidfd_send_signal(descriptor, number)
+            pidfd_send_signal(descriptor, number)
     except (ProcessLookupError, PermissionError):
         pass  # it died between the look and the signal, or became somebody else's by itself
     finally:
