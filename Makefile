@@ -57,9 +57,9 @@ docs: $(STAMP) ## check that the documents' links lead somewhere
 	$(PYTEST) tests/docs $(ARGS)
 
 lock: ## write the hash-locked requirements anew (needs uv)
-	uv pip compile --quiet --generate-hashes --no-emit-index-url --python-version 3.11 --upgrade \
+	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --upgrade \
 	  --custom-compile-command "make lock" requirements/dev.in -o requirements/dev.txt
-	uv pip compile --quiet --generate-hashes --no-emit-index-url --python-version 3.11 \
+	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 	  --custom-compile-command "make lock" requirements/runtime.in -c requirements/dev.txt -o requirements/runtime.txt
 
 clean: ## remove what the tools left behind
