@@ -111,6 +111,8 @@ def _make_leaf(directory: Path, name: str, ca: _Pair, now: datetime.datetime) ->
         _builder(subject, ca_cert.subject, key, now, LEAF_DAYS)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
+        # RFC 5280 asks for it, and so does Python from 3.13 on.
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
         .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         .add_extension(_alternative_names(), critical=False)
     )
