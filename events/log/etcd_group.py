@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from events.log.errors import EtcdRefused, LogUnavailable
 from events.log.etcd_client import EtcdClient
 from events.log.etcd_wire import Condition, Operation, Put, TxnResult
+from events.log.pace import Pace
 
 GROUP_APPENDS = 32  # of three conditions each: etcd takes 128 of them in a transaction
 GROUP_BYTES = 1 << 20  # of values: with keys and envelope below the 1.5 MiB that etcd takes
@@ -34,10 +35,11 @@ class GroupCommit:
     While one group is on its way everything that arrives becomes the next one; nothing waits longer than that.
     """
 
-    def __init__(self, client: EtcdClient, timeout_s: float) -> None:
-        """`timeout_s`: for one transaction, alone or together."""
+    def __init__(self, client: EtcdClient, timeout_s: float, pace: Pace | None = None) -> None:
+        """`timeout_s`: for one transaction, alone or together. `pace` is told of each that begins."""
         self._client = client
         self._timeout_s = timeout_s
+        self._pace = pace
         self._waiting: deque[_Append] = deque()
         self._task: asyncio.Task[None] | None = None
 
@@ -64,6 +66,8 @@ class GroupCommit:
         group: list[_Append] = []
         try:
             while group := self._next_group():
+                if self._pace is not None:
+                    self._pace.began()
                 await self._send(group)
         finally:
             self._task = None

@@ -22,6 +22,7 @@ from events.log.etcd_store import EtcdStore
 from events.log.etcd_wire import ModRevisionIs, Put
 from events.log.keys import HASH_NAME, LAYOUT_FORMAT, Keys
 from events.log.ledger import WINDOW
+from events.log.pace import Pace
 from events.log.port import Followed, OwnerRecord, PartitionWriter
 from events.log.reader import RECHECK_S, LogReader
 from events.log.records import StoredEvent
@@ -44,6 +45,7 @@ class LogLayout(msgspec.Struct, frozen=True, kw_only=True):
 class EtcdEventLog:
     """An `EventLog` on etcd. Use one per process and event loop; its client is shared by everything it does.
 
+    `pace`: how often this process's writers begin a transaction; without one, as soon as the last is done.
     `client` and `members` are for another way to reach etcd than the settings' endpoints (a simulated one); the log
     closes them.
     """
@@ -58,6 +60,7 @@ class EtcdEventLog:
         limits: WriterLimits | None = None,
         ledger_window: int = WINDOW,
         recheck_s: float = RECHECK_S,
+        pace: Pace | None = None,
         client: EtcdClient | None = None,
         members: EtcdMembers | None = None,
     ) -> None:
@@ -66,7 +69,8 @@ class EtcdEventLog:
         self._ledger_window = ledger_window
         self._keys = Keys(settings.namespace)
         self.client = client or EtcdClient(settings)
-        self._appends = GroupCommit(self.client, ATTEMPT_TIMEOUT_S)
+        self._appends = GroupCommit(self.client, ATTEMPT_TIMEOUT_S, pace)
+        self._pace = pace
         self._store = EtcdStore(self.client, self._keys)
         self._blobs = blobs
         self._tiers = TieredStore(self._store, ColdSegments(self._store.manifests, blobs))
@@ -139,6 +143,7 @@ class EtcdEventLog:
             limits=self._limits,
             refuse=(lambda: None) if space is None else space.refuse,
             snapshots=shelf,
+            pace=self._pace,
         )
         self._keep(claim, writer)
         return writer

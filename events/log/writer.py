@@ -22,6 +22,7 @@ from events.log.codec import (
     encode_batch,
 )
 from events.log.errors import EventTooLarge, Fenced, LogBroken, LogError, LogUnavailable, Overloaded, WriterClosed
+from events.log.pace import Pace
 from events.log.port import Committed, LedgerPoint
 from events.log.records import EventRecord, Position
 from events.log.recovery import Recovered
@@ -90,10 +91,12 @@ class BatchingWriter:
         limits: WriterLimits | None = None,
         refuse: Callable[[], LogError | None] = lambda: None,
         snapshots: SnapshotShelf | None = None,
+        pace: Pace | None = None,
     ) -> None:
         """`refuse` is asked before anything new is queued: an error it gives is raised and nothing is written.
 
-        `snapshots`: this claim's shelf, where the log has a place to keep them.
+        `snapshots`: this claim's shelf, where the log has a place to keep them. `pace`: when a batch is gathered, if
+        not at once; whoever stores it says what began.
         """
         self._loop = asyncio.get_running_loop()
         self._partition = partition
@@ -102,6 +105,7 @@ class BatchingWriter:
         self._limits = limits or WriterLimits()
         self._refuse = refuse
         self._snapshots = snapshots
+        self._pace = pace
         self._recovered_snapshot = recovered.snapshot
         self._ledger = recovered.ledger
         self._versions = recovered.versions
@@ -266,6 +270,8 @@ class BatchingWriter:
             if self._notice is not None:
                 raise self._notice
             if self._queue:
+                if self._pace is not None:
+                    await self._pace.turn()
                 await self._write_batch()
             elif self._released:
                 return

@@ -11,6 +11,7 @@ from events.log.etcd_connection import EtcdSettings
 from events.log.etcd_group import GROUP_APPENDS
 from events.log.etcd_log import EtcdEventLog
 from events.log.etcd_wire import Put, TxnResult
+from events.log.pace import Pace
 from events.log.port import Committed, PartitionWriter
 from tests.events.log.contract import event, read_all
 
@@ -29,7 +30,11 @@ async def log(etcd_settings: EtcdSettings) -> AsyncIterator[EtcdEventLog]:
 
 @pytest.fixture
 def sent(log: EtcdEventLog, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many batches each transaction with batches carried, in order."""
+    return count_batches(log, monkeypatch)
+
+
+def count_batches(log: EtcdEventLog, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many batches each transaction with batches carries from now on, in order."""
     counts: list[int] = []
     send = log.client.txn
 
@@ -140,3 +145,21 @@ async def test_a_writer_that_is_stopped_takes_no_other_with_it(log: EtcdEventLog
     await writers[0].release()
 
     assert [committed.last.offset for committed in await asyncio.gather(*waiting[1:])] == [0, 0]
+
+
+async def test_what_comes_while_a_turn_is_awaited_goes_with_it(
+    etcd_settings: EtcdSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = EtcdEventLog(etcd_settings, partitions=2, pace=Pace(seconds=0.2, burst=1))
+    await log.open()
+    sent = count_batches(log, monkeypatch)
+    try:
+        writers = [await log.claim(partition, "a") for partition in range(2)]
+        await submit(writers[0], 1)
+        early = submit(writers[0], 2)
+        await asyncio.sleep(0.01)  # it waits for its turn by now
+        await asyncio.gather(early, submit(writers[0], 3), submit(writers[1], 1))
+        assert sent == [1, 2]
+        assert [stored.record.version for stored in await read_all(log, 0)] == [1, 2, 3]
+    finally:
+        await log.close()
