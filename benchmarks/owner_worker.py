@@ -15,8 +15,9 @@ import msgspec
 from actors.supervisor.engine import PartitionEngine
 from actors.supervisor.entity import Entity
 from actors.supervisor.snapshots import SnapshotPolicy
-from benchmarks.histories import ROOMS, idle_stream
+from benchmarks.histories import ROOMS
 from benchmarks.partition_log import PARTITIONS, Place
+from benchmarks.partitions import idle_stream
 from events.log.blobs import DirectoryBlobs
 from events.log.etcd_log import EtcdEventLog
 from events.model.base import Envelope

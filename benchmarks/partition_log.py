@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.histories import idle_components, partition
+from benchmarks.partitions import idle_components, partition
 from benchmarks.platform_run import PROJECT
 from events.log.embedded import EmbeddedEtcd
 from events.log.etcd_connection import EtcdSettings

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from benchmarks.harness import Case
-from benchmarks.histories import partition
+from benchmarks.partitions import partition
 
 ABSENT = "the Python package eventsourcing is not installed"
 SAVED_AT_ONCE = 500

@@ -2,7 +2,7 @@
 
 from uuid import NAMESPACE_URL, uuid5
 
-from benchmarks.histories import idle_components, idle_stream, partition
+from benchmarks.partitions import idle_components, idle_stream, partition
 from benchmarks.peers.eventsourcing_fold import filled
 from benchmarks.peers.eventsourcing_stream import frozen
 from events.log.records import EventRecord

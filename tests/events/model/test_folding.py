@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.histories import World, component_life, partition, platform_life
+from benchmarks.histories import World, component_life, platform_life
+from benchmarks.partitions import partition
 from events.log.codec import check_command, decode_facts, encode_batch
 from events.log.errors import LogBroken
 from events.log.records import EventRecord, Position
