@@ -21,6 +21,10 @@ class _Stat(msgspec.Struct):
     value: int | str = 0
 
 
+class _Stats(msgspec.Struct):
+    stats: list[_Stat] = []
+
+
 class _SocketAddress(msgspec.Struct):
     address: str = ""
     port_value: int = 0
@@ -66,6 +70,12 @@ class EnvoyAdmin:
     async def reopen_logs(self) -> None:
         """Close and open log files by name, after they were moved away."""
         await self._ok("POST", "/reopen_logs")
+
+    async def requests_in_flight(self, listener: str) -> int:
+        """Clients' requests and upgraded connections that are not over, also where the listener was taken away."""
+        name = f"http.{listener}.downstream_rq_active"
+        body = await self._ok("GET", f"/stats?format=json&filter={quote(f'^{re.escape(name)}$')}")
+        return sum(int(stat.value) for stat in msgspec.json.decode(body, type=_Stats).stats)
 
     async def active_requests(self, services: Collection[str]) -> dict[tuple[str, str, int], int]:
         """Requests in flight by (service_id, endpoint host, endpoint port), for these components."""

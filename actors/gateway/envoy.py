@@ -28,6 +28,7 @@ _log = structlog.get_logger(__name__)
 
 START_SECONDS = 20.0
 STOP_SECONDS = 5.0
+DRAIN_SECONDS = 30.0
 _POLL_SECONDS = 0.2
 _HANG_SECONDS = 5.0
 _RESTARTS_AT_ONCE = 3
@@ -38,12 +39,14 @@ _STEADY_SECONDS = 60.0
 
 
 class EnvoySettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`run_dir` (0700) holds sockets, pid file and bootstrap; `log_file` takes Envoy's own messages."""
+    """`run_dir` (0700) holds sockets, pid file and bootstrap; `log_file` takes Envoy's own messages. `drain_seconds`:
+    what is in flight on a listener that was changed or taken away has this long to end."""
 
     run_dir: Path
     log_file: Path
     node_id: str = "gateway"
     concurrency: int = 2
+    drain_seconds: float = DRAIN_SECONDS
     binary: Path | None = None
 
 
@@ -150,7 +153,7 @@ class EnvoyProcess:
         settings = self._settings
         binary = settings.binary or find_envoy()
         arguments = ["-c", str(self._bootstrap_file), "--disable-hot-restart", "--log-level", "warning"]
-        arguments += ["--concurrency", str(settings.concurrency), "--drain-time-s", "5"]
+        arguments += ["--concurrency", str(settings.concurrency), "--drain-time-s", f"{settings.drain_seconds:.0f}"]
         # Access log lines are read live; Envoy would keep them for 10 s.
         arguments += ["--file-flush-interval-msec", "200"]
         detached = [str(detach.__file__), str(self._pid_file), str(settings.log_file), str(binary)]

@@ -15,7 +15,7 @@ import structlog
 
 from actors.gateway.access_log import AccessLogFile
 from actors.gateway.catalog import CDS, EDS, LDS, ROUTES, Resource
-from actors.gateway.envoy import EnvoyProcess, EnvoySettings
+from actors.gateway.envoy import DRAIN_SECONDS, EnvoyProcess, EnvoySettings
 from actors.gateway.errors import EnvoyAdminError, GatewaySettingsError, NotAppliedError
 from actors.gateway.listener import LISTENER, ListenerSettings, listener
 from actors.gateway.resources import cluster, endpoints, scope
@@ -23,12 +23,15 @@ from actors.gateway.rundir import RunDirectory, check_socket_path
 from actors.gateway.session import Rejection
 from actors.gateway.table import ComponentRouting, Conflict, RoutingTable, TableChange, normal_host
 from actors.gateway.xds import XdsServer
+from events.failpoints import failpoint
 from events.log.records import Position
 
 _log = structlog.get_logger(__name__)
 
 _OPEN_POLL_SECONDS = 0.005
 _LISTENER_RETRY_SECONDS = 2.0
+_DRAIN_POLL_SECONDS = 0.05
+_DRAIN_QUIET_POLLS = 3  # a worker may take a request from a connection it had just before it hears
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +40,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     `run_dir` is made 0700 and must be short (its unix sockets' paths have 107 bytes); it must stay the same over
     restarts, since a running Envoy is found there. `access_log` is rotated at `access_log_bytes`, `access_log_keep`
     older files are kept. `stream_idle` (seconds) ends a connection or stream on which nothing has moved either way.
+    `drain_seconds`: requests in flight have this long to end once the port is shut.
     """
 
     run_dir: Path
@@ -47,6 +51,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     node_id: str = "gateway"
     concurrency: int = 2
     stream_idle: float = 300.0
+    drain_seconds: float = DRAIN_SECONDS
     access_log_bytes: int = 64 * 1024 * 1024
     access_log_keep: int = 3
     envoy_binary: Path | None = None
@@ -79,6 +84,7 @@ class Gateway:
                 log_file=settings.envoy_log,
                 node_id=settings.node_id,
                 concurrency=settings.concurrency,
+                drain_seconds=settings.drain_seconds,
                 binary=settings.envoy_binary,
             )
         )
@@ -87,6 +93,7 @@ class Gateway:
         self._xds = XdsServer(self._envoy.xds_socket)
         self._is_ready = False
         self._open = False
+        self._draining = False
         self._tasks: asyncio.Task[None] | None = None
 
     async def start(self) -> bool:
@@ -125,6 +132,28 @@ class Gateway:
         """Let go and end Envoy: nothing is served afterwards."""
         await self.close()
         await self._envoy.stop()
+
+    async def drain(self) -> None:
+        """Shut the port, and wait until nothing is in flight any more; what has not ended after `drain_seconds` Envoy
+        cuts. The table is kept up meanwhile. A gateway that starts anew is to be told again: that the port is shut
+        reaches Envoy over xDS as everything else does, and a gateway that is not told opens it."""
+        self._draining = True
+        self._xds.update({LDS: {LISTENER: None}})
+        failpoint("gateway.shut")
+        quiet = 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain_seconds):
+                while quiet < _DRAIN_QUIET_POLLS:
+                    quiet = 0 if await self._busy() else quiet + 1
+                    await asyncio.sleep(_DRAIN_POLL_SECONDS)
+
+    async def _busy(self) -> bool:
+        if await _accepts(self._settings.bind, self._settings.port):
+            return True
+        try:
+            return await self._envoy.admin.requests_in_flight(LISTENER) > 0
+        except EnvoyAdminError:
+            return self._envoy.pid is not None
 
     def apply(self, snapshots: Sequence[ComponentRouting]) -> None:
         """Fold snapshots into the table and have the differences sent. Cheaper with many in one call."""
@@ -182,7 +211,7 @@ class Gateway:
 
     async def _wait_open(self, timeout: float) -> None:
         """Envoy acknowledges its first routes some milliseconds before its workers accept connections."""
-        if self._open:
+        if self._open or self._draining:
             return
         try:
             async with asyncio.timeout(timeout):
