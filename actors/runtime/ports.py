@@ -69,7 +69,7 @@ class PortBook:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # past TIME_WAIT, never past a listener
             try:
-                probe.bind((self._host, port))
+                probe.bind(("", port))  # on every address: an application may listen on all of them
             except OSError:
                 return False
         return True

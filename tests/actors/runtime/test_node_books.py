@@ -72,3 +72,12 @@ def test_a_port_is_reserved_once_and_never_one_in_use(tmp_path: Path) -> None:
 
 def test_ports_are_not_those_of_outgoing_connections() -> None:
     assert len(port_range()) >= 1_000
+
+
+def test_a_port_that_is_in_use_at_another_address_is_none_to_listen_on_everywhere(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.2", 0)) as listener:
+        busy = listener.getsockname()[1]
+        book = PortBook(tmp_path, host="127.0.0.1", ports=range(busy, busy + 1))
+        with pytest.raises(NodeNotUsable, match="free port"):
+            book.reserve("i1")
+    assert book.reserve("i1") == busy
