@@ -20,7 +20,8 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 
 def down(*, data: Path, keep_apps: bool) -> int:
-    """Stop the platform at `data`; with `keep_apps` its instances and the gateway's proxy go on."""
+    """Stop the platform at `data`; with `keep_apps` its instances and the gateway's proxy go on, as those of other
+    machines do in any case."""
     data = data.absolute()
     try:
         settings = load_settings(data)
@@ -53,16 +54,15 @@ async def _stop_apps(settings: PlatformSettings) -> None:
     from actors.runtime.containers import Containers
     from actors.runtime.processes import ProcessRuntime
 
-    run = settings.run_dir
-    if (run / "gateway").is_dir():
+    if settings.gateway_dir.is_dir():
         envoy = EnvoyProcess(
-            EnvoySettings(run_dir=run / "gateway", log_file=settings.platform_logs / "envoy.log", node_id="gateway-0")
+            EnvoySettings(run_dir=settings.gateway_dir, log_file=settings.envoy_log, node_id="gateway-0")
         )
         await envoy.stop()
     engine, root = settings.containers.engine, settings.node_root_dir
     runtime = ProcessRuntime(
         node_root=root,
-        run_dir=run / "node",
+        run_dir=settings.node_run_dir,
         host=settings.bind,
         containers=Containers(engine, root) if engine else None,
     )

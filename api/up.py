@@ -81,7 +81,14 @@ def pools(settings: PlatformSettings) -> list[Pool]:
             unit=COMMANDS_PER_SECOND,
             shares=True,
         ),
-        Pool(name="gateway", actor="actors.gateway.actor:GatewayNode", why_most="a machine has one gateway", home=True),
+        Pool(
+            name="gateway",
+            actor="actors.gateway.actor:GatewayNode",
+            most=MOST,
+            why_most="a machine has one gateway",
+            drain_seconds=60.0,  # beyond the time that Envoy gives to what is in flight
+            one_a_machine=True,
+        ),
         Pool(name="node", actor="actors.node.actor:NodeAgent", per_node=True, why_most="a machine has one agent"),
         Pool(
             name="builder",

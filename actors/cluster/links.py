@@ -43,7 +43,8 @@ def gone_prefix(namespace: str) -> str:
 
 def gateway_prefix(namespace: str) -> str:
     """Where gateways register. Not on a lease: while a gateway's agent is away its proxy goes on serving what it has,
-    so a rollout must wait for it until it is back or was taken away on purpose."""
+    so a rollout must wait for it until it is back, was taken away on purpose, or its machine has been gone for long
+    (`GatewayRegister`)."""
     return f"/{namespace}/gateways/"
 
 
@@ -181,22 +182,23 @@ class GatewayLinks:
 
     async def wait_applied(self, partition: int, offset: int, service_id: str) -> tuple[str, ...]:
         gateways = await self._registry.now()
-        await asyncio.gather(*(self._wait_one(gateway, partition, offset, service_id) for gateway in gateways))
-        return gateways
+        applied = await asyncio.gather(*(self._wait_one(g, partition, offset, service_id) for g in gateways))
+        return tuple(gateway for gateway, has in zip(gateways, applied, strict=True) if has)
 
-    async def _wait_one(self, gateway: str, partition: int, offset: int, service_id: str) -> None:
+    async def _wait_one(self, gateway: str, partition: int, offset: int, service_id: str) -> bool:
+        """False when it is not registered any more."""
         while True:
             try:
                 applied = await self._directory.call(
                     gateway, "wait_applied", partition, offset, service_id, APPLY_SECONDS
                 )
                 if applied:
-                    return
+                    return True
             except ActorUnreachable as error:
                 log.info("gateway is away, the rollout waits for it", gateway=gateway, error=str(error))
                 await asyncio.sleep(AWAY_SECONDS)
                 if gateway not in await self._registry.now():
-                    return
+                    return False
 
     async def active_requests(self, service_id: str, instances: Sequence[str]) -> int:
         counts = await asyncio.gather(

@@ -47,6 +47,12 @@ def name_of(given: str, address: str) -> str:
     return name[:NAME_LENGTH] or "node"
 
 
+def actor_at(pool: str, machine: str) -> str:
+    """The name of a pool's actor on a machine other than home. A machine may be called "0": its name alone would be
+    that of the actor at home."""
+    return f"{pool}-at-{machine}"
+
+
 def settings_on(machine: Machine, settings: PlatformSettings) -> PlatformSettings:
     """What the agent on `machine` is told. Away from home it listens where others reach it, and what belongs to one
     machine is in directories of its own: the data directory may be one that all of them see."""

@@ -4,7 +4,7 @@ The composition root decides which pools there are; nothing here knows what thei
 """
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from ray.exceptions import RayError
 from ray.util import list_named_actors
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from actors.cluster.machines import Machine, settings_on
+from actors.cluster.machines import Machine, actor_at, settings_on
 from actors.cluster.settings import RAY_NAMESPACE, PlatformSettings
 
 MAX_CONCURRENCY = 1000
@@ -27,6 +27,7 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
 
     `size`: at the start, until somebody decides otherwise; `most`: no more are of use, for the reason `why_most`.
     `unit`: what one actor can do of the work that `Health.gauges` name `work`, for automatic scaling; 0: none.
+    `per_node`: one on each machine. `one_a_machine`: at most one on each, on as many as its size says, home first.
     `home`: its actors listen on, or keep files of, the machine where the platform was started, and run there.
     `shares`: whether its actors share the log's partitions. `drain_seconds`: then it is stopped, drained or not.
     """
@@ -41,28 +42,57 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     drain_seconds: float = 30.0
     num_cpus: float = 0.02
     per_node: bool = False
+    one_a_machine: bool = False
     home: bool = False
 
+    @property
+    def bound(self) -> bool:
+        """Whether each of its actors belongs to a machine of its own, is told so, and is over when that has left."""
+        return self.per_node or self.one_a_machine
+
+    def actor_on(self, machine: Machine) -> str:
+        """The name of the actor that belongs to `machine`, of a pool that is `bound`."""
+        if self.per_node:
+            return f"{self.name}-{machine.name}"
+        return f"{self.name}-0" if machine.home else actor_at(self.name, machine.name)
+
+    def has(self, actor: str) -> bool:
+        """Whether an actor of this name is one of the pool, wanted or not."""
+        head, _, index = actor.rpartition("-")
+        if self.per_node:
+            return actor.startswith(f"{self.name}-")
+        return (head == self.name and index.isdecimal()) or (
+            self.one_a_machine and actor.startswith(actor_at(self.name, ""))
+        )
+
     def machine_of(self, actor: str, machines: Sequence[Machine]) -> Machine | None:
-        """The one machine that `actor` may run on; None: any."""
+        """The one machine that `actor` may run on; None: any, or one that is not there where the pool is `bound`."""
         if self.home:
             return next((machine for machine in machines if machine.home), None)
-        own = (machine for machine in machines if actor == f"{self.name}-{machine.name}")
-        return next(own, None) if self.per_node else None
+        own = (machine for machine in machines if actor == self.actor_on(machine))
+        return next(own, None) if self.bound else None
+
+    def most_on(self, machines: Sequence[Machine]) -> int:
+        """How many are of use where there are these machines."""
+        return min(self.most, max(1, len(machines))) if self.one_a_machine else self.most
 
 
 def actor_names(
-    pool: Pool, settings: PlatformSettings, size: int | None = None, machines: Sequence[Machine] = ()
+    pool: Pool,
+    settings: PlatformSettings,
+    size: int | None = None,
+    machines: Sequence[Machine] = (),
+    present: Collection[str] = (),
 ) -> list[str]:
-    """The names of a pool's actors, of `size` many where that was decided, or one for each of `machines`."""
+    """The names of a pool's actors, of `size` many where that was decided, or one for each of `machines`. Of those that
+    choose their machines, `present` ones stay where they are, whichever machines join."""
+    if not pool.bound:
+        return [f"{pool.name}-{index}" for index in range(pool.size if size is None else size)]
+    there = machines or [Machine(name=settings.node, ray_node="", address="", home=True)]
     if pool.per_node:
-        return [f"{pool.name}-{name}" for name in ([machine.name for machine in machines] or [settings.node])]
-    return [f"{pool.name}-{index}" for index in range(pool.size if size is None else size)]
-
-
-def pool_of(actor: str) -> str:
-    """The name of the pool that an actor's name tells."""
-    return actor.rpartition("-")[0] or actor
+        return [pool.actor_on(machine) for machine in there]
+    ranked = sorted(there, key=lambda m: (not m.home, pool.actor_on(m) not in present, m.name))
+    return [pool.actor_on(machine) for machine in ranked[: pool.size if size is None else size]]
 
 
 def ensure_actor(
@@ -71,7 +101,7 @@ def ensure_actor(
     """A handle on the named actor, made if there is none, on its machine if it belongs to one. Blocking."""
     machine = pool.machine_of(name, machines)
     on = None if machine is None else NodeAffinitySchedulingStrategy(machine.ray_node, soft=False)
-    if machine is not None and pool.per_node:
+    if machine is not None and pool.bound:
         settings = settings_on(machine, settings)
     module, _, class_name = pool.actor.partition(":")
     cls = getattr(importlib.import_module(module), class_name)

@@ -15,6 +15,7 @@ from actors.cluster.directory import ActorUnreachable, Directory
 from actors.cluster.event_log import make_event_log
 from actors.cluster.machines import Machine, live_machines
 from actors.cluster.pools import Pool, actor_names, end_actor, ensure_actor, present_actors
+from actors.cluster.register import GatewayRegister
 from actors.cluster.router import make_router
 from actors.cluster.shares import Shares
 from actors.cluster.shell import ActorShell, Health
@@ -72,6 +73,8 @@ class Reconciler(ActorShell):
         event_log = make_event_log(self.settings)
         await event_log.open()
         self._commands = make_router(self.settings, event_log, self._directory)
+        namespace = self.settings.etcd.namespace
+        self._register = GatewayRegister(event_log.client, namespace, self.settings.node_lost_seconds)
         self.keep(self._rounds(), "rounds")
         self.keep(self._scaling(), "scaling")
         self.keep(self._heartbeat(event_log.client), "heartbeat")
@@ -105,7 +108,9 @@ class Reconciler(ActorShell):
         shares = self._shares.get(pool.name)
         return self._sizes.report(
             pool,
-            size=len(names),
+            # Where there are fewer machines than that, the rest waits for more.
+            size=self._sizes.of(pool) if pool.one_a_machine else len(names),
+            machines=self._machines,
             actors=actors,
             draining=draining,
             partitions={} if shares is None else shares.owned(),
@@ -117,16 +122,16 @@ class Reconciler(ActorShell):
         return all(shares.complete for shares in self._shares.values())
 
     def _names(self, pool: Pool) -> list[str]:
-        names = actor_names(pool, self.settings, self._sizes.of(pool), self._machines)
+        names = actor_names(pool, self.settings, self._sizes.of(pool), self._machines, self._present)
         if self._sizes.known:
             return names
         # What runs may be what the log wants: until it has been heard, all of it stays.
         return names + [name for name in self._present if self._is_of(pool, name) and name not in names]
 
-    @staticmethod
-    def _is_of(pool: Pool, name: str) -> bool:
-        head, _, index = name.rpartition("-")
-        return head == pool.name and index.isdecimal() and not pool.per_node
+    def _is_of(self, pool: Pool, name: str) -> bool:
+        """Whether it is an actor of a pool that may have more or fewer; one whose machine has left is none any more."""
+        here = not pool.bound or pool.machine_of(name, self._machines) is not None
+        return pool.has(name) and here and not pool.per_node
 
     # --- rounds -------------------------------------------------------------------------------------------------------
 
@@ -137,10 +142,10 @@ class Reconciler(ActorShell):
             names = [(pool, name) for pool in self._pools for name in self._names(pool)]
             for _, name in names:
                 self._wanted_since.setdefault(name, time.monotonic())
-                self._draining.pop(name, None)
             await asyncio.gather(*(self._see_to(pool, name) for pool, name in names))
             await self._share_out()
             await self._let_go()
+            await self._tidy_register()
             if self._settled and not self._has_team:
                 self._has_team = await self._ensure_default_team()
             moving = any(
@@ -158,8 +163,8 @@ class Reconciler(ActorShell):
             log.warning("Ray does not say which actors there are", error=type(error).__name__)
 
     async def _look_for_machines(self) -> None:
-        """Which machines there are; the agent of one that has left the cluster is given up, so that its name is free
-        for the agent of the same machine when it joins again."""
+        """Which machines there are; the agent and the gateway of one that has left the cluster are given up, so that
+        their names are free for those of the same machine when it joins again."""
         try:
             found = await asyncio.to_thread(live_machines, self.settings)
         except RayError as error:
@@ -168,10 +173,9 @@ class Reconciler(ActorShell):
         if not any(machine.home for machine in found):
             return  # the cluster is coming back, and has not heard of everybody yet
         self._machines = found
-        agents = [f"{pool.name}-" for pool in self._pools if pool.per_node]
-        wanted = {name for pool in self._pools if pool.per_node for name in self._names(pool)}
-        for name in self._present:
-            if name.startswith(tuple(agents)) and name not in wanted:
+        bound = [(pool, name) for pool in self._pools if pool.bound for name in self._present if pool.has(name)]
+        for pool, name in bound:
+            if pool.machine_of(name, found) is None:
                 log.warning("a machine has left the cluster", actor=name)
                 await asyncio.to_thread(end_actor, name)
 
@@ -179,10 +183,17 @@ class Reconciler(ActorShell):
         # Who was silent before must not hold up the round of those who answer.
         seconds = SILENT_SECONDS if name in self._silent_since else HEALTH_SECONDS
         try:
-            self._seen[name] = await self._directory.call(name, "health", seconds=seconds)
+            health: Health = await self._directory.call(name, "health", seconds=seconds)
             self._silent_since.pop(name, None)
+            if health.going:
+                self._seen.pop(name, None)
+                await self._retire(pool, name, for_good=False)
+                return
+            self._seen[name] = health
+            self._draining.pop(name, None)
         except ActorUnreachable as error:
             self._seen.pop(name, None)
+            self._draining.pop(name, None)
             log.warning("actor is away", actor=name, error=str(error))
             since = self._silent_since.setdefault(name, time.monotonic())
             if time.monotonic() - since > REPLACE_SECONDS:
@@ -223,7 +234,18 @@ class Reconciler(ActorShell):
             del self._seen[name]
             self._wanted_since.pop(name, None)
 
-    async def _retire(self, pool: Pool, name: str) -> None:
+    async def _tidy_register(self) -> None:
+        if not self._sizes.known or not self._machines:
+            return
+        pools = [pool for pool in self._pools if pool.one_a_machine]
+        await self._register.tidy(
+            needed={*self._present, *(name for pool in pools for name in self._names(pool))},
+            at_hand={pool.actor_on(machine) for pool in pools for machine in self._machines},
+            now=time.monotonic(),
+        )
+
+    async def _retire(self, pool: Pool, name: str, *, for_good: bool = True) -> None:
+        """`for_good` False: it is wanted again, but has begun to go; it does, and Ray starts it anew."""
         since = self._draining.setdefault(name, time.monotonic())
         shares = self._shares.get(pool.name)
         if shares is not None and shares.holds(name):
@@ -235,8 +257,9 @@ class Reconciler(ActorShell):
             log.info("an actor that is to go does not answer", actor=name, error=str(error))
             done = False
         if done or late:
-            log.info("an actor is ended: its pool is smaller now", actor=name, drained=done)
-            await asyncio.to_thread(end_actor, name)
+            log.info("an actor is ended, as its pool was to be smaller", actor=name, drained=done)
+            await asyncio.to_thread(end_actor, name, for_good=for_good)
+            self._draining.pop(name, None)
 
     # --- scaling ------------------------------------------------------------------------------------------------------
 

@@ -128,8 +128,18 @@ class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
         return self.run_dir / "eventlog"
 
     @property
+    def gateway_dir(self) -> Path:
+        """The unix sockets of this machine's gateway; away from home all that it keeps."""
+        return (self.node_home_dir if self.node_home else self.run_dir) / "gateway"
+
+    @property
     def access_log(self) -> Path:
-        return self.data_dir / "logs" / "access" / "gateway.log"
+        """Of this machine's gateway."""
+        return (self.gateway_dir if self.node_home else self.data_dir / "logs") / "access" / "gateway.log"
+
+    @property
+    def envoy_log(self) -> Path:
+        return (self.gateway_dir if self.node_home else self.platform_logs) / "envoy.log"
 
     @property
     def platform_logs(self) -> Path:

@@ -27,13 +27,14 @@ WORK = "work"
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
     """How an actor is; `detail` in words, for a person. `gauges` are what it measures of itself, by name: bytes,
-    seconds and counts; `work` is what its pool is scaled by."""
+    seconds and counts; `work` is what its pool is scaled by. `going`: it was asked to go, and takes on nothing new."""
 
     name: str
     pid: int
     ready: bool
     detail: str = ""
     gauges: dict[str, float] = {}
+    going: bool = False
 
 
 class Serving(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +53,7 @@ class ActorShell:
         self.settings = msgspec.json.decode(settings, type=PlatformSettings)
         self._opening: asyncio.Task[None] | None = None
         self._kept: set[asyncio.Task[None]] = set()
+        self.going = False
 
     async def open(self) -> None:
         """Acquire everything; runs once, before any other method goes on."""
@@ -88,10 +90,13 @@ class ActorShell:
             ready=await self.fine(),
             detail=await self.detail(),
             gauges={**_of_process(), **await self.gauges()},
+            going=self.going,
         )
 
     async def drain(self) -> bool:
-        """Be asked to go; True when it may be ended. Asked again and again until then."""
+        """Be asked to go; True when it may be ended. Asked again and again until then. It cannot be taken back: one
+        that is wanted again goes first, and begins anew."""
+        self.going = True
         await self.opened()
         return await self.drained()
 

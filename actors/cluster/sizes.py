@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import msgspec
 
 from actors.cluster.autoscale import SHRINK_AFTER_SECONDS, Measure, Wanted, resize
+from actors.cluster.machines import Machine
 from actors.cluster.pools import Pool
 from actors.cluster.shell import WORK, Health
 from events.model.pool import PoolState
@@ -79,18 +80,21 @@ class Sizes:
         pool: Pool,
         *,
         size: int,
+        machines: Sequence[Machine],
         actors: list[Health],
         draining: list[str],
         partitions: dict[str, list[int]],
         moving: int,
     ) -> PoolReport:
         """What is to be told of a pool."""
+        there = len(machines)
+        few = f", and there {'is 1 machine' if there == 1 else f'are {there} machines'}" if pool.one_a_machine else ""
         measures = self._measures[pool.name]
         return PoolReport(
             name=pool.name,
             size=size,
-            most=pool.most,
-            why_most=pool.why_most,
+            most=pool.most_on(machines),
+            why_most=f"{pool.why_most}{few}",
             measured=pool.unit > 0,
             per_node=pool.per_node,
             state=self._states[pool.name],

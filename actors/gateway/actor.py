@@ -23,6 +23,8 @@ from events.model.registry import decode_event
 
 log = structlog.get_logger("gateway")
 
+LEAVE_POLL_SECONDS = 1.0
+
 
 class RoutingFold:
     """Turns component events into routing snapshots; remembers names and which event first claimed an address."""
@@ -82,6 +84,8 @@ class GatewayNode(ActorShell):
 
     _gateway: Gateway
     _log: EtcdEventLog
+    _key: str
+    _leaving: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Adopt or start the proxy; from then on follow the log."""
@@ -90,8 +94,8 @@ class GatewayNode(ActorShell):
         await self._log.open()
         self._gateway = Gateway(
             GatewaySettings(
-                run_dir=settings.run_dir / "gateway",
-                envoy_log=settings.platform_logs / "envoy.log",
+                run_dir=settings.gateway_dir,
+                envoy_log=settings.envoy_log,
                 access_log=settings.access_log,
                 bind=settings.bind,
                 port=settings.gateway_port,
@@ -99,12 +103,37 @@ class GatewayNode(ActorShell):
             )
         )
         await self._gateway.start()
-        await self._log.client.put(gateway_prefix(settings.etcd.namespace) + self.name, b"{}")
+        self._key = gateway_prefix(settings.etcd.namespace) + self.name
+        if not self.going:
+            # Before it looks how long the log is: whatever is appended later, a rollout waits for it here.
+            await self._log.client.put(self._key, b"{}")
+        failpoint("gateway.registered")
         self.keep(self._follow(), "follow")
 
     async def detail(self) -> str:
         health = await self._gateway.health()
         return f"{health.hosts} hosts, {health.components} components, envoy {health.envoy_pid}"
+
+    async def drained(self) -> bool:
+        """The port is shut, what is in flight ends, and the proxy with it; a gateway that died meanwhile does it again.
+        Nobody waits for it from when it serves nothing: until then its requests count as those of others do."""
+        if self._leaving is None:
+            self._leaving = asyncio.create_task(self._leave(), name="leave")
+        await asyncio.wait({self._leaving}, timeout=LEAVE_POLL_SECONDS)
+        if not self._leaving.done():
+            return False
+        left, self._leaving = self._leaving, None
+        if (error := left.exception()) is not None:
+            log.warning("the gateway could not leave, tries again", gateway=self.name, error=str(error))
+        return error is None
+
+    async def _leave(self) -> None:
+        await self._gateway.drain()
+        failpoint("gateway.drained")
+        await self._log.client.delete(self._key)
+        failpoint("gateway.unregistered")
+        await self._gateway.stop()
+        failpoint("gateway.left")
 
     async def wait_applied(self, partition: int, offset: int, service_id: str, seconds: float) -> bool:
         """Whether the proxy serves what the log said at that position, waiting up to `seconds`. What the proxy refuses

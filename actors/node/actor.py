@@ -14,13 +14,15 @@ from actors.builder.artifacts import DirectoryArtifactStore
 from actors.builder.unpack import ImageOnly, run_env, unpack_artifact
 from actors.cluster.directory import Directory
 from actors.cluster.event_log import make_event_log
-from actors.cluster.links import node_prefix
+from actors.cluster.links import gateway_prefix, node_prefix
+from actors.cluster.machines import actor_at
 from actors.cluster.router import Router, make_router
 from actors.cluster.settings import PlatformSettings
 from actors.cluster.shell import ActorShell
 from actors.containers.engine import ContainerEngine
 from actors.containers.errors import EngineMissing
 from actors.containers.reference import parse_reference
+from actors.gateway.leftover import LeftEnvoy
 from actors.logs.access import AccessTail
 from actors.logs.client import LogClient
 from actors.logs.collector import Collector
@@ -159,9 +161,10 @@ class NodeAgent(ActorShell):
         await self._agent.open()
         for order in self._agent.running():
             await self._collect(order)
-        if not settings.node_home:  # gateways run where the platform was started
-            access = AccessTail(client, settings.access_log, home / "collector" / "access.position")
-            await access.start()
+        access = AccessTail(client, settings.access_log, home / "collector" / "access.position")
+        await access.start()  # whether or not this machine has a gateway: it may get one
+        if settings.node_home:  # at home there always is one
+            self.keep(self._left_envoy(event_log.client).watch(), "left envoy")
         self.keep(self._agent.run(), "watch")
         self.keep(self._clean_up(), "clean up")
         self.keep(self._register(event_log), "register")
@@ -211,6 +214,15 @@ class NodeAgent(ActorShell):
             whose=Whose(team=order.team, app=order.app, component=order.component, node=self.settings.node),
         )
         await self._collector.follow(followed)
+
+    def _left_envoy(self, client: EtcdClient) -> LeftEnvoy:
+        settings = self.settings
+        key = gateway_prefix(settings.etcd.namespace) + actor_at("gateway", settings.node)
+
+        async def registered() -> bool:
+            return await client.get(key) is not None
+
+        return LeftEnvoy(settings.gateway_dir, settings.envoy_log, registered)
 
     async def _clean_up(self) -> None:
         """Remove ended instances once their output is stored; one whose output cannot be stored yet waits."""

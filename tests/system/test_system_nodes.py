@@ -4,91 +4,22 @@ Nothing acknowledged is lost or done twice, every operation ends, and the applic
 """
 
 import asyncio
-import os
-import shutil
-import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.etcd_cluster import EtcdCluster
-from tests.etcd_network import NamespaceNetwork
-from tests.ray_cluster import RayCluster
 from tests.system import apps
-from tests.system.platform import Json, Platform, free_port, until
+from tests.system.machines import MARKS, Machines, house_of_three, status_of
+from tests.system.platform import Json, Platform, until
 
-pytestmark = [
-    pytest.mark.system,
-    pytest.mark.servers,
-    pytest.mark.long,
-    pytest.mark.root,
-    pytest.mark.skipif(
-        os.geteuid() != 0 or not shutil.which("ip"), reason="network namespaces need root and Debian's iproute2"
-    ),
-]
+pytestmark = MARKS
 
 MOVED_SECONDS = 120.0
 PAUSE_SECONDS = 0.1  # between two commands of the load
-CONFIG = """
-bind = "{here}"
-ray_address = "{ray}"
-partitions = 8
-node_lost_seconds = 3
-[etcd]
-endpoints = ["{etcd}"]
-"""
-
-
-class Here(NamespaceNetwork):
-    """The one etcd runs where the platform is started, on the bridge, so that every machine reaches it."""
-
-    def __init__(self, network: NamespaceNetwork) -> None:
-        self._network = network
-        self._ports = (free_port(), free_port())
-
-    async def open(self, members: int) -> None:
-        pass
-
-    async def close(self) -> None:
-        pass
-
-    def run_in(self, member: int) -> list[str]:
-        return []
-
-    def listens(self, member: int) -> tuple[str, str]:
-        return (f"{self._network.here}:{self._ports[0]}", f"{self._network.here}:{self._ports[1]}")
-
-
-class Machines:
-    """Two machines beside the one where the platform is started."""
-
-    def __init__(self, network: NamespaceNetwork, cluster: RayCluster) -> None:
-        self.network = network
-        self.cluster = cluster
-
-    def join(self, number: int) -> None:
-        self.cluster.add(self.name(number), self.network.host(number), self.network.run_in(number))
-
-    @staticmethod
-    def name(number: int) -> str:
-        return f"m{number}"
-
-    def crash(self, number: int) -> None:
-        """Every process of it ends at once, as when its power fails."""
-        space = self.network.run_in(number)[-1]
-        told = subprocess.run(["ip", "netns", "pids", space], capture_output=True, text=True, check=True)
-        for process in [psutil.Process(int(pid)) for pid in told.stdout.split() if psutil.pid_exists(int(pid))]:
-            try:
-                process.kill()
-            except psutil.NoSuchProcess:
-                continue
 
 
 @dataclass
@@ -136,48 +67,10 @@ class Load:
                 self.failed.append(f"{answer.status} at {time.monotonic():.1f}: {answer.text[:80]}")
 
 
-@contextmanager
-def network_of(machines: int) -> Iterator[NamespaceNetwork]:
-    network = NamespaceNetwork()
-    asyncio.run(network.open(machines))
-    try:
-        yield network
-    finally:
-        asyncio.run(network.close())
-
-
 @pytest.fixture
 def house() -> Iterator[tuple[Platform, Machines]]:
-    base = Path(tempfile.mkdtemp(prefix="rf-", dir="/tmp"))
-    base.chmod(0o711)
-    platform = Platform(base / "data")
-    with network_of(2) as network:
-        etcd = EtcdCluster(base / "etcd", network=Here(network), members=1)
-        cluster = RayCluster(base, network.here)
-        machines = Machines(network, cluster)
-        try:
-            asyncio.run(etcd.__aenter__())
-            cluster.start_head()
-            platform.data.mkdir()
-            config = CONFIG.format(here=network.here, ray=cluster.address, etcd=etcd.endpoint(0))
-            (platform.data / "config.toml").write_text(config)
-            platform.host = network.here
-            platform.up(environment=cluster.environment)
-            yield platform, machines
-        finally:
-            for number in range(2):
-                asyncio.run(network.heal(number))
-            if (platform.data / "platform.json").exists():
-                platform.down(environment=cluster.environment)
-            for number in range(2):
-                machines.crash(number)
-            cluster.stop()
-            asyncio.run(etcd.__aexit__())
-    shutil.rmtree(base)
-
-
-def status_of(platform: Platform) -> dict[str, str]:
-    return {node["name"]: node["status"] for node in platform.get("/v1/nodes")["items"]}
+    with house_of_three() as house:
+        yield house
 
 
 def ready_on(platform: Platform, app: str) -> list[str]:

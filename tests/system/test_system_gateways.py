@@ -1,0 +1,167 @@
+"""Gateways on several machines, each a network namespace: scaled up and down, lost and replaced, under requests."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import psutil
+import pytest
+
+from tests.system import apps
+from tests.system.machines import MARKS, Machines, house_of_three, status_of
+from tests.system.platform import Answer, Json, Platform, ask, until
+
+pytestmark = MARKS
+
+SETTLED_SECONDS = 120.0
+ENDED_SECONDS = 240.0
+PAUSE_SECONDS = 0.02  # between two requests of a visitor
+HOME, M0, M1 = "gateway-0", "gateway-at-m0", "gateway-at-m1"
+
+
+@pytest.fixture
+def house() -> Iterator[tuple[Platform, Machines]]:
+    with house_of_three() as house:
+        yield house
+
+
+@dataclass
+class Visitors:
+    """Requests to the app `spread` through several gateways at once, one visitor for each, until the block ends."""
+
+    platform: Platform
+    hosts: list[str]
+    requests: int = 0
+    failed: list[str] = field(default_factory=list)
+
+    def __enter__(self) -> "Visitors":
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._visit, args=(host,)) for host in self.hosts]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _visit(self, host: str) -> None:
+        while not self._over.wait(PAUSE_SECONDS):
+            answer = through(self.platform, host)
+            self.requests += 1
+            if answer.status != 200:
+                self.failed.append(f"{answer.status} through {host} at {time.monotonic():.1f}: {answer.text[:80]}")
+
+
+def through(platform: Platform, host: str, path: str = "/") -> Answer:
+    """A request through the gateway at `host`."""
+    return ask(platform.gateway_port, "GET", path, headers={"Host": "spread.localhost"}, host=host, seconds=10)
+
+
+def pool(platform: Platform) -> Json:
+    return platform.get("/v1/pools/gateway")
+
+
+def gateways(platform: Platform) -> list[str]:
+    """Those that run and are to stay."""
+    return sorted(a["name"] for a in pool(platform)["actors"] if a["ready"] and not a["draining"])
+
+
+def settled(platform: Platform, *names: str) -> bool:
+    return gateways(platform) == sorted(names) and pool(platform)["draining"] == 0
+
+
+def waited_for(platform: Platform) -> list[str]:
+    """The gateways that had applied the newest change of routing."""
+    found: list[str] = platform.events(type="RoutingApplied")[-1]["body"]["gateways"]
+    return sorted(found)
+
+
+def deploy(platform: Platform, text: str, *, expect: int | None = 0) -> None:
+    files = apps.web(text)
+    files["app.py"] = files["app.py"].replace('"127.0.0.1"', '"0.0.0.0"')  # where gateways reach it
+    source = apps.write(platform.data.parent / f"source-{text}", files)
+    platform.cli("deploy", str(source), "--app", "spread", timeout=ENDED_SECONDS, expect=expect)
+
+
+def proxies(platform: Platform, machine: str) -> list[int]:
+    """The Envoys of a machine's gateway."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if "--disable-hot-restart" in line and f"{platform.data}/nodes/{machine}/" in line:
+            found.append(process.pid)
+    return found
+
+
+def test_gateways_follow_their_size_and_machines_and_lose_no_request(
+    house: tuple[Platform, Machines], told: list[str]
+) -> None:
+    platform, machines = house
+    for number in range(2):
+        machines.join(number)
+    until("every machine to be ready", lambda: list(status_of(platform).values()) == ["ready"] * 3, SETTLED_SECONDS)
+    home, m0, m1 = platform.host, machines.network.host(0), machines.network.host(1)
+    deploy(platform, "one")
+    platform.cli("ps", "scale", "web=3", "--app", "spread")
+    assert settled(platform, HOME)
+
+    refused = platform.cli("pool", "scale", "gateway=4", expect=None)
+    assert refused.code != 0 and "there are 3 machines" in refused.out + refused.err, refused
+    refused = platform.cli("pool", "auto", "gateway", "1..2", expect=None)
+    assert refused.code != 0 and "no measure" in refused.out + refused.err, refused
+
+    platform.cli("pool", "scale", "gateway=2", "--wait", timeout=SETTLED_SECONDS)
+    assert settled(platform, HOME, M0)
+    until("the second gateway to answer", lambda: through(platform, m0, "/by-m0").status == 200, SETTLED_SECONDS)
+    with Visitors(platform, [home, m0]) as visitors:
+        deploy(platform, "two")
+        deploy(platform, "three")
+    assert visitors.failed == []
+    assert waited_for(platform) == [HOME, M0]
+    told.append(f"two gateways, two deploys: {visitors.requests} requests, {len(visitors.failed)} failed")
+    lines = ("logs", "--app", "spread", "--source", "router", "-n", "10000")
+    until("its lines", lambda: any("/by-m0" in line["text"] for line in platform.cli(*lines).lines))
+
+    with Visitors(platform, [home]) as visitors:
+        platform.cli("pool", "scale", "gateway=1", "--wait", timeout=SETTLED_SECONDS)
+        assert through(platform, m0).status == 0
+        assert proxies(platform, "m0") == []
+        deploy(platform, "four")
+    assert visitors.failed == []
+    assert waited_for(platform) == [HOME]
+
+    platform.cli("pool", "scale", "gateway=2", "--wait", timeout=SETTLED_SECONDS)
+    for size in (1, 2):  # wanted again while it goes, or as it has gone
+        platform.cli("pool", "scale", f"gateway={size}")
+    until("it to be back", lambda: settled(platform, HOME, M0), SETTLED_SECONDS)
+    until("it to answer", lambda: through(platform, m0).status == 200, SETTLED_SECONDS)
+    machines.crash(0)
+    # It needs the gateways alone, and one of them will never answer.
+    platform.cli("domains", "add", "other.localhost", "--app", "spread", timeout=ENDED_SECONDS)
+    assert M0 not in waited_for(platform)
+    deploy(platform, "five", expect=None)  # it ends; not well, where an instance was to start on the lost machine
+    until("another machine to have it", lambda: settled(platform, HOME, M1), SETTLED_SECONDS)
+    until("it to answer", lambda: through(platform, m1).status == 200, SETTLED_SECONDS)
+    deploy(platform, "five-again")
+    assert waited_for(platform) == [HOME, M1]
+
+    machines.join(0)
+    until("the machine to be back", lambda: status_of(platform)["m0"] == "ready", SETTLED_SECONDS)
+    assert settled(platform, HOME, M1), "a machine that joins moves no gateway"
+    deploy(platform, "six")
+    assert waited_for(platform) == [HOME, M1]
+
+    asyncio.run(machines.network.cut(1))
+    deploy(platform, "seven", expect=None)
+    until("another machine to have it", lambda: settled(platform, HOME, M0), SETTLED_SECONDS)
+    deploy(platform, "seven-again")
+    assert waited_for(platform) == [HOME, M0]
+    assert proxies(platform, "m1") != []
+    asyncio.run(machines.network.heal(1))
+    machines.join(1)
+    until("what was left there to be ended", lambda: proxies(platform, "m1") == [], SETTLED_SECONDS)
+    assert through(platform, m0).json["text"] == "seven-again"
