@@ -92,7 +92,8 @@ def actor_names(
     if pool.per_node:
         return [pool.actor_on(machine) for machine in there]
     ranked = sorted(there, key=lambda m: (not m.home, pool.actor_on(m) not in present, m.name))
-    return [pool.actor_on(machine) for machine in ranked[: pool.size if size is None else size]]
+    # Two nodes of one name, as where one joins anew before the old one is known to be gone, are one machine.
+    return list(dict.fromkeys(map(pool.actor_on, ranked)))[: pool.size if size is None else size]
 
 
 def ensure_actor(

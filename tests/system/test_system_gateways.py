@@ -111,7 +111,7 @@ def test_gateways_follow_their_size_and_machines_and_lose_no_request(
 
     refused = platform.cli("pool", "scale", "gateway=4", expect=None)
     assert refused.code != 0 and "there are 3 machines" in refused.out + refused.err, refused
-    refused = platform.cli("pool", "auto", "gateway", "1..2", expect=None)
+    refused = platform.cli("pool", "auto", "gateway", "1..9", expect=None)
     assert refused.code != 0 and "no measure" in refused.out + refused.err, refused
 
     platform.cli("pool", "scale", "gateway=2", "--wait", timeout=SETTLED_SECONDS)
@@ -165,3 +165,10 @@ def test_gateways_follow_their_size_and_machines_and_lose_no_request(
     machines.join(1)
     until("what was left there to be ended", lambda: proxies(platform, "m1") == [], SETTLED_SECONDS)
     assert through(platform, m0).json["text"] == "seven-again"
+
+    [proxy] = proxies(platform, "m0")
+    platform.down("--keep-apps", environment=machines.cluster.environment)
+    assert [through(platform, host).status for host in (home, m0)] == [200, 200]
+    platform.up(environment=machines.cluster.environment)
+    until("both to be back", lambda: settled(platform, HOME, M0), SETTLED_SECONDS)
+    assert proxies(platform, "m0") == [proxy], "it was adopted"

@@ -43,6 +43,8 @@ def _command(report: PoolReport, body: s.ScalePool) -> ScalePool | AutoscalePool
         raise invalid("expected size or auto, found " + ("neither" if body.size is None else "both"))
     if report.per_node:
         raise HttpProblem(409, "conflict", f"pool {report.name} has one actor on each machine", hint="rayfold nodes")
+    if body.auto is not None and not report.measured:
+        raise invalid(f"pool {report.name} has no measure of its work to follow", hint="give it a size")
     most = body.size if body.auto is None else body.auto.most
     assert most is not None  # noqa: S101 -- as above
     if most > report.most:
@@ -50,8 +52,6 @@ def _command(report: PoolReport, body: s.ScalePool) -> ScalePool | AutoscalePool
         raise invalid(detail, hint="rayfold pool list")
     if body.auto is None:
         return ScalePool(name=report.name, size=most)
-    if not report.measured:
-        raise invalid(f"pool {report.name} has no measure of its work to follow", hint="give it a size")
     return AutoscalePool(name=report.name, least=body.auto.least, most=most)
 
 

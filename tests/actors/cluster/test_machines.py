@@ -144,6 +144,10 @@ def test_a_pool_knows_its_actors_by_their_names() -> None:
     assert [name for name in names if builder.has(name)] == ["builder-1"]
 
 
+def test_two_nodes_of_one_name_are_one_machine() -> None:
+    assert gateways(3, machines_called("m1", "m1", "m2")) == ["gateway-0", "gateway-at-m1", "gateway-at-m2"]
+
+
 def test_one_whose_machine_has_left_belongs_nowhere() -> None:
     assert GATEWAY.machine_of("gateway-at-m1", [HOME]) is None
     assert GATEWAY.machine_of("gateway-7", [HOME]) is None

@@ -176,7 +176,8 @@ class Parts:
         return [CheckView(name="reconciler", ok=self.ok, found="here" if self.ok else "away")]
 
     async def pools(self) -> Sequence[PoolReport]:
-        return [report_of("builder", most=8, measured=True), report_of("node", per_node=True)]
+        named = {"builder": {"most": 8, "measured": True}, "node": {"per_node": True}, "gateway": {"most": 2}}
+        return [report_of(name, **what) for name, what in named.items()]
 
     async def parked(self) -> Sequence[ParkedState]:
         return self.set_aside

@@ -57,7 +57,7 @@ async def test_how_the_log_is_kept_and_archiving_now(house: House) -> None:
 
 
 async def test_pools_and_projections(house: House) -> None:
-    [builder, _] = (await house.get("/v1/pools")).json["items"]
+    [builder, *_] = (await house.get("/v1/pools")).json["items"]
     assert (builder["name"], builder["size"], builder["running"], builder["most"]) == ("builder", 1, 1, 8)
     found = (await house.get("/v1/projections")).json["items"]
     assert {p["name"] for p in found} >= {"teams", "operations"}
@@ -151,6 +151,8 @@ async def test_a_pool_is_scaled_by_a_decision_that_the_log_keeps_with_its_reason
         ("builder", {"size": 1, "auto": {"least": 1, "most": 2}}, 422, "both"),
         ("builder", {"auto": {"least": 3, "most": 2}}, 422, "at most MAX"),
         ("node", {"size": 1}, 409, "on each machine"),
+        ("gateway", {"size": 3}, 422, "at most 2, found 3: one is enough"),
+        ("gateway", {"auto": {"least": 1, "most": 3}}, 422, "no measure"),
     ],
 )
 async def test_a_size_that_cannot_be_is_refused_with_what_was_expected(
