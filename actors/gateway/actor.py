@@ -17,6 +17,7 @@ from actors.gateway.gateway import Gateway, GatewaySettings
 from actors.gateway.table import ComponentRouting, EndpointSpec, RouteSpec
 from events.failpoints import failpoint
 from events.log.etcd_log import EtcdEventLog
+from events.log.etcd_wire import Delete, ModRevisionIs
 from events.log.records import Position, StoredEvent
 from events.model.component_events import ComponentCreated, EndpointsChanged
 from events.model.registry import decode_event
@@ -85,6 +86,7 @@ class GatewayNode(ActorShell):
     _gateway: Gateway
     _log: EtcdEventLog
     _key: str
+    _registered: int
     _leaving: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -104,11 +106,17 @@ class GatewayNode(ActorShell):
         )
         await self._gateway.start()
         self._key = gateway_prefix(settings.etcd.namespace) + self.name
-        if not self.going:
-            # Before it looks how long the log is: whatever is appended later, a rollout waits for it here.
-            await self._log.client.put(self._key, b"{}")
+        # Before it looks how long the log is: whatever is appended later, a rollout waits for it here.
+        self._registered = await self._register()
         failpoint("gateway.registered")
         self.keep(self._follow(), "follow")
+
+    async def _register(self) -> int:
+        """The revision of the registration; one that is to go makes none, and leaves by that of the process before."""
+        if not self.going:
+            return await self._log.client.put(self._key, b"{}")
+        found = await self._log.client.get(self._key)
+        return found.mod_revision if found else 0
 
     async def detail(self) -> str:
         health = await self._gateway.health()
@@ -130,7 +138,8 @@ class GatewayNode(ActorShell):
     async def _leave(self) -> None:
         await self._gateway.drain()
         failpoint("gateway.drained")
-        await self._log.client.delete(self._key)
+        # This registration only: a process that was cut off and is told late takes nobody off who came after it.
+        await self._log.client.txn(when=[ModRevisionIs(self._key, self._registered)], then=[Delete(self._key)])
         failpoint("gateway.unregistered")
         await self._gateway.stop()
         failpoint("gateway.left")

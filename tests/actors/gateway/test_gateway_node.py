@@ -29,7 +29,10 @@ from actors.gateway.actor import GatewayNode
 async def main():
     actor = GatewayNode(sys.argv[1], sys.argv[2].encode())
     for ask in sys.argv[3:]:
-        if ask == "drain":
+        if ask == "wait":
+            print("waiting", flush=True)
+            await asyncio.to_thread(sys.stdin.readline)
+        elif ask == "drain":
             while not await actor.drain():
                 pass
             print("drained", flush=True)
@@ -57,17 +60,24 @@ class Machine:
         self._client = client
         self._key = gateway_prefix(etcd.namespace) + NAME
 
+    async def started(self, *asked: str, dies_at: str = "") -> asyncio.subprocess.Process:
+        environment = {**os.environ, "RAYFOLD_FAILPOINTS": f"{dies_at}=once-exit:{self.mark}" if dies_at else ""}
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-c", ACTOR, NAME, msgspec.json.encode(self.settings).decode(), *asked,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, cwd=ROOT, env=environment,
+        )  # fmt: skip
+
     async def actor(self, *asked: str, dies_at: str = "") -> list[str]:
         """What one process of the actor says to what it is asked."""
-        environment = {**os.environ, "RAYFOLD_FAILPOINTS": f"{dies_at}=once-exit:{self.mark}" if dies_at else ""}
-        child = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", ACTOR, NAME, msgspec.json.encode(self.settings).decode(), *asked,
-            stdout=asyncio.subprocess.PIPE, cwd=ROOT, env=environment,
-        )  # fmt: skip
+        child = await self.started(*asked, dies_at=dies_at)
         async with asyncio.timeout(SECONDS):
             out, _ = await child.communicate()
         assert (child.returncode != 0) == bool(dies_at), "it died where it was to, and nowhere else"
         return out.decode().split()
+
+    async def register(self) -> None:
+        """As a later process of the actor does."""
+        await self._client.put(self._key, b"{}")
 
     async def registered(self) -> bool:
         return await self._client.get(self._key) is not None
@@ -121,3 +131,14 @@ async def test_who_dies_as_it_has_registered_is_followed_by_one_that_serves(mach
     assert await machine.actor("health", dies_at="gateway.registered") == []
     assert await machine.registered()
     assert await machine.actor("health") == ["staying"]
+
+
+async def test_one_that_goes_late_takes_nobody_off_the_register_who_came_after_it(machine) -> None:
+    child = await machine.started("health", "wait", "drain")
+    async with asyncio.timeout(SECONDS):
+        while b"waiting" not in await child.stdout.readline():
+            assert child.returncode is None
+        await machine.register()
+        out, _ = await child.communicate(b"\n")
+    assert out.split() == [b"drained"]
+    assert await machine.registered()
