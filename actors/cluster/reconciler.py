@@ -136,13 +136,16 @@ class Reconciler(ActorShell):
     # --- rounds -------------------------------------------------------------------------------------------------------
 
     async def _rounds(self) -> None:
+        busy = True
         while True:
             await self._look_around()
             await self._look_for_machines()
             names = [(pool, name) for pool in self._pools for name in self._names(pool)]
             for _, name in names:
                 self._wanted_since.setdefault(name, time.monotonic())
-            await asyncio.gather(*(self._see_to(pool, name) for pool, name in names))
+            # One after the other where there is time: if all woke at once, who works would feel it each second.
+            apart = 0.0 if busy else ROUND_SECONDS / len(names)
+            await asyncio.gather(*(self._see_to(*each, after=apart * turn) for turn, each in enumerate(names)))
             await self._share_out()
             await self._let_go()
             await self._tidy_register()
@@ -153,8 +156,8 @@ class Reconciler(ActorShell):
                 for pool in self._pools
                 if (shares := self._shares.get(pool.name)) is not None
             )
-            busy = not self._settled or self._draining or moving
-            await asyncio.sleep(ROUND_SECONDS / 10 if busy else ROUND_SECONDS)
+            busy = not self._settled or bool(self._draining) or moving
+            await asyncio.sleep(ROUND_SECONDS / 10)
 
     async def _look_around(self) -> None:
         try:
@@ -179,7 +182,8 @@ class Reconciler(ActorShell):
                 log.warning("a machine has left the cluster", actor=name)
                 await asyncio.to_thread(end_actor, name)
 
-    async def _see_to(self, pool: Pool, name: str) -> None:
+    async def _see_to(self, pool: Pool, name: str, *, after: float = 0.0) -> None:
+        await asyncio.sleep(after)
         # Who was silent before must not hold up the round of those who answer.
         seconds = SILENT_SECONDS if name in self._silent_since else HEALTH_SECONDS
         try:
