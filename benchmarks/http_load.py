@@ -91,15 +91,15 @@ async def load(
 ) -> Seen:
     """Send `request(0)`, `request(1)`, … for so long. `rate`: requests a second in all (0: as fast as they are
     answered); a request that is late counts from when it was due. `until` is set: it ends earlier. `statuses`: how
-    often each is in an answer.
+    often each is in an answer. The connections are open when the time begins.
     """
     seen = Seen()
     loop = asyncio.get_running_loop()
+    opened = await asyncio.gather(*(_connect(port) for _ in range(connections)))
     began = loop.time()
     numbers = iter(range(1 << 60))
 
-    async def client() -> None:
-        connection = await _connect(port)
+    async def client(connection: _Connection) -> None:
         while True:
             number = next(numbers)
             due = began + number / rate if rate else loop.time()
@@ -119,8 +119,8 @@ async def load(
         connection.close()
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(connections):
-            group.create_task(client())
+        for connection in opened:
+            group.create_task(client(connection))
     seen.elapsed = loop.time() - began
     return seen
 

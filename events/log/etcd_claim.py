@@ -27,6 +27,7 @@ from events.log.snapshots.shelf import PointedAt
 from events.log.store import StoredBatch
 
 LEASE_TTL_S = 10
+KEEP_S = LEASE_TTL_S / 3
 CLAIM_DEADLINE_S = 15.0
 ATTEMPT_TIMEOUT_S = 3.0
 """One attempt of an append. Then the identical transaction is sent again, for ever."""
@@ -170,8 +171,12 @@ class EtcdClaim:
 
         The record is for discovery only. A lapsed lease with no successor does not stop the writer: it is renewed.
         """
+        # An owner claims its partitions together and would renew them all at one moment, which held up its work. By the
+        # golden ratio the moments of any number of them lie apart.
+        pause = KEEP_S * (1 - self.partition * 0.618 % 1)
         while True:
-            await asyncio.sleep(LEASE_TTL_S / 3)
+            await asyncio.sleep(pause)
+            pause = KEEP_S
             try:
                 if await self._client.keep_lease_alive(self._lease) <= 0:
                     await self._renew()
