@@ -22,7 +22,8 @@ async def shut(site: Site) -> bool:
     return False
 
 
-async def test_what_is_in_flight_is_answered_and_nothing_new_is_let_in(site, upstream, eventually) -> None:
+async def draining_with_one_in_flight(site, upstream, eventually):
+    """The upstream that has a request and does not answer it yet, the request, and the drain; the port is shut."""
     web = await upstream("web")
     await site.open(site.component("web", web))
     web.go_on.clear()
@@ -30,6 +31,11 @@ async def test_what_is_in_flight_is_answered_and_nothing_new_is_let_in(site, ups
     await web.entered.wait()
     draining = asyncio.create_task(site.gateway.drain())
     await eventually(lambda: shut(site))
+    return web, asked, draining
+
+
+async def test_what_is_in_flight_is_answered_and_nothing_new_is_let_in(site, upstream, eventually) -> None:
+    web, asked, draining = await draining_with_one_in_flight(site, upstream, eventually)
     assert not draining.done()
 
     web.go_on.set()
@@ -41,13 +47,7 @@ async def test_what_is_in_flight_is_answered_and_nothing_new_is_let_in(site, ups
 
 
 async def test_who_waits_for_a_gateway_that_drains_is_answered(site, upstream, eventually) -> None:
-    web = await upstream("web")
-    await site.open(site.component("web", web))
-    web.go_on.clear()
-    asked = asyncio.create_task(site.ask("web.localhost"))
-    await web.entered.wait()
-    draining = asyncio.create_task(site.gateway.drain())
-    await eventually(lambda: shut(site))
+    web, asked, draining = await draining_with_one_in_flight(site, upstream, eventually)
 
     other = await upstream("other")
     await site.serve(site.component("web", web.endpoint("draining"), other), site.component("new", other))
