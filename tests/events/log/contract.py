@@ -349,6 +349,7 @@ class EventLogContract:
         await append(range(1, 11))
         seen: dict[int, list[int]] = {0: [], 1: []}
         ends = {0: 0, 1: 0}
+        rest: asyncio.Task[None] | None = None
         following = other_log.follow_types({0: 0, 1: 0}, {"Marked", "Seen"})
         async with asyncio.timeout(30), asyncio.TaskGroup() as group:
             async for partition, end, events in following:
@@ -357,8 +358,9 @@ class EventLogContract:
                 assert all(stored.position.partition == partition for stored in events)
                 assert all(stored.position.offset < end for stored in events)
                 seen[partition] += offsets(events)
-                if ends == {0: 20, 1: 20}:
-                    group.create_task(append(range(11, 21)))
+                # It may say so more than once: a batch that was paged arrives live too.
+                if rest is None and ends == {0: 20, 1: 20}:
+                    rest = group.create_task(append(range(11, 21)))
                 if ends == {0: 40, 1: 40}:
                     break
         assert seen == wanted
