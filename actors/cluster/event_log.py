@@ -8,10 +8,10 @@ from events.log.blobs import open_blobs
 from events.log.etcd_log import EtcdEventLog
 from events.log.pace import Pace
 
-COMMIT_SECONDS = 0.01
+COMMIT_SECONDS = 0.02
 COMMIT_BURST = 16
 """Under load a process's transactions begin so far apart: each costs the machine some 3 ms of CPU whatever it carries,
-etcd's and that of everyone who watches the log (docs/decisions/0155). What seldom comes never waits."""
+etcd's and that of everyone who watches the log (docs/decisions/0155, 0158). What seldom comes never waits."""
 
 
 def make_event_log(settings: PlatformSettings) -> EtcdEventLog:

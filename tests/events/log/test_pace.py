@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from typing import cast
 
 from events.log.pace import Pace
 
@@ -62,3 +63,21 @@ def test_those_who_wait_for_the_same_turn_have_it_together() -> None:
         return list(await asyncio.gather(one(), one(), one()))
 
     assert begun(several()) == [2.0, 2.0, 2.0]
+
+
+def test_whoever_comes_when_the_turn_is_late_does_not_take_it_from_those_who_wait() -> None:
+    async def overtaken() -> list[float]:
+        pace, loop = Pace(seconds=2.0, burst=1), cast("StandingClock", asyncio.get_running_loop())
+        pace.began()
+
+        async def one() -> float:
+            await pace.turn()
+            loop.call_soon(pace.began)
+            return loop.time()
+
+        waiting = [asyncio.create_task(one()) for _ in range(3)]
+        await asyncio.sleep(1.0)
+        loop.now = 2.5  # something took long: the turn was at 2, and nobody has been told yet
+        return list(await asyncio.gather(one(), *waiting))
+
+    assert begun(overtaken()) == [2.5, 2.5, 2.5, 2.5]
