@@ -11,32 +11,28 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from actors.cluster.tracing import span
 from actors.supervisor.answers import Answers
 from actors.supervisor.entity import Entity, Told
+from actors.supervisor.owed import RETRY_FIRST_SECONDS, RETRY_MAX_SECONDS, Owed
 from actors.supervisor.parking import Hand, Parking, parked_refusal
 from actors.supervisor.recovery import recover_entities
+from actors.supervisor.replies import DEAD, done, not_written, refused
 from actors.supervisor.slices import in_slices
 from actors.supervisor.snapshots import Cut, SnapshotPolicy, SnapshotTaker
 from events.clock import now_micros
 from events.failpoints import failpoint
-from events.log.errors import Fenced, LogBroken, LogFull, LogUnavailable, Overloaded, WriterClosed
+from events.log.errors import Fenced, LogFull, LogUnavailable, Overloaded
 from events.log.port import Committed, EventLog, PartitionWriter
 from events.log.records import EventRecord
 from events.model.base import PROGRESS_ROUNDS, Decision, Envelope, Event, Meta, Refusal, Reply
 from events.model.component_progress import Effect
 from events.model.parked import FOLD, KIND
-from events.model.placement import Room
-from events.model.registry import apply_record, decode_command
+from events.model.placement import Room, apart_from_memory
+from events.model.registry import decode_command
 
 log = structlog.get_logger("supervisor")
 
-RETRY_FIRST_SECONDS = 0.2
-RETRY_MAX_SECONDS = 5.0
-TIMER_MAX_SECONDS = 300.0
 REPLY_SECONDS = 15.0  # how long a command waits for its events to be durable
-
-_DEAD = (Fenced, WriterClosed, LogBroken)
 
 
 class NeverAtRest(AssertionError):
@@ -68,11 +64,11 @@ class PartitionEngine:
         """`snapshot_turn` and `hand` are shared by a process's engines: they encode one at a time, and have one stream
         in hand."""
         self.partition = writer.partition
+        self.runner = runner
         self.entities: dict[str, Entity] = {}
         self.nodes_met: Mapping[str, Room] = {}  # as they were when every stream was last asked what follows
         self._log = event_log
         self._writer = writer
-        self._runner = runner
         self._nodes = nodes
         self._clock = clock
         self._told = told
@@ -85,6 +81,12 @@ class PartitionEngine:
         self._upkeep: list[asyncio.Task[None]] = []
         self._next_offset = 0  # of the next event to be decided; everything before it was submitted
         self.parking = Parking(hand=hand or Hand(), decide=self.handle, settle=self._settle)
+        self._owed = Owed(
+            run=lambda entity, effect: self.runner.run(self, entity, effect),
+            due=self._settle,
+            serving=self._serving,
+            clock=clock,
+        )
         self.snapshots: SnapshotTaker | None = None
         if writer.snapshots is not None:
             self.snapshots = SnapshotTaker(
@@ -126,7 +128,7 @@ class PartitionEngine:
         """An engine that owns nothing any more must stop its effects even when it has nothing to append."""
         try:
             await self._writer.wait_closed()
-        except _DEAD as error:
+        except DEAD as error:
             log.warning("the partition is served by another owner", partition=self.partition, error=str(error))
             self.fenced = error if isinstance(error, Fenced) else None
         self._closed = True
@@ -193,15 +195,15 @@ class PartitionEngine:
             entity = self._entity(envelope.stream)
             command = decode_command(envelope.stream, envelope.command)
         except KeyError as error:
-            return _refused(envelope, Refusal(code="invalid", message=str(error.args[0])))
+            return refused(envelope, Refusal(code="invalid", message=str(error.args[0])))
         except msgspec.DecodeError as error:
-            return _refused(envelope, Refusal(code="invalid", message=f"not a command of this stream: {error}"))
+            return refused(envelope, Refusal(code="invalid", message=f"not a command of this stream: {error}"))
         if (parked := self.parking.parked(envelope.stream)) is not None:
-            return _refused(envelope, parked_refusal(parked), entity.version)
+            return refused(envelope, parked_refusal(parked), entity.version)
         expected = envelope.expected_version
         if expected is not None and expected != entity.version:
             message = f"expected version {expected}, found {entity.version}: it changed in between"
-            return _refused(envelope, Refusal(code="version_mismatch", message=message))
+            return refused(envelope, Refusal(code="version_mismatch", message=message))
         at = self._clock()
         meta = Meta(command_id=envelope.command_id, at=at, actor=envelope.actor, reason=envelope.reason)
         self.parking.hand.take(envelope.stream)
@@ -217,9 +219,9 @@ class PartitionEngine:
         if isinstance(decision, Refusal):
             if not entity.version and not entity.pending:
                 del self.entities[envelope.stream]  # there is no such thing, and asking for it must not fill memory
-            return _refused(envelope, decision, entity.version)
+            return refused(envelope, decision, entity.version)
         if not decision:
-            nothing = self._reply(envelope, entity.version, entity.last_offset)
+            nothing = done(envelope, version=entity.version, partition=self.partition, offset=entity.last_offset)
             return msgspec.structs.replace(nothing, operation="")
         return self._append(entity, decision, envelope, at)
 
@@ -233,7 +235,7 @@ class PartitionEngine:
         # A batch of format 1 did not keep its commands' versions: then the present one stands in.
         entity = self.entities.get(envelope.stream)
         version = first.version or (entity.version if entity else 0)
-        return self._reply(envelope, version, first.last.offset)
+        return done(envelope, version=version, partition=self.partition, offset=first.last.offset)
 
     def _append(
         self, entity: Entity, events: Sequence[Event], envelope: Envelope, at: int
@@ -248,13 +250,9 @@ class PartitionEngine:
         records = entity.records(events, envelope, at)
         try:
             committed = self._submit(entity, envelope.command_id, records)
-        except Overloaded as error:
-            return Reply(command_id=envelope.command_id, error="overloaded", error_message=str(error))
-        except LogFull as error:
-            return Reply(command_id=envelope.command_id, error="full", error_message=str(error))
-        except _DEAD as error:
-            self._closed = True
-            return Reply(command_id=envelope.command_id, error="not_owner", error_message=str(error))
+        except (Overloaded, LogFull, *DEAD) as error:
+            self._closed = self._closed or isinstance(error, DEAD)
+            return not_written(envelope, error)
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._inflight[envelope.command_id] = future
         self._watch_append(entity, committed, envelope, records)
@@ -269,7 +267,7 @@ class PartitionEngine:
         self._next_offset += len(records)
         entity.tail = self._next_offset - 1
         try:
-            self._apply(entity, records)
+            entity.apply(records)
         except Exception:
             # What is in memory is not what the log will hold: only the next owner's fold tells what is.
             self._closed, self._sound = True, False
@@ -282,10 +280,10 @@ class PartitionEngine:
         self._appends.add(committed)
 
         # A callback and no task: one task more for each command is a tenth of what a command costs.
-        def ended(done: "asyncio.Future[Committed]") -> None:
-            self._appends.discard(done)
+        def ended(future: "asyncio.Future[Committed]") -> None:
+            self._appends.discard(future)
             try:
-                self._after_append(entity, done, envelope, records)
+                self._after_append(entity, future, envelope, records)
             except Exception as error:
                 # This stream would stand still for ever; whoever claims next folds it anew and goes on.
                 log.error("an append's outcome was lost on the way", partition=self.partition, exc_info=error)
@@ -296,40 +294,28 @@ class PartitionEngine:
     def _after_append(
         self, entity: Entity, committed: "asyncio.Future[Committed]", envelope: Envelope, records: list[EventRecord]
     ) -> None:
-        reply: Reply
         try:
             result = committed.result()
-        except (LogUnavailable, asyncio.CancelledError) as error:
-            reply = Reply(command_id=envelope.command_id, error="unavailable", error_message=str(error))
-        except _DEAD as error:
-            # The state in memory holds events that never became durable: this engine must not decide anything more.
-            self._closed, self._sound = True, False
-            reply = Reply(command_id=envelope.command_id, error="not_owner", error_message=str(error))
+        except (LogUnavailable, asyncio.CancelledError, *DEAD) as error:
+            if isinstance(error, DEAD):
+                # The state in memory holds events that never became durable: nothing more may be decided by it.
+                self._closed, self._sound = True, False
+            reply = not_written(envelope, error)
         else:
             failpoint("supervisor.after-commit")
             entity.pending -= 1
             entity.last_offset = max(entity.last_offset, result.last.offset)
-            reply = self._reply(envelope, records[-1].version, result.last.offset)
+            reply = done(envelope, version=records[-1].version, partition=self.partition, offset=result.last.offset)
             if self.snapshots is not None:
                 self.snapshots.grew(len(records))
             self._told(records, entity.running)
             entity.notify()
-            self._reconcile(entity)
+            self._owed.reconcile(entity)
             if entity.aggregate.kind == KIND:
                 self._on_parked(entity)
         future = self._inflight.pop(envelope.command_id, None)
         if future is not None and not future.done():
             future.set_result(reply)
-
-    def _reply(self, envelope: Envelope, version: int, offset: int) -> Reply:
-        return Reply(
-            command_id=envelope.command_id,
-            stream=envelope.stream,
-            version=version,
-            partition=self.partition,
-            offset=offset,
-            operation=envelope.command_id,
-        )
 
     # --- what follows -------------------------------------------------------------------------------------------------
 
@@ -338,11 +324,6 @@ class PartitionEngine:
         if entity is None:
             entity = self.entities[stream] = Entity(stream)
         return entity
-
-    def _apply(self, entity: Entity, records: list[EventRecord]) -> None:
-        for record in records:
-            entity.state = apply_record(entity.state, record)
-            entity.version = record.version
 
     def _settle(self, entity: Entity) -> None:
         """Append what follows from the state until nothing does; then see to timers and effects.
@@ -399,52 +380,17 @@ class PartitionEngine:
             except LogFull:
                 asyncio.get_running_loop().call_later(RETRY_MAX_SECONDS, self._settle, entity)
                 return
-            except _DEAD:
+            except DEAD:
                 self._closed = True
                 return
             self._watch_append(entity, committed, envelope, records)
         else:
             raise NeverAtRest(f"{entity.stream}: progress did not come to rest in {PROGRESS_ROUNDS} rounds")
-        self._set_timer(entity)
-        self._reconcile(entity)
+        self._owed.set_timer(entity)
+        self._owed.reconcile(entity)
 
-    def _set_timer(self, entity: Entity) -> None:
-        if entity.timer is not None:
-            entity.timer.cancel()
-            entity.timer = None
-        at = self._clock()
-        deadline = entity.aggregate.next_deadline(entity.state, at)
-        if deadline is not None:
-            # Never for long: the timer counts seconds of its own, and the clock may be set meanwhile.
-            delay = min(max(0.0, (deadline - at) / 1e6) + 0.001, TIMER_MAX_SECONDS)
-            entity.timer = asyncio.get_running_loop().call_later(delay, self._settle, entity)
-
-    # --- effects ------------------------------------------------------------------------------------------------------
-
-    def _reconcile(self, entity: Entity) -> None:
-        if self._closed or entity.pending or self.parking.parked(entity.stream) is not None:
-            return
-        owed = set(entity.effects())
-        for effect in [e for e in entity.tasks if e not in owed]:
-            entity.tasks.pop(effect).cancel()
-        for effect in owed - entity.tasks.keys():
-            entity.tasks[effect] = asyncio.get_running_loop().create_task(self._keep_running(entity, effect))
-
-    async def _keep_running(self, entity: Entity, effect: Effect) -> None:
-        """Run `effect` until the state no longer owes it. Cancelled by `_reconcile` when that is so."""
-        wait = RETRY_FIRST_SECONDS
-        while not self._closed and entity.tasks.get(effect) is asyncio.current_task():
-            if entity.pending:
-                await entity.changed.wait()  # never on the word of events that may not become durable
-                continue
-            try:
-                with span(f"effect {effect.kind}", entity.traceparent, stream=entity.stream, key=effect.key):
-                    await self._runner.run(self, entity, effect)
-            except Exception as error:
-                log.warning("effect failed, will be tried again", stream=entity.stream, effect=effect.kind,
-                            key=effect.key, error=f"{type(error).__name__}: {error}")  # fmt: skip
-            await asyncio.sleep(wait)
-            wait = min(wait * 2, RETRY_MAX_SECONDS)
+    def _serving(self, entity: Entity) -> bool:
+        return not self._closed and self.parking.parked(entity.stream) is None
 
     async def until(self, stream: str, holds: Callable[[msgspec.Struct], bool]) -> msgspec.Struct:
         """Wait until the durable state of `stream` satisfies `holds`; returns that state."""
@@ -452,12 +398,3 @@ class PartitionEngine:
         while entity.pending or not holds(entity.state):
             await entity.changed.wait()
         return entity.state
-
-
-def apart_from_memory(nodes: Sequence[Room]) -> dict[str, Room]:
-    """Nodes by name. How much memory is free changes all the time, and nobody waits for it."""
-    return {room.name: msgspec.structs.replace(room, free_bytes=0) for room in nodes}
-
-
-def _refused(envelope: Envelope, refusal: Refusal, version: int = 0) -> Reply:
-    return Reply(command_id=envelope.command_id, stream=envelope.stream, version=version, refusal=refusal)

@@ -12,7 +12,7 @@ from events.log.records import EventRecord
 from events.model.base import Envelope, Event
 from events.model.component_progress import Effect
 from events.model.folding import Folded
-from events.model.registry import aggregate_of, encode_event
+from events.model.registry import aggregate_of, apply_record, encode_event
 
 Told = Callable[[Sequence[EventRecord], str], None]
 """Hears of each durable append: its records, and the operation under way in their stream or ""."""
@@ -39,6 +39,12 @@ class Entity:
         self.changed = asyncio.Event()
         self.tasks: dict[Effect, asyncio.Task[None]] = {}
         self.timer: asyncio.TimerHandle | None = None
+
+    def apply(self, records: Sequence[EventRecord]) -> None:
+        """Fold what is on its way to the log."""
+        for record in records:
+            self.state = apply_record(self.state, record)
+            self.version = record.version
 
     def effects(self) -> list[Effect]:
         """What the world owes this stream, as far as it is durable; empty while an append is in flight."""

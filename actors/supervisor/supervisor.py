@@ -15,7 +15,7 @@ from actors.cluster.fair import FairGate
 from actors.cluster.rates import Rate
 from actors.cluster.settings import NODE_LOST_SECONDS
 from actors.cluster.tracing import span
-from actors.supervisor.engine import EffectRunner, PartitionEngine, apart_from_memory
+from actors.supervisor.engine import EffectRunner, PartitionEngine
 from actors.supervisor.entity import Entity, Told
 from actors.supervisor.orders import Known, NodePort
 from actors.supervisor.parking import Hand
@@ -31,7 +31,7 @@ from events.model.component_wanted import RUNNING
 from events.model.evolution import UnknownEventError
 from events.model.node import NodeState, NodeStatus, ReportNodeLost
 from events.model.parked import ParkedState
-from events.model.placement import Room
+from events.model.placement import Room, apart_from_memory
 from events.model.registry import encode_command
 
 log = structlog.get_logger("supervisor")

@@ -73,3 +73,8 @@ def choose(
         return free < memory_bytes, in_domain, taken.get(room.name, 0), -free, room.name
 
     return min(fit, key=rank).name if fit else ""
+
+
+def apart_from_memory(rooms: Sequence[Room]) -> dict[str, Room]:
+    """Nodes by name, to tell whether they are others: how much memory is free changes all the time."""
+    return {room.name: msgspec.structs.replace(room, free_bytes=0) for room in rooms}

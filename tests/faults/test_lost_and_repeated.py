@@ -14,7 +14,7 @@ import pytest
 
 from actors.node import agent
 from actors.node.agent import AlreadyOver, Prepared
-from actors.supervisor import engine
+from actors.supervisor import owed
 from actors.supervisor.effects import EffectFailed
 from actors.supervisor.engine import EffectRunner, PartitionEngine
 from actors.supervisor.entity import Entity
@@ -300,7 +300,7 @@ async def test_every_effect_cut_off_at_each_of_its_await_points(world: World) ->
 
 
 async def test_every_line_of_an_effect_fails_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "RETRY_MAX_SECONDS", engine.RETRY_FIRST_SECONDS)
+    monkeypatch.setattr(owed, "RETRY_MAX_SECONDS", owed.RETRY_FIRST_SECONDS)
     monkeypatch.setattr(agent, "REPORT_RETRY_MAX_SECONDS", agent.REPORT_RETRY_FIRST_SECONDS)
     for line in LINES:
         failpoints.arm(line, "once-error")

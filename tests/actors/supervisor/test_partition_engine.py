@@ -145,11 +145,11 @@ async def test_an_effect_is_asked_for_only_when_its_intent_is_durable_and_again_
     async with owner(store) as engine:
         await engine.handle(create())
         await engine.handle(deploy("d1"))
-        recorder = engine._runner
+        recorder = engine.runner
         assert isinstance(recorder, Recorder)
         await eventually(lambda: any(e.kind == "await-build" for e in recorder.seen))
     async with owner(store) as successor:
-        recorder = successor._runner
+        recorder = successor.runner
         assert isinstance(recorder, Recorder)
         await eventually(lambda: any(e.kind == "await-build" for e in recorder.seen))
 
@@ -160,7 +160,7 @@ async def test_a_successor_serves_before_it_looks_at_what_follows_from_the_state
         await engine.handle(create())
         first = await engine.handle(deploy("d1"))
     async with owner(store) as successor:
-        recorder = successor._runner
+        recorder = successor.runner
         assert isinstance(recorder, Recorder)
         assert not successor.nodes_met, "nothing was asked yet what follows from it"
         assert await successor.handle(deploy("d1")) == first
