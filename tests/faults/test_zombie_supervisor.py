@@ -36,7 +36,9 @@ async def serving(
     )  # fmt: skip
     try:
         assert process.stdout is not None
-        assert b"serves" in await process.stdout.readline()
+        # The log of what it claims comes before: stopped among its claims it would not tend to them yet.
+        while (line := await process.stdout.readline()) != b"serves\n":
+            assert line, f"{name} ended with {await process.wait()}"
         yield process
     finally:
         if process.returncode is None:
