@@ -14,7 +14,9 @@ from actors.builder.access import no_access
 from actors.builder.engine import AccessFor, BuildDirs, BuildEngine
 from actors.builder.model import BuildOutcome, BuildRequest, LogLine, SourceSpec
 from actors.builder.pack import pack_directory
+from tests.git_hosts import HttpHost, http_host
 
+TOKEN = "glpat-Correct_Horse-Battery"
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 
 
@@ -116,3 +118,21 @@ def processes_with(mark: str) -> list[int]:
             if mark.encode() in command:
                 found.append(int(entry.name))
     return found
+
+
+def repository(path: Path, files: dict[str, str] | None = None) -> Path:
+    """With one commit on main."""
+    write_tree(path, files or {"index.html": "private"})
+    git("init", "-q", "-b", "main", cwd=path)
+    git("add", ".", cwd=path)
+    git("commit", "-q", "-m", "First", cwd=path)
+    return path
+
+
+@pytest.fixture
+def http(tmp_path: Path) -> Iterator[HttpHost]:
+    """With acme/shop, which acme's password opens."""
+    repository(tmp_path / "http/acme/shop")
+    with http_host(tmp_path / "http") as host:
+        host.passwords["acme"] = f"ada:{TOKEN}"
+        yield host

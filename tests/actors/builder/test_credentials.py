@@ -27,13 +27,12 @@ from events.model.team_credentials import Credential, CredentialKind, place_name
 from events.secrets.keyring import Keyring
 from events.secrets.master import ensure_master_file
 from events.secrets.table import MemoryKeyTable
-from tests.actors.builder.conftest import EXAMPLES, Bench, eventually, git, processes_with, write_tree
+from tests.actors.builder.conftest import TOKEN, Bench, git, repository
 from tests.git_hosts import HttpHost, SshHost, http_host, ssh_host
 from tests.toolchains import need
 
 pytestmark = pytest.mark.servers
 
-TOKEN = "glpat-Correct_Horse-Battery"
 USER = (70031, 70031) if os.getuid() == 0 else None
 
 
@@ -102,23 +101,6 @@ async def teams(open_dir: Path, tmp_path: Path) -> Teams:
     made = Teams(open_dir, Keyring(table=MemoryKeyTable(), master_file=master))
     await made.bench.engine.start()
     return made
-
-
-def repository(path: Path, files: dict[str, str] | None = None) -> Path:
-    write_tree(path, files or {"index.html": "private"})
-    git("init", "-q", "-b", "main", cwd=path)
-    git("add", ".", cwd=path)
-    git("commit", "-q", "-m", "First", cwd=path)
-    return path
-
-
-@pytest.fixture
-def http(tmp_path: Path) -> Iterator[HttpHost]:
-    """With acme/shop, which acme's password opens."""
-    repository(tmp_path / "http/acme/shop")
-    with http_host(tmp_path / "http") as host:
-        host.passwords["acme"] = f"ada:{TOKEN}"
-        yield host
 
 
 @pytest.fixture
@@ -383,61 +365,3 @@ async def test_a_machine_without_ssh_says_so(tmp_path: Path) -> None:
     with pytest.raises(SourceError) as caught:
         await source.fetch("git@127.0.0.1:acme/shop", "", tmp_path / "src")
     assert caught.value.code == "ssh_missing"
-
-
-# --- a builder that dies ----------------------------------------------------------------------------------------------
-
-PROGRAM = """
-import asyncio
-import sys
-from pathlib import Path
-
-from actors.builder.engine import BuildDirs, BuildEngine
-from actors.builder.model import BuildRequest, SourceSpec
-from actors.supervisor.orders import SourceAccess
-from events.model.team_credentials import CredentialKind, kind_for
-
-
-async def access(url):
-    return SourceAccess(name="a", prefix=url, kind=kind_for(url), user="ada", secret="the-secret\\n")
-
-
-async def main(root, url):
-    engine = BuildEngine(BuildDirs.under(Path(root, "data"), Path(root, "node")), access_for=lambda request: access)
-    await engine.start()
-    source = SourceSpec(kind="git", url=url)
-    await engine.run(BuildRequest(build_id="killed", service_id="s", team="t", app="a", component="web", source=source))
-
-
-asyncio.run(main(*sys.argv[1:]))
-"""
-
-
-def builder(root: Path, url: str, failpoint: str = "") -> "subprocess.Popen[bytes]":
-    environment = {**os.environ, "RAYFOLD_FAILPOINTS": failpoint}
-    return subprocess.Popen([sys.executable, "-c", PROGRAM, str(root), url], cwd=EXAMPLES.parent, env=environment)
-
-
-async def test_a_builder_that_dies_with_a_key_in_hand_leaves_what_the_next_one_removes(open_dir: Path) -> None:
-    died = builder(open_dir, "ssh://git@127.0.0.1:9/shop", "builder-credential-written=exit")
-    assert died.wait(60) == 137
-
-    [left] = open_dir.rglob("access-*/key")
-    assert left.stat().st_mode & 0o777 == 0o600 and left.parent.stat().st_mode & 0o777 == 0o700
-    if USER and shutil.which("setpriv"):
-        asked = ["setpriv", f"--reuid={USER[0]}", f"--regid={USER[1]}", "--clear-groups", "cat", str(left)]
-        assert subprocess.run(asked, capture_output=True, check=False).returncode != 0
-    await Bench(open_dir).engine.start()
-    assert not list(open_dir.rglob("access-*"))
-
-
-async def test_a_builder_killed_while_git_fetches_leaves_no_token_and_no_git(open_dir: Path, http: HttpHost) -> None:
-    killed = builder(open_dir, f"{http.url}/acme/shop")
-    http.passwords["acme"] = "ada:the-secret"
-    http.look = killed.kill
-    assert killed.wait(60) == -9
-
-    assert len(list(open_dir.rglob("access-*/answer.json"))) == 1
-    await eventually(lambda: not processes_with(f"{http.url}/acme/shop"))
-    await Bench(open_dir).engine.start()
-    assert not list(open_dir.rglob("access-*"))
