@@ -8,7 +8,8 @@ import pytest
 
 from api.cli.main import main
 from events.log.store import StoredBatch
-from tests.api.http.conftest import ADMIN, PARTITIONS, House
+from tests.api.http.conftest import ADMIN, House
+from tests.api.http.world import PARTITIONS
 
 pytestmark = pytest.mark.servers
 

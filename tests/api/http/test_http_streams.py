@@ -10,7 +10,8 @@ import pytest
 from actors.logs.line import LineRecord, operation_stream
 from api.http.handlers import logs
 from events.log.records import StoredEvent
-from tests.api.http.conftest import ADMIN, PARTITIONS, House
+from tests.api.http.conftest import ADMIN, House
+from tests.api.http.world import PARTITIONS
 
 pytestmark = pytest.mark.servers
 
