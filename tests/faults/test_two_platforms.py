@@ -16,7 +16,7 @@ import pytest
 from actors.runtime.port import InstanceSpec, InstanceState
 from actors.runtime.shim import files, proc
 from tests.actors.runtime.contract import RuntimeContract, eventually
-from tests.actors.runtime.test_processes import ProcessNode
+from tests.actors.runtime.process_node import ProcessNode
 
 # The worker leaves group and session, so that only the mark in its environment says whose it is.
 LEAVES = "setsid sleep 600 & echo $! > $HOME/worker; wait"
