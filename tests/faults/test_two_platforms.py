@@ -15,7 +15,8 @@ import pytest
 
 from actors.runtime.port import InstanceSpec, InstanceState
 from actors.runtime.shim import files, proc
-from tests.actors.runtime.contract import RuntimeContract, eventually
+from tests.actors.runtime.contract import RuntimeContract
+from tests.actors.runtime.instances import eventually
 from tests.actors.runtime.process_node import ProcessNode
 
 # The worker leaves group and session, so that only the mark in its environment says whose it is.

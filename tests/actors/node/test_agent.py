@@ -20,7 +20,7 @@ from events import failpoints
 from events.model.base import Command, Envelope, Reply
 from events.model.component_commands import ReportExited, ReportReady
 from events.model.registry import decode_command
-from tests.actors.runtime.contract import eventually
+from tests.actors.runtime.instances import eventually
 
 ORDER = StartOrder(
     instance="one",

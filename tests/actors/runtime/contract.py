@@ -4,13 +4,7 @@ Knows the port only, never an adapter's files or processes.
 """
 
 import asyncio
-import os
 import signal
-import sys
-from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
@@ -18,102 +12,16 @@ from actors.runtime.errors import InstanceNotFound, InstanceStillRunning, Invali
 from actors.runtime.port import (
     ExitCause,
     InstanceKind,
-    InstanceSpec,
     InstanceState,
-    InstanceStatus,
-    Limits,
     Runtime,
 )
-from actors.runtime.probe import AliveProbe, HttpProbe, TcpProbe, wait_ready
-
-PYTHON = "/usr/bin/python3" if os.access("/usr/bin/python3", os.X_OK) else sys.executable
-MIB = 1024 * 1024
-DEADLINE_SECONDS = 20.0
-_T = TypeVar("_T")
+from actors.runtime.probe import HttpProbe, TcpProbe, wait_ready
+from tests.actors.runtime.instances import DEADLINE_SECONDS, PYTHON, Node, runs, script
+from tests.actors.runtime.limits_contract import LimitsContract
 
 
-async def eventually(look: Callable[[], Awaitable[_T | None]], what: str) -> _T:
-    """Look until there is something to see; fails with `what` after DEADLINE_SECONDS."""
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while True:
-            found = await look()
-            if found is not None:
-                return found
-            await asyncio.sleep(0.02)
-    raise AssertionError(what)
-
-
-def script(artifact: Path, name: str, text: str) -> str:
-    """Write a Python program into the artifact; returns the command line that runs it."""
-    path = artifact / name
-    path.write_text(text)
-    path.chmod(0o644)
-    return f"{PYTHON} -u {name}"
-
-
-class Node(ABC):
-    """One node of the adapter under test, on which platforms come and go."""
-
-    artifact: Path
-    """A directory readable for every application, to put programs in."""
-
-    @abstractmethod
-    async def platform(self) -> Runtime:
-        """A fresh, opened runtime on this node: what a restarted platform makes. The one before is closed."""
-
-
-class RuntimeContract:
+class RuntimeContract(LimitsContract):
     """Subclass it and define the fixture `node`."""
-
-    @pytest.fixture
-    async def runtime(self, node: Node) -> AsyncIterator[Runtime]:
-        runtime = await node.platform()
-        yield runtime
-        for status in await runtime.list():
-            await runtime.stop(status.instance_id, 0.0)
-
-    @staticmethod
-    def spec(
-        node: Node,
-        command: str,
-        *,
-        instance_id: str = "one",
-        app: str = "shop",
-        kind: InstanceKind = InstanceKind.SERVICE,
-        env: Mapping[str, str] | None = None,
-        wants_port: bool = False,
-        limits: Limits | None = None,
-    ) -> InstanceSpec:
-        return InstanceSpec(
-            instance_id=instance_id,
-            service_id="0123456789abcdef",
-            team="acme",
-            app=app,
-            component="web",
-            release=1,
-            kind=kind,
-            command=command,
-            artifact_path=str(node.artifact),
-            env=env or {},
-            wants_port=wants_port,
-            limits=limits or Limits(),
-        )
-
-    @staticmethod
-    async def over(runtime: Runtime, instance_id: str = "one") -> InstanceStatus:
-        async def look() -> InstanceStatus | None:
-            status = await runtime.status(instance_id)
-            return status if status.exited_at is not None else None
-
-        return await eventually(look, f"{instance_id} ends")
-
-    @staticmethod
-    async def says(runtime: Runtime, line: str, instance_id: str = "one") -> list[str]:
-        async def look() -> list[str] | None:
-            lines = await runtime.last_lines(instance_id, 1000)
-            return lines if any(line in each for each in lines) else None
-
-        return await eventually(look, f"{instance_id} says {line}")
 
     async def test_started_twice_it_is_one_instance(self, node: Node, runtime: Runtime) -> None:
         first = await runtime.start(self.spec(node, "sleep 60"))
@@ -301,80 +209,6 @@ time.sleep(600)
         assert (ended.cause, ended.signal) == (ExitCause.STOPPED, signal.SIGKILL)
         assert "grace" in ended.reason
 
-    async def test_over_its_memory_it_is_killed_and_the_reason_told(self, node: Node, runtime: Runtime) -> None:
-        text = "import time\nheld = []\nwhile True:\n    held.append(b'x' * 4_000_000)\n    time.sleep(0.01)"
-        command = script(node.artifact, "hog.py", text)
-        await runtime.start(self.spec(node, command, limits=Limits(memory_bytes=64 * MIB)))
-        ended = await self.over(runtime)
-
-        assert ended.cause is ExitCause.MEMORY_LIMIT
-        assert "64 MiB" in ended.reason
-
-    async def test_the_memory_of_children_counts(self, node: Node, runtime: Runtime) -> None:
-        text = """
-import os, time
-for _ in range(3):
-    if os.fork() == 0:
-        held = b'x' * 30_000_000
-        time.sleep(600)
-time.sleep(600)
-"""
-        command = script(node.artifact, "herd.py", text)
-        await runtime.start(self.spec(node, command, limits=Limits(memory_bytes=64 * MIB)))
-
-        assert (await self.over(runtime)).cause is ExitCause.MEMORY_LIMIT
-
-    async def test_memory_shared_by_forked_workers_counts_once(self, node: Node, runtime: Runtime) -> None:
-        text = """
-import os, time
-held = b'x' * 40_000_000
-for _ in range(4):
-    if os.fork() == 0:
-        time.sleep(600)
-print('ready')
-time.sleep(600)
-"""
-        command = script(node.artifact, "prefork.py", text)
-        await runtime.start(self.spec(node, command, limits=Limits(memory_bytes=100 * MIB)))
-        await self.says(runtime, "ready")
-        result = await wait_ready(runtime, "one", AliveProbe(seconds=1.0), timeout_seconds=5.0)
-
-        assert result.ready, result
-
-    async def test_open_files_are_limited(self, node: Node, runtime: Runtime) -> None:
-        text = """
-files = []
-try:
-    while True: files.append(open('/dev/null'))
-except OSError as error:
-    print(len(files) < 64, error.errno)
-"""
-        command = script(node.artifact, "files.py", text)
-        await runtime.start(self.spec(node, command, limits=Limits(open_files=64)))
-        await self.over(runtime)
-
-        assert await runtime.last_lines("one") == ["True 24"]
-
-    async def test_processes_are_limited(self, node: Node, runtime: Runtime) -> None:
-        text = """
-import os, time
-started = 0
-try:
-    while started < 500:
-        if os.fork() == 0:
-            time.sleep(600)
-        started += 1
-        time.sleep(0.005)
-except OSError as error:
-    print('refused', started < 20, error.errno)
-"""
-        command = script(node.artifact, "many.py", text)
-        await runtime.start(self.spec(node, command, limits=Limits(processes=20)))
-        ended = await self.over(runtime)
-
-        refused = await runtime.last_lines("one") == ["refused True 11"]
-        assert refused or ended.cause is ExitCause.PROCESS_LIMIT, ended
-
     async def test_the_environment_holds_what_was_given_and_nothing_else(
         self, node: Node, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -441,12 +275,3 @@ print('reopened', file=open('/dev/stdout', 'w'))
         result = await wait_ready(runtime, "one", TcpProbe(), timeout_seconds=20)
 
         assert result.over and "4" in result.detail
-
-
-def runs(pid: int) -> bool:
-    """Whether a process of this number runs; one that only nobody has reaped does not."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state not in "ZX"

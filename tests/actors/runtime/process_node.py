@@ -6,7 +6,8 @@ from pathlib import Path
 
 from actors.runtime.port import InstanceSpec
 from actors.runtime.processes import ProcessRuntime
-from tests.actors.runtime.contract import Node, RuntimeContract, eventually
+from tests.actors.runtime.contract import RuntimeContract
+from tests.actors.runtime.instances import Node, eventually
 
 
 class ProcessNode(Node):

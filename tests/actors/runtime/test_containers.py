@@ -22,7 +22,8 @@ from actors.runtime.port import (
 )
 from actors.runtime.probe import HttpProbe, TcpProbe, wait_ready
 from actors.runtime.processes import ProcessRuntime
-from tests.actors.runtime.contract import MIB, RuntimeContract, eventually
+from tests.actors.runtime.contract import RuntimeContract
+from tests.actors.runtime.instances import MIB, eventually
 from tests.container_engine import BUSYBOX, Engine
 
 pytestmark = [pytest.mark.servers, pytest.mark.root]

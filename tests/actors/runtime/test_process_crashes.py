@@ -9,7 +9,8 @@ import pytest
 
 from actors.runtime.port import ExitCause, InstanceState
 from events import failpoints
-from tests.actors.runtime.contract import RuntimeContract, runs, script
+from tests.actors.runtime.contract import RuntimeContract
+from tests.actors.runtime.instances import runs, script
 from tests.actors.runtime.process_node import ProcessNode, processes, spec, wait_for
 
 

@@ -15,7 +15,8 @@ from actors.runtime.port import ExitCause, InstanceKind, InstanceState
 from actors.runtime.processes import ProcessRuntime
 from actors.runtime.users import UserBook
 from events import failpoints
-from tests.actors.runtime.contract import PYTHON, RuntimeContract, eventually, script
+from tests.actors.runtime.contract import RuntimeContract
+from tests.actors.runtime.instances import PYTHON, eventually, script
 from tests.actors.runtime.process_node import ProcessNode, processes, spec, wait_for
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: gives applications users of their own")

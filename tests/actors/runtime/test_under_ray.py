@@ -10,7 +10,7 @@ import pytest
 
 from actors.runtime.port import InstanceSpec, InstanceStatus
 from actors.runtime.processes import ProcessRuntime
-from tests.actors.runtime.contract import runs
+from tests.actors.runtime.instances import runs
 
 ray = pytest.importorskip("ray")
 HOUSE = Path(__file__).parents[3]
