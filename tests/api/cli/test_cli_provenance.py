@@ -6,8 +6,8 @@ from pathlib import Path
 from api.cli.main import main
 from api.cli.provenance import of_commit, of_directory
 from tests.actors.builder.conftest import git, write_tree
+from tests.api.cli.answers import deploys
 from tests.api.cli.conftest import ContractServer, deploy_events
-from tests.api.cli.test_cli_commands import deploys
 
 
 def _repository(place: Path) -> str:

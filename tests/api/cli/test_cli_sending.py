@@ -11,8 +11,9 @@ import pytest
 
 from api.cli.main import main
 from api.cli.sending import AT_ONCE, BUNDLE_BYTES, ROUNDS
+from tests.api.cli.answers import deploys, parts_in
 from tests.api.cli.conftest import HANG, Asked, ContractServer
-from tests.api.cli.test_cli_commands import at_a_terminal, deploys, parts_in
+from tests.api.cli.test_cli_commands import at_a_terminal
 
 SOON_SECONDS = 20.0  # far less than a silent platform is waited for
 
