@@ -61,7 +61,7 @@ async def collector(root: Path, node: str) -> None:
 
 
 def node(root: Path, name: str, lines: int, per_second: int) -> None:
-    """Each instance prints `lines` lines, as its shim would write them; says how many there were in all so far."""
+    """Each instance prints `lines` lines, as its shim would write them; says so when the disk refuses the first."""
     instances = instances_of(root, name)
     segments = {}
     for instance in instances:
@@ -70,13 +70,16 @@ def node(root: Path, name: str, lines: int, per_second: int) -> None:
         segments[instance] = Segments(str(directory / "log"), 200_000, 1 << 30)
     print("ready", flush=True)
     sys.stdin.readline()
-    began, printed = time.monotonic(), 0
+    began, printed, refused = time.monotonic(), 0, False
     for first in range(0, lines, TURN_LINES):
         for instance, output in segments.items():
             turn = range(first, min(first + TURN_LINES, lines))
             text = b"".join(b"%s %d of a line as an application prints it\n" % (instance.encode(), n) for n in turn)
             output.write(encode(text, b"o", time.time_ns() // 1000, False)[0])
             printed += len(turn)
+            if not refused and not output.count_losses():
+                refused = True
+                print("refused", flush=True)
         time.sleep(max(0.0, began + printed / per_second - time.monotonic()))
     for instance, output in segments.items():
         while not output.count_losses():

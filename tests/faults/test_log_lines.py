@@ -57,6 +57,13 @@ class Household:
             process.kill()
         await process.wait()
 
+    async def says(self, what: str, word: bytes, seconds: float = 90) -> None:
+        """Wait until a process says so on its standard output, as the next thing."""
+        output = self._running[what].stdout
+        assert output is not None
+        async with asyncio.timeout(seconds):
+            assert await output.readline() == word + b"\n", f"{what} ended, or says something else"
+
     async def ended(self, what: str, seconds: float) -> int:
         async with asyncio.timeout(seconds):
             return await self._running[what].wait()
@@ -138,8 +145,8 @@ async def test_every_line_is_stored_once_or_counted(household: Household, compon
         await household.start("member", member)
     for node in NODES:
         process = await household.start("node", node, each, max(lines // 3 // 25, 1_000))
-        assert process.stdout is not None and process.stdin is not None
-        await process.stdout.readline()
+        assert process.stdin is not None
+        await household.says(f"node {node}", b"ready")
         await household.start("collector", node)
         process.stdin.write(b"\n")
     await _faults(household)
@@ -166,6 +173,8 @@ async def _faults(household: Household) -> None:
     # Early: on a slow machine there would be nothing left to print when the disk is full.
     ballast = household.root / FULL / "ballast"
     await asyncio.to_thread(_fill, ballast)
+    # What was written to has room in its last page yet.
+    await household.says(f"node {FULL}", b"refused")
 
     await household.kill("member eventlog-0")
     await progress(household)
