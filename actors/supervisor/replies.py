@@ -9,11 +9,7 @@ from events.model.base import Envelope, Refusal, Reply
 DEAD = (Fenced, WriterClosed, LogBroken)
 """This writer writes nothing any more."""
 
-_CODES: tuple[tuple[type[BaseException], str], ...] = (
-    (Overloaded, "overloaded"),
-    (LogFull, "full"),
-    *((kind, "not_owner") for kind in DEAD),
-)
+_CODES = ((Overloaded, "overloaded"), (LogFull, "full"), (DEAD, "not_owner"))
 
 
 def done(envelope: Envelope, *, version: int, partition: int, offset: int) -> Reply:
@@ -35,5 +31,5 @@ def refused(envelope: Envelope, refusal: Refusal, version: int = 0) -> Reply:
 
 def not_written(envelope: Envelope, error: BaseException) -> Reply:
     """The log did not take its events; `unavailable` where that is not known."""
-    code = next((code for kind, code in _CODES if isinstance(error, kind)), "unavailable")
+    code = next((code for kinds, code in _CODES if isinstance(error, kinds)), "unavailable")
     return Reply(command_id=envelope.command_id, error=code, error_message=str(error))

@@ -27,7 +27,7 @@ WORKER = "import time\nprint('at work', flush=True)\nwhile True:\n    time.sleep
 # Until what was asked for is so if nobody dies: an old instance may drain for 30 s and take 10 s to stop.
 UNDISTURBED_SECONDS = 60.0
 # And for each that dies: until Ray has started the process again and it is open (up to 10 s where all the machine's
-# cores are busy), and until whoever called it tries again (5 s, RETRY_MAX_SECONDS of the engine).
+# cores are busy), and until whoever called it tries again (5 s, RETRY_MAX_SECONDS of effects).
 DEATH_SECONDS = 15.0
 ENDINGS = {"OperationSucceeded", "OperationFailed", "OperationCancelled", "OperationTimedOut"}
 

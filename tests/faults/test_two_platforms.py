@@ -15,8 +15,7 @@ import pytest
 
 from actors.runtime.port import InstanceSpec, InstanceState
 from actors.runtime.shim import files, proc
-from tests.actors.runtime.contract import RuntimeContract
-from tests.actors.runtime.instances import eventually
+from tests.actors.runtime.instances import Instances, eventually
 from tests.actors.runtime.process_node import ProcessNode
 
 # The worker leaves group and session, so that only the mark in its environment says whose it is.
@@ -37,7 +36,7 @@ async def homes() -> AsyncIterator[tuple[ProcessNode, ProcessNode]]:
 
 
 def _spec(node: ProcessNode) -> InstanceSpec:
-    return RuntimeContract.spec(node, LEAVES)
+    return Instances.spec(node, LEAVES)
 
 
 async def _worker(node: ProcessNode) -> int:
@@ -87,7 +86,7 @@ async def test_an_instance_that_was_lost_takes_only_its_own_processes_along(
     os.kill(started.pid, signal.SIGKILL)
     os.kill(shim, signal.SIGKILL)
 
-    await RuntimeContract.over(runtime)
+    await Instances.over(runtime)
     assert not _alive(worker)
     assert _alive(their_worker)
     assert (await other.status("one")).state is InstanceState.RUNNING

@@ -20,7 +20,7 @@ from actors.builder.model import BuildLimits, BuildState, SourceSpec
 from actors.builder.settings import parse_settings
 from actors.builder.steps import STEPS, step_seconds
 from actors.builder.unpack import run_env, unpack_artifact
-from tests.actors.builder.conftest import EXAMPLES, Bench, eventually, git, processes_with, write_tree
+from tests.actors.builder.conftest import EXAMPLES, Bench, eventually, git, processes_with, repository, write_tree
 
 pytestmark = pytest.mark.servers  # most of them ask a package index
 
@@ -154,10 +154,7 @@ async def test_a_static_site(bench: Bench) -> None:
 
 
 async def test_git_records_commit_and_author(bench: Bench, tmp_path: Path) -> None:
-    write_tree(tmp_path, {"site/index.html": "x"})
-    git("init", "-q", "-b", "main", cwd=tmp_path)
-    git("add", ".", cwd=tmp_path)
-    git("commit", "-q", "-m", "First", cwd=tmp_path)
+    repository(tmp_path, {"site/index.html": "x"})
 
     source = SourceSpec(kind="git", url=f"file://{tmp_path}", ref="main", subdir="site")
     found = await bench.engine.run(bench.request(source, user=USER))

@@ -11,17 +11,9 @@ from actors.builder.model import BuildLimits, SourceSpec
 from actors.builder.sources import FetchedSource, fetch
 from actors.builder.submodules import _check, resolve_url
 from actors.builder.svn import SvnSource
-from tests.actors.builder.conftest import git, write_tree
+from tests.actors.builder.conftest import git, repository, write_tree
 
 pytestmark = pytest.mark.servers
-
-
-def repository(root: Path, files: dict[str, str]) -> Path:
-    write_tree(root, files)
-    git("init", "-q", "-b", "main", cwd=root)
-    git("add", ".", cwd=root)
-    git("commit", "-q", "-m", "First", cwd=root)
-    return root
 
 
 def add_submodule(root: Path, url: str, path: str) -> None:

@@ -11,7 +11,7 @@ from actors.node.actor import NodeArtifacts
 from actors.runtime.port import ExitCause, InstanceSpec
 from actors.runtime.processes import ProcessRuntime
 from actors.runtime.users import UserBook
-from tests.actors.runtime.contract import RuntimeContract
+from tests.actors.runtime.instances import Instances
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: gives applications users of their own")
 
@@ -52,7 +52,7 @@ class Place:
             artifact_path=path,
         )
         await self.runtime.start(spec)
-        await RuntimeContract.over(self.runtime, instance_id)
+        await Instances.over(self.runtime, instance_id)
         return await self.runtime.last_lines(instance_id)
 
 

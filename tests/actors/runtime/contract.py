@@ -9,12 +9,7 @@ import signal
 import pytest
 
 from actors.runtime.errors import InstanceNotFound, InstanceStillRunning, InvalidSpec
-from actors.runtime.port import (
-    ExitCause,
-    InstanceKind,
-    InstanceState,
-    Runtime,
-)
+from actors.runtime.port import ExitCause, InstanceKind, InstanceState, Runtime
 from actors.runtime.probe import HttpProbe, TcpProbe, wait_ready
 from tests.actors.runtime.instances import DEADLINE_SECONDS, PYTHON, Node, runs, script
 from tests.actors.runtime.limits_contract import LimitsContract

@@ -10,13 +10,7 @@ from typing import TypeVar
 
 import pytest
 
-from actors.runtime.port import (
-    InstanceKind,
-    InstanceSpec,
-    InstanceStatus,
-    Limits,
-    Runtime,
-)
+from actors.runtime.port import InstanceKind, InstanceSpec, InstanceStatus, Limits, Runtime
 
 PYTHON = "/usr/bin/python3" if os.access("/usr/bin/python3", os.X_OK) else sys.executable
 MIB = 1024 * 1024

@@ -3,11 +3,7 @@
 Knows the port only.
 """
 
-from actors.runtime.port import (
-    ExitCause,
-    Limits,
-    Runtime,
-)
+from actors.runtime.port import ExitCause, Limits, Runtime
 from actors.runtime.probe import AliveProbe, wait_ready
 from tests.actors.runtime.instances import MIB, Instances, Node, script
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from actors.runtime.port import InstanceSpec
 from actors.runtime.processes import ProcessRuntime
-from tests.actors.runtime.contract import RuntimeContract
-from tests.actors.runtime.instances import Node, eventually
+from tests.actors.runtime.instances import Instances, Node, eventually
 
 
 class ProcessNode(Node):
@@ -77,7 +76,7 @@ async def processes(base: Path) -> AsyncIterator[ProcessNode]:
 
 def spec(node: ProcessNode, command: str, **more: object) -> InstanceSpec:
     """One instance of it that runs `command`."""
-    return RuntimeContract.spec(node, command, **more)  # type: ignore[arg-type]
+    return Instances.spec(node, command, **more)  # type: ignore[arg-type]
 
 
 async def wait_for(path: Path) -> None:

@@ -22,8 +22,7 @@ from actors.runtime.port import (
 )
 from actors.runtime.probe import HttpProbe, TcpProbe, wait_ready
 from actors.runtime.processes import ProcessRuntime
-from tests.actors.runtime.contract import RuntimeContract
-from tests.actors.runtime.instances import MIB, eventually
+from tests.actors.runtime.instances import MIB, Instances, eventually
 from tests.container_engine import BUSYBOX, Engine
 
 pytestmark = [pytest.mark.servers, pytest.mark.root]
@@ -144,7 +143,7 @@ async def test_an_image_that_exposes_no_port_is_told_one(node: ContainerNode, ru
 async def test_its_output_is_kept_whole_and_its_exit_code_told(node: ContainerNode, runtime: ProcessRuntime) -> None:
     command = "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done; echo oops >&2; exit 7"
     await runtime.start(node.spec(command, kind=InstanceKind.TASK))
-    ended = await RuntimeContract.over(runtime)
+    ended = await Instances.over(runtime)
 
     lines = await runtime.last_lines("one", 30_000)
     assert [line for line in lines if line.startswith("line")] == [f"line {n}" for n in range(20_000)]
@@ -158,7 +157,7 @@ async def test_the_environment_holds_what_was_given_and_secrets_are_hidden(
     monkeypatch.setenv("PLATFORM_SECRET", "hidden")
     env = {"GREETING": "hello; $HOME `id`", "KEY": "swordfish-swordfish"}
     await runtime.start(node.spec("env", env=env, kind=InstanceKind.TASK, secrets=("KEY",)))
-    await RuntimeContract.over(runtime)
+    await Instances.over(runtime)
 
     text = "\n".join(await runtime.last_lines("one", 100))
     assert "GREETING=hello; $HOME `id`" in text
@@ -171,13 +170,13 @@ async def test_the_environment_holds_what_was_given_and_secrets_are_hidden(
 async def test_the_image_runs_as_it_is(node: ContainerNode, runtime: ProcessRuntime) -> None:
     await runtime.start(node.spec("", kind=InstanceKind.TASK))  # busybox: /bin/sh without input
 
-    assert (await RuntimeContract.over(runtime)).exit_code == 0
+    assert (await Instances.over(runtime)).exit_code == 0
 
 
 async def test_over_its_memory_it_is_killed_and_the_reason_told(node: ContainerNode, runtime: ProcessRuntime) -> None:
     hog = "x=$(head -c 60000000 /dev/zero | tr '\\0' x); echo survived"
     await runtime.start(node.spec(hog, kind=InstanceKind.TASK, limits=Limits(memory_bytes=16 * MIB)))
-    ended = await RuntimeContract.over(runtime)
+    ended = await Instances.over(runtime)
 
     # Whether the engine says that it was memory depends on what it may see of cgroups.
     assert ended.cause is ExitCause.MEMORY_LIMIT or ended.signal == signal.SIGKILL, ended
@@ -188,7 +187,7 @@ async def test_over_its_memory_it_is_killed_and_the_reason_told(node: ContainerN
 async def test_processes_are_limited(node: ContainerNode, runtime: ProcessRuntime) -> None:
     command = "for i in 1 2 3 4 5 6 7 8 9; do sleep 60 & done; echo all of them"
     await runtime.start(node.spec(command, kind=InstanceKind.TASK, limits=Limits(processes=5)))
-    await RuntimeContract.over(runtime)
+    await Instances.over(runtime)
 
     lines = await runtime.last_lines("one")
     assert "all of them" not in lines and any("fork" in line for line in lines), lines
@@ -196,7 +195,7 @@ async def test_processes_are_limited(node: ContainerNode, runtime: ProcessRuntim
 
 async def test_a_restarted_platform_adopts_what_runs(node: ContainerNode, runtime: ProcessRuntime) -> None:
     before = await runtime.start(node.spec(OBEYS))
-    await RuntimeContract.says(runtime, "ready")
+    await Instances.says(runtime, "ready")
     fresh = await node.platform()
 
     assert await fresh.list() == [before]
@@ -208,7 +207,7 @@ async def test_a_restarted_platform_adopts_what_runs(node: ContainerNode, runtim
 
 async def test_deaf_to_the_signal_it_is_killed_after_its_grace(node: ContainerNode, runtime: ProcessRuntime) -> None:
     await runtime.start(node.spec("trap '' TERM; echo ready; while true; do sleep 1; done"))
-    await RuntimeContract.says(runtime, "ready")
+    await Instances.says(runtime, "ready")
     ended = await runtime.stop("one", 0.3)
 
     assert (ended.cause, ended.signal) == (ExitCause.STOPPED, signal.SIGKILL)
@@ -218,7 +217,7 @@ async def test_deaf_to_the_signal_it_is_killed_after_its_grace(node: ContainerNo
 async def test_its_attendant_killed_the_container_goes_too(node: ContainerNode, runtime: ProcessRuntime) -> None:
     watch = runtime.watch()
     await runtime.start(node.spec(OBEYS))
-    await RuntimeContract.says(runtime, "ready")
+    await Instances.says(runtime, "ready")
 
     os.kill(attendant(node.base), signal.SIGKILL)
 
@@ -232,7 +231,7 @@ async def test_its_attendant_killed_the_container_goes_too(node: ContainerNode, 
 async def test_what_was_left_while_no_platform_was_there_is_swept(node: ContainerNode, runtime: ProcessRuntime) -> None:
     for name in ("one", "two"):
         await runtime.start(node.spec(OBEYS, instance_id=name))
-        await RuntimeContract.says(runtime, "ready", name)
+        await Instances.says(runtime, "ready", name)
     await node.leave()
     os.kill(attendant(node.base, "one"), signal.SIGKILL)
     with node.engine.client() as client:  # another platform's, on the same engine
@@ -255,7 +254,7 @@ async def test_the_container_bears_its_labels_and_no_more_rights_than_it_needs(
     node: ContainerNode, runtime: ProcessRuntime
 ) -> None:
     await runtime.start(node.spec(OBEYS, limits=Limits(memory_bytes=32 * MIB, open_files=100, processes=20)))
-    await RuntimeContract.says(runtime, "ready")
+    await Instances.says(runtime, "ready")
     with node.engine.client() as client:
         found = client.inspect_container(node.containers.name_of("one"))
 
@@ -278,7 +277,7 @@ async def test_an_engine_that_is_restarted_does_not_end_what_runs(
         assert (await wait_ready(runtime, "one", HttpProbe(path="/index.html"), timeout_seconds=20)).ready
     finally:
         await asyncio.to_thread(container_engine.start)
-    await RuntimeContract.says(runtime, "the container engine was away")
+    await Instances.says(runtime, "the container engine was away")
     ended = await runtime.stop("one")
 
     assert (ended.cause, ended.exit_code) == (ExitCause.STOPPED, 0)
@@ -286,7 +285,7 @@ async def test_an_engine_that_is_restarted_does_not_end_what_runs(
 
 async def test_what_cannot_start_says_why_in_its_own_log(node: ContainerNode, runtime: ProcessRuntime) -> None:
     await runtime.start(node.spec("true", reference=f"sha256:{'0' * 64}"))
-    ended: InstanceStatus = await RuntimeContract.over(runtime)
+    ended: InstanceStatus = await Instances.over(runtime)
 
     assert ended.exit_code == 125
     assert any("cannot be made" in line for line in await runtime.last_lines("one"))

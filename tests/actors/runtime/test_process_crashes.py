@@ -9,8 +9,7 @@ import pytest
 
 from actors.runtime.port import ExitCause, InstanceState
 from events import failpoints
-from tests.actors.runtime.contract import RuntimeContract
-from tests.actors.runtime.instances import runs, script
+from tests.actors.runtime.instances import Instances, runs, script
 from tests.actors.runtime.process_node import ProcessNode, processes, spec, wait_for
 
 
@@ -38,7 +37,7 @@ async def test_a_killed_shim_is_replaced_and_no_line_is_lost(node: ProcessNode) 
         assert shim is not None
         os.kill(shim, signal.SIGKILL)
         shim = await node.new_shim(shim)
-    lines = await RuntimeContract.says(runtime, "done")
+    lines = await Instances.says(runtime, "done")
     lines = await runtime.last_lines("one", 100_000)
 
     numbers = [int(line.split()[1]) for line in lines if line.startswith("n ")]
@@ -54,7 +53,7 @@ async def test_the_exit_after_the_shim_was_replaced_is_noticed(node: ProcessNode
     os.kill(shim, signal.SIGKILL)
     await node.new_shim(shim)
     await runtime.signal("one", signal.SIGKILL)
-    ended = await RuntimeContract.over(runtime)
+    ended = await Instances.over(runtime)
 
     assert ended.cause is ExitCause.EXITED
     assert ended.signal == signal.SIGKILL or "not known" in ended.reason  # told by Linux 6.15 and later
@@ -64,7 +63,7 @@ async def test_an_adopted_tree_is_stopped_whole(node: ProcessNode) -> None:
     text = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    print('child', os.getpid())\ntime.sleep(600)"
     runtime = await node.platform()
     await runtime.start(spec(node, script(node.artifact, "tree.py", text)))
-    lines = await RuntimeContract.says(runtime, "child")
+    lines = await Instances.says(runtime, "child")
     shim = node.shim_pid()
     assert shim is not None
     os.kill(shim, signal.SIGKILL)
@@ -95,7 +94,7 @@ async def test_what_a_lost_instance_left_running_is_ended(node: ProcessNode) -> 
     text = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    print('child', os.getpid())\ntime.sleep(600)"
     runtime = await node.platform()
     started = await runtime.start(spec(node, script(node.artifact, "tree.py", text)))
-    (line,) = await RuntimeContract.says(runtime, "child")
+    (line,) = await Instances.says(runtime, "child")
     await node.leave()
     shim = node.shim_pid()
     assert shim is not None and started.pid is not None
@@ -163,7 +162,7 @@ async def test_a_shim_that_dies_while_it_records_the_exit_leaves_it_lost(
     runtime = await node.platform()
     await runtime.start(spec(node, "true"))
 
-    assert (await RuntimeContract.over(runtime)).state is InstanceState.LOST
+    assert (await Instances.over(runtime)).state is InstanceState.LOST
 
 
 async def test_output_written_but_not_taken_from_the_pipe_is_written_again(
@@ -172,7 +171,7 @@ async def test_output_written_but_not_taken_from_the_pipe_is_written_again(
     monkeypatch.setenv("RAYFOLD_FAILPOINTS", f"shim.output.written=once-exit:{node.base / 'died'}")
     runtime = await node.platform()
     await runtime.start(spec(node, script(node.artifact, "count.py", COUNTER) + " 300"))
-    await RuntimeContract.says(runtime, "done")
+    await Instances.says(runtime, "done")
 
     lines = await runtime.last_lines("one", 10_000)
     assert {f"n {n}" for n in range(300)} <= set(lines)
@@ -199,7 +198,7 @@ async def test_stopped_before_its_command_ran_it_never_runs(node: ProcessNode) -
 async def test_a_removal_that_dies_half_way_is_finished_by_the_next_platform(node: ProcessNode) -> None:
     runtime = await node.platform()
     await runtime.start(spec(node, "mkdir -p $HOME/a/b && chmod 0500 $HOME/a", wants_port=True))
-    await RuntimeContract.over(runtime)
+    await Instances.over(runtime)
     failpoints.arm("runtime.removed", "error")
     try:
         with pytest.raises(failpoints.FailpointError):

@@ -16,7 +16,7 @@ from actors.runtime.processes import ProcessRuntime
 from actors.runtime.users import UserBook
 from events import failpoints
 from tests.actors.runtime.contract import RuntimeContract
-from tests.actors.runtime.instances import PYTHON, eventually, script
+from tests.actors.runtime.instances import PYTHON, Instances, eventually, script
 from tests.actors.runtime.process_node import ProcessNode, processes, spec, wait_for
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: gives applications users of their own")
@@ -101,7 +101,7 @@ async def test_node_runs_within_a_small_memory_limit(node: ProcessNode) -> None:
     (node.artifact / "ok.js").chmod(0o644)
     await runtime.start(spec(node, "node ok.js"))
 
-    assert (await RuntimeContract.says(runtime, "up"))[0].startswith("up v")
+    assert (await Instances.says(runtime, "up"))[0].startswith("up v")
 
 
 @pytest.mark.root
@@ -112,7 +112,7 @@ async def test_each_application_is_a_user_of_its_own(node: ProcessNode) -> None:
     command = script(node.artifact, "who.py", text)
     for app, instance in (("shop", "a"), ("blog", "b"), ("shop", "c")):
         await runtime.start(spec(node, command, instance_id=instance, app=app, kind=InstanceKind.TASK))
-        await RuntimeContract.over(runtime, instance)
+        await Instances.over(runtime, instance)
 
     (a,), (b,), (c,) = [await runtime.last_lines(each) for each in "abc"]
     shop = UserBook(node.base / "node" / "uids.json").owner_of("acme", "shop")
@@ -155,7 +155,7 @@ for path in ('planted', '../planted', {str(own / "planted")!r}, {str(node.base /
 print('tried')
 """
     await runtime.start(spec(node, script(node.artifact, "pry.py", text), kind=InstanceKind.TASK))
-    await RuntimeContract.over(runtime)
+    await Instances.over(runtime)
 
     assert await runtime.last_lines("one") == ["tried"]
 
@@ -164,7 +164,7 @@ async def test_the_output_of_the_shortest_lives_is_kept(node: ProcessNode) -> No
     runtime = await node.platform()
     for n in range(25):
         await runtime.start(spec(node, f"echo {n}", instance_id=f"i{n}", kind=InstanceKind.TASK))
-        await RuntimeContract.over(runtime, f"i{n}")
+        await Instances.over(runtime, f"i{n}")
 
     assert [await runtime.last_lines(f"i{n}") for n in range(25)] == [[str(n)] for n in range(25)]
 
@@ -172,7 +172,7 @@ async def test_the_output_of_the_shortest_lives_is_kept(node: ProcessNode) -> No
 async def test_segments_say_what_was_said_in_order_and_end_with_the_exit(node: ProcessNode) -> None:
     runtime = await node.platform()
     await runtime.start(spec(node, f"{PYTHON} -c \"print('a\\nb'); print('c', end='')\"", kind=InstanceKind.TASK))
-    await RuntimeContract.over(runtime)
+    await Instances.over(runtime)
     ((_, path),) = output.segments(runtime.log_directory("one"))
 
     records = list(output.parse(path.read_bytes()))
@@ -188,7 +188,7 @@ async def test_many_stops_at_once_take_the_shortest_grace(node: ProcessNode) -> 
     runtime = await node.platform()
     text = "import signal, time\nsignal.signal(15, signal.SIG_IGN)\nprint('ready')\ntime.sleep(600)"
     await runtime.start(spec(node, script(node.artifact, "deaf.py", text)))
-    await RuntimeContract.says(runtime, "ready")
+    await Instances.says(runtime, "ready")
     async with asyncio.timeout(10):
         statuses = await asyncio.gather(*(runtime.stop("one", grace) for grace in (60.0, 30.0, 0.3)))
 
