@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from benchmarks.append_load import Plan, measure
 from benchmarks.harness import Case, Result, main, result
 from benchmarks.peers import eventsourcing_library, nats_jetstream, one_put, redis_streams
+from events.scheduling import give_way
 
 SECONDS = 10.0
 QUICK_SECONDS = 1.5
@@ -47,6 +48,7 @@ async def compare(plans: Sequence[Plan], peers: Sequence[Peer], seconds: float) 
 
     `plans` must hold the one named HEADLINE; ratios are of it.
     """
+    give_way()  # the peers and their servers too: as the processes of the platform
     ours = [await measure(plan, seconds) for plan in plans]
     theirs = [await peer(seconds) for peer in peers]
     headline = next(each for each in ours if each["case"] == HEADLINE)

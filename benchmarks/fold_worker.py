@@ -16,6 +16,7 @@ from benchmarks.partition_log import PARTITIONS, Place
 from events.log.blobs import DirectoryBlobs
 from events.log.etcd_log import EtcdEventLog
 from events.replay.current import fold_partition
+from events.scheduling import give_way
 
 
 class Todo(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +33,8 @@ async def main() -> None:
     todo = msgspec.json.decode(sys.stdin.readline(), type=Todo)
     log = EtcdEventLog(todo.place.etcd, partitions=PARTITIONS, blobs=DirectoryBlobs(Path(todo.place.archive)))
     await log.open()
-    collect_seldom()  # as every process of the platform
+    collect_seldom()  # this and the next as every process of the platform
+    give_way()
     _tell(ready=1)
     await asyncio.to_thread(sys.stdin.readline)
     begin, spent = time.perf_counter(), time.process_time()

@@ -16,6 +16,7 @@ from actors.cluster.journal import open_journal
 from actors.cluster.settings import PlatformSettings
 from actors.cluster.tracing import configure
 from events.model.pool import PoolState
+from events.scheduling import give_way
 
 log = structlog.get_logger("actor")
 
@@ -46,7 +47,12 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ActorShell:
-    """Base of the actor classes. Subclasses give `open`, and `await self.opened()` first in every method."""
+    """Base of the actor classes. Subclasses give `open`, and `await self.opened()` first in every method.
+
+    `gives_way`: whether its process, and what that starts, leaves the core to whoever is using it.
+    """
+
+    gives_way = True
 
     def __init__(self, name: str, settings: bytes) -> None:
         self.name = name
@@ -109,6 +115,8 @@ class ActorShell:
     async def _open(self) -> None:
         open_journal(self.settings.platform_logs, self.name)
         configure(self.name)
+        if self.gives_way:
+            give_way()
         try:
             async with asyncio.timeout(OPEN_SECONDS):
                 await self.open()

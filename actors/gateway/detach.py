@@ -22,6 +22,9 @@ def main(pid_file: str, log_file: str, program: str, *arguments: str) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.closerange(3, os.sysconf("SC_OPEN_MAX") if os.sysconf("SC_OPEN_MAX") < 65536 else 65536)
+    # Its starter leaves the cores to others (events/scheduling.py); who carries their requests does not.
+    if sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_BATCH:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     partial = Path(f"{pid_file}.new")
     partial.write_text(str(os.getpid()))
     partial.rename(pid_file)

@@ -115,7 +115,9 @@ class NodeArtifacts:
 
 
 class NodeAgent(ActorShell):
-    """One per machine."""
+    """One per machine. What it starts are the applications: the platform gives way to them."""
+
+    gives_way = False
 
     _agent: Agent
     _collector: Collector

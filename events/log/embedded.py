@@ -26,6 +26,7 @@ from events.log.errors import EtcdRefused, EtcdStartFailed, LogUnavailable
 from events.log.etcd_client import EtcdClient
 from events.log.etcd_connection import EtcdSettings
 from events.log.pki import Pki, ensure_pki
+from events.scheduling import giving_way
 
 OLDEST_VERSION = (3, 4)
 QUOTA_BYTES = 2 << 30
@@ -175,7 +176,8 @@ class EmbeddedEtcd:
         quota_bytes = self._quota_bytes or QUOTA_BYTES
         arguments = _arguments(self._home / "data", pki, ports, quota_bytes)
         arguments += flags_against_loss(etcd_version(program), quota_bytes)
-        with self._log_path.open("ab") as log:
+        # It wakes thousands of times a second, for tens of microseconds: without this each time in somebody's midst.
+        with self._log_path.open("ab") as log, giving_way():
             self._child = subprocess.Popen(
                 [program, *arguments],
                 stdin=subprocess.DEVNULL,

@@ -1,8 +1,10 @@
 """Zero failed requests is an invariant: whatever is changed or crashes while visitors come."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.system import apps
@@ -53,3 +55,22 @@ def test_no_request_fails_while_everything_changes(
     told += traffic.told()
     assert traffic.failed == 0, "\n".join(traffic.told())
     assert traffic.rate >= 200, f"expected at least 200 requests/s, found {traffic.rate:.0f}"
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="needs sched(7)")
+def test_the_platform_gives_way_to_the_applications(platform: Platform, deploy: Deploy) -> None:
+    deploy("first", apps.web("one"))
+    instance = int(str(platform.serving("first")["pid"]))
+
+    def policies(pid: int) -> set[int]:
+        return {os.sched_getscheduler(int(task.name)) for task in Path(f"/proc/{pid}/task").iterdir()}
+
+    def process(*words: str) -> int:
+        found = platform.find(*words)
+        assert found is not None, f"expected a process of the platform with {words}, found none"
+        return found.pid
+
+    for words in (("etcd", "--data-dir"), ("ray::LifecycleSupervisor",), ("ray::ApiServer",), ("ray::Projector",)):
+        assert policies(process(*words)) == {os.SCHED_BATCH}, words
+    for pid in (instance, process("ray::NodeAgent"), process("/envoy", "-c")):
+        assert policies(pid) == {os.SCHED_OTHER}, psutil.Process(pid).cmdline()
