@@ -1,5 +1,7 @@
 # Everything a person or a machine does with this project. `make demo` is the place to begin.
-PYTHON ?= python3
+# python3, but the system's where only that was built with profiles: the same work takes a fifth less CPU.
+PROFILED := import ensurepip, sys, sysconfig as s; sys.exit(sys.version_info < (3, 11) or sys.base_prefix != "/usr" and "--enable-optimizations" not in (s.get_config_var("CONFIG_ARGS") or ""))
+PYTHON ?= $(or $(firstword $(foreach p,python3 /usr/bin/python3,$(shell $(p) -c '$(PROFILED)' 2>/dev/null && echo $(p)))),python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
