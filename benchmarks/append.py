@@ -40,6 +40,7 @@ PEERS: tuple[Peer, ...] = (
 
 async def run(quick: bool) -> Result:
     """Every case and every peer."""
+    give_way()  # the peers and their servers too: as the processes of the platform
     return await compare(QUICK_PLANS if quick else PLANS, PEERS, QUICK_SECONDS if quick else SECONDS)
 
 
@@ -48,7 +49,6 @@ async def compare(plans: Sequence[Plan], peers: Sequence[Peer], seconds: float) 
 
     `plans` must hold the one named HEADLINE; ratios are of it.
     """
-    give_way()  # the peers and their servers too: as the processes of the platform
     ours = [await measure(plan, seconds) for plan in plans]
     theirs = [await peer(seconds) for peer in peers]
     headline = next(each for each in ours if each["case"] == HEADLINE)
