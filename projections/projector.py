@@ -111,6 +111,7 @@ class Projector:
         """
         pause = UNAVAILABLE_FIRST_S
         while True:
+            waits = False
             self._reassigned.clear()
             if not self._partitions:
                 await self._reassigned.wait()
@@ -126,18 +127,19 @@ class Projector:
                 if self.refused != (refused := str(group.exceptions[0])):
                     _log.error("projector.refuses", error=refused)
                 self.refused = refused
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, UNAVAILABLE_MOST_S)
+                waits = True
             except* LogUnavailable as group:
                 _log.warning("projector.log_unavailable", error=str(group.exceptions[0]), retry_s=pause)
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, UNAVAILABLE_MOST_S)
+                waits = True
             except* _Reassigned:
                 _log.info("projector.follows_others", partitions=self._partitions)
             except* _Behind:
                 _log.info("projector.follows_again", partitions=self._partitions)
             except* DatabaseUnavailable as group:
                 _log.warning("projector.database_unavailable", error=str(group.exceptions[0]), retry_s=pause)
+                waits = True
+            # Not above: what is raised in an `except*` CPython before 3.11.4 puts into a group, a cancellation too.
+            if waits:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, UNAVAILABLE_MOST_S)
 

@@ -121,7 +121,8 @@ class AccessTail:
                 self.stats.failures += 1
                 _log.warning("access log: %s; trying again", group.exceptions[0])
                 self._close()
-                await asyncio.sleep(_RETRY_SECONDS)
+            # Not above: what is raised in an `except*` CPython before 3.11.4 puts into a group, a cancellation too.
+            await asyncio.sleep(_RETRY_SECONDS)
 
     async def _follow(self) -> None:
         handle: int | None = None

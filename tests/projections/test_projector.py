@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
+import structlog
 
 from events.failpoints import FailpointError, arm, disarm
 from events.log.memory import MemoryEventLog
@@ -364,6 +365,24 @@ async def test_a_database_that_goes_away_is_waited_out(tmp_path: Path) -> None:
         database.migrate()
         await wait_for_tail(database, log)
     assert queries.get_component(database, "default", "shop", "web") is not None
+    database.close()
+
+
+async def test_cancelled_while_it_waits_for_a_database_it_ends_as_cancelled(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'gone.db'}")
+    database.migrate()
+    log = await log_of([])
+    projector = Projector(database, log)
+    with structlog.testing.capture_logs() as told:
+        following = asyncio.create_task(projector.run())
+        await wait_for_tail(database, log)
+        database.transact(lambda connection: CHECKPOINTS.drop(connection))
+        await append(log, tell_everything())  # found out by one of several tasks, so that the error comes in a group
+        await until(lambda: any(line["event"] == "projector.database_unavailable" for line in told))
+        following.cancel()
+        await asyncio.wait([following])
+    assert following.cancelled()
+    await projector.close()
     database.close()
 
 
