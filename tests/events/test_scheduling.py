@@ -10,11 +10,11 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="needs sc
 
 _POLICIES = """
 import os, subprocess, sys, threading
-from pathlib import Path
 from events.scheduling import give_way, giving_way
+from tests import scheduling
 
 def policies():
-    return {os.sched_getscheduler(int(task.name)) for task in Path("/proc/self/task").iterdir()}
+    return scheduling.policies(os.getpid())
 
 def child():
     ask = "import os; print(os.sched_getscheduler(0))"

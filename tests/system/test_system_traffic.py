@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.scheduling import policies
 from tests.system import apps
 from tests.system.conftest import Deploy
 from tests.system.platform import Platform, until
@@ -61,9 +62,6 @@ def test_no_request_fails_while_everything_changes(
 def test_the_platform_gives_way_to_the_applications(platform: Platform, deploy: Deploy) -> None:
     deploy("first", apps.web("one"))
     instance = int(str(platform.serving("first")["pid"]))
-
-    def policies(pid: int) -> set[int]:
-        return {os.sched_getscheduler(int(task.name)) for task in Path(f"/proc/{pid}/task").iterdir()}
 
     def process(*words: str) -> int:
         found = platform.find(*words)

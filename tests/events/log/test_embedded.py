@@ -17,6 +17,7 @@ from events.log.errors import LogUnavailable
 from events.log.etcd_client import EtcdClient
 from events.log.etcd_connection import EtcdSettings
 from events.log.pki import ensure_pki
+from tests.scheduling import policies
 
 
 @pytest.fixture
@@ -37,8 +38,7 @@ async def test_a_second_starter_adopts_the_first_ones_etcd(etcd: EmbeddedEtcd, t
     assert await later.ensure() == first
     assert later.pid == etcd.pid
     assert os.getsid(etcd.pid) == etcd.pid, "it has a session of its own and outlives its starter"
-    policies = {os.sched_getscheduler(int(task.name)) for task in Path(f"/proc/{etcd.pid}/task").iterdir()}
-    assert policies == {os.SCHED_BATCH}, "it takes no core from who is using it"
+    assert policies(etcd.pid) == {os.SCHED_BATCH}, "it takes no core from who is using it"
     assert os.sched_getscheduler(0) == os.SCHED_OTHER, "its starter, who is not asked to, does as before"
 
 
