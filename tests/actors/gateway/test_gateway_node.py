@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[3]
 NAME = "gateway-at-m1"
 SECONDS = 60.0
 ACTOR = """
-import asyncio, sys
+import asyncio, os, sys
 from actors.gateway.actor import GatewayNode
 
 async def main():
@@ -39,6 +39,9 @@ async def main():
         else:
             health = await actor.health()
             print("going" if health.going else "staying", flush=True)
+    # As Ray ends an actor. To leave the loop would free what the listening gRPC server still writes to when Envoy
+    # comes again, and the interpreter then falls over it on its way out.
+    os._exit(0)
 
 asyncio.run(main())
 """
