@@ -29,6 +29,11 @@ ATTEMPTS = 8
 RETRY_FIRST_S = 0.01
 RETRY_MOST_S = 0.5
 SQLITE_BUSY_MS = 30_000
+SQLITE_WRITER_CACHE_KIB = 32 * 1024
+"""Of pages, in a connection that writes: SQLite's own 2 MiB hold too little of the indexes, and it reads them again and
+again. At most one writes at a time, so a process has few of them."""
+SQLITE_CHECKPOINT_PAGES = 4096
+"""Of 4 KiB, in the write-ahead log before they go into the file: one that changed often meanwhile goes there once."""
 CONNECT_TIMEOUT_S = 5
 
 _SERIALIZATION = ("40001", "40P01")  # serialization failure, deadlock: the transaction is rolled back, run it again
@@ -165,6 +170,7 @@ def _configure_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> No
     _write_ahead(cursor)
     # After a power cut the last commits may be missing, checkpoint included: they are folded again from the log.
     cursor.execute("PRAGMA synchronous = NORMAL")
+    cursor.execute(f"PRAGMA wal_autocheckpoint = {SQLITE_CHECKPOINT_PAGES}")
     cursor.close()
 
 
@@ -185,8 +191,11 @@ def _write_ahead(cursor: DBAPICursor) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     # IMMEDIATE: a transaction that reads first and writes later could not wait for the lock, it would fail at once.
-    writes = connection.get_execution_options().get("writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    if connection.get_execution_options().get("writes", False):
+        connection.exec_driver_sql(f"PRAGMA cache_size = -{SQLITE_WRITER_CACHE_KIB}")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        connection.exec_driver_sql("BEGIN")
 
 
 def _sqlstate(error: DBAPIError) -> str:
