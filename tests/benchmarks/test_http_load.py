@@ -95,5 +95,5 @@ async def test_an_answer_that_counts_for_many_has_so_many_times(server: Server) 
 
 async def test_nobody_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.http_load.ANSWER_SECONDS", 0.1)
-    with pytest.raises(OSError, match="127.0.0.1"):
+    with pytest.raises(OSError, match=r"127\.0\.0\.1"):
         await load(1, _request, connections=1, seconds=1)
