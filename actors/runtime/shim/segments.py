@@ -100,20 +100,23 @@ class Segments:
         self._roll()
 
     def write(self, records: bytes) -> None:
-        """Append whole records. When the disk refuses them they are dropped and counted: the application goes on."""
+        """Append whole records. Those that the disk refuses are dropped and counted: the application goes on."""
         if self._size and self._size + len(records) > self._segment_bytes:
             self._roll()
+        written = 0
         try:
-            written = 0
             while written < len(records):
                 written += os.write(self._descriptor, memoryview(records)[written:])
-            self._size += written
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
                 raise
-            os.ftruncate(self._descriptor, self._size)  # no torn record in the middle of a segment
-            self._unwritten_lines += records.count(b"\n")
-            self._unwritten_bytes += len(records)
+            # No torn record in the middle of a segment. The whole ones before it stay: a reader may have them already,
+            # and would go on in the midst of whatever is written in their place.
+            written = records.rfind(b"\n", 0, written) + 1
+            os.ftruncate(self._descriptor, self._size + written)
+            self._unwritten_lines += records.count(b"\n", written)
+            self._unwritten_bytes += len(records) - written
+        self._size += written
         self.count_losses()
 
     def close(self) -> None:

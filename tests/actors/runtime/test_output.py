@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.logs.instance_log import InstanceLog
+from actors.logs.line import Origin
 from actors.runtime import output
 from actors.runtime.shim.segments import LINE_BYTES_MAX, Pump, Segments, encode
 
@@ -91,6 +93,34 @@ def test_lines_the_disk_refuses_are_counted_and_leave_no_torn_record(
 
     assert output.last_lines(tmp_path, 10) == ["before", "after"]
     assert [(loss.lines, loss.cause) for loss in output.dropped(tmp_path)] == [(2, "disk")]
+
+
+def test_what_the_disk_still_took_stays_where_a_reader_may_have_seen_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "log").mkdir()
+    writer = Segments(str(tmp_path / "log"))
+    reader = InstanceLog(tmp_path, Origin(source="app", instance="i", release=1))
+    seen: list[bytes] = []
+    real = os.write
+
+    def nearly_full(descriptor: int, data: bytes) -> int:
+        if bytes(data).startswith(b"1 o F first"):
+            return real(descriptor, bytes(data)[:20])  # the rest of a page
+        seen.append(reader.read().records)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", nearly_full)
+        writer.write(b"1 o F first\n2 o F a second one\n3 o F third\n")
+    writer.write(b"4 o F a fourth that is longer\n")
+    writer.write(b"5 o F fifth\n")
+    writer.close()
+    seen.append(reader.read().records)
+    reader.close()
+
+    assert b"".join(seen) == b"1 o F first\n4 o F a fourth that is longer\n5 o F fifth\n"
+    assert [(loss.lines, loss.cause) for loss in output.dropped(tmp_path / "log")] == [(2, "disk")]
 
 
 def test_what_is_not_written_stays_in_the_pipe_for_a_successor(tmp_path: Path) -> None:
