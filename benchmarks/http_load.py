@@ -81,18 +81,16 @@ class _Load:
         self._ended: asyncio.Future[None] = self._loop.create_future()
 
     async def connect(self) -> None:
-        """Open one more connection, which is free then."""
+        """Have one more connection."""
         deadline = self._loop.time() + ANSWER_SECONDS
         while True:
             try:
-                _, connection = await self._loop.create_connection(lambda: _Connection(self), "127.0.0.1", self._port)
+                await self._loop.create_connection(lambda: _Connection(self), "127.0.0.1", self._port)
+                return
             except OSError:
                 if self._loop.time() > deadline:
                     raise
-                await asyncio.sleep(RECONNECT_SECONDS)
-            else:
-                self._free.append(connection)
-                return
+            await asyncio.sleep(RECONNECT_SECONDS)
 
     async def go(self, seconds: float) -> Seen:
         """All of it; the connections are closed then."""
@@ -108,6 +106,10 @@ class _Load:
                 connection.close()
         self._seen.elapsed = self._loop.time() - self._began
         return self._seen
+
+    def opened(self, connection: "_Connection") -> None:
+        """One more is free."""
+        self._free.append(connection)
 
     def answered(self, connection: "_Connection", status: int, body: bytes) -> None:
         """What came for what it was asked; status 0 when it broke."""
@@ -145,12 +147,13 @@ class _Load:
             self._send()
 
     def _send(self) -> None:
-        """Whatever is due, on whatever is free."""
-        while self._free:
+        """Whatever is due, on whatever is free; nothing once it has ended."""
+        while self._free and not self._ended.done():
             now = self._loop.time()
             due = self._began + self._next / self._rate if self._rate else now
             if max(due, now) >= self._ends or (self._until is not None and self._until.is_set()):
-                self._end()
+                if not self._asked:  # else it ends with the last answer
+                    self._ended.set_result(None)
                 return
             if due > now:
                 if self._timer is None:
@@ -164,11 +167,6 @@ class _Load:
     def _due(self) -> None:
         self._timer = None
         self._send()
-
-    def _end(self) -> None:
-        """Nothing more is sent; it ends with the last answer."""
-        if not self._asked and not self._ended.done():
-            self._ended.set_result(None)
 
     def _look(self) -> None:
         """Now and then: for an answer that does not come, and for the end where nothing is due before it."""
@@ -196,6 +194,7 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._run.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -223,7 +222,7 @@ class _Connection(asyncio.Protocol):
 
     @property
     def open(self) -> bool:
-        return self._transport is not None and not self._transport.is_closing()
+        return self._transport is not None
 
     def ask(self, number: int, due: float, request: bytes) -> None:
         """Send the `number`-th request, which was due at `due` on the loop's clock."""

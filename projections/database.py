@@ -190,9 +190,9 @@ def _write_ahead(cursor: DBAPICursor) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # IMMEDIATE: a transaction that reads first and writes later could not wait for the lock, it would fail at once.
     if connection.get_execution_options().get("writes", False):
         connection.exec_driver_sql(f"PRAGMA cache_size = -{SQLITE_WRITER_CACHE_KIB}")
+        # A transaction that reads first and writes later could not wait for the lock, it would fail at once.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     else:
         connection.exec_driver_sql("BEGIN")
