@@ -28,7 +28,7 @@ from benchmarks.peers import ray_actor, thespian_actor
 from benchmarks.platform_run import PlatformRun, place
 
 COMPONENTS = 64
-CONNECTIONS = 256  # as many as keep both cores busy
+CONNECTIONS = 768  # below what one owner has in hand at most; fewer leave a tenth of two cores idle
 PACED_CONNECTIONS = 96
 PACED = 1000.0  # commands a second at which the time of each is looked at
 LIST_CONNECTIONS = 16
