@@ -4,7 +4,7 @@ Knows keys and pages; batches are the codec's, group commit the writer's, joinin
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
 import msgspec
 
@@ -27,6 +27,7 @@ from events.log.port import Followed, OwnerRecord, PartitionWriter
 from events.log.reader import RECHECK_S, LogReader
 from events.log.records import StoredEvent
 from events.log.recovery import recover
+from events.log.runs import Runs
 from events.log.snapshots.shelf import SnapshotShelf
 from events.log.store import StoredBatch
 from events.log.writer import BatchingWriter, WriterLimits
@@ -152,9 +153,9 @@ class EtcdEventLog:
         self._check(partition)
         return self._reader.read(partition, from_offset, stream=stream)
 
-    def read_batches(self, partition: int, from_offset: int) -> AsyncIterator[list[StoredBatch]]:
+    def read_to_fold(self, partition: int, from_offset: int) -> AsyncIterator[Sequence[StoredBatch] | Runs]:
         self._check(partition)
-        return self._reader.read_batches(partition, from_offset)
+        return self._tiers.read_to_fold(self._reader, partition, from_offset)
 
     def follow(self, partition: int, from_offset: int) -> AsyncIterator[list[StoredEvent]]:
         return self.follow_all({partition: from_offset})

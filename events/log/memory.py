@@ -22,6 +22,7 @@ from events.log.port import Followed, OwnerRecord
 from events.log.reader import LogReader
 from events.log.records import StoredEvent
 from events.log.recovery import recover
+from events.log.runs import Runs
 from events.log.snapshots.shelf import PointedAt, SnapshotRecord, SnapshotShelf
 from events.log.store import (
     DELETES_AT_ONCE,
@@ -231,9 +232,9 @@ class MemoryEventLog:
         self._check(partition)
         return self._reader.read(partition, from_offset, stream=stream)
 
-    def read_batches(self, partition: int, from_offset: int) -> AsyncIterator[list[StoredBatch]]:
+    def read_to_fold(self, partition: int, from_offset: int) -> AsyncIterator[Sequence[StoredBatch] | Runs]:
         self._check(partition)
-        return self._reader.read_batches(partition, from_offset)
+        return self._tiers.read_to_fold(self._reader, partition, from_offset)
 
     def follow(self, partition: int, from_offset: int) -> AsyncIterator[list[StoredEvent]]:
         return self.follow_all({partition: from_offset})

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from events.log.records import EventRecord, Position, StoredEvent
+from events.log.runs import Runs
 from events.log.snapshots.contents import Snapshot
 from events.log.snapshots.shelf import SnapshotShelf
 from events.log.store import StoredBatch
@@ -156,9 +157,10 @@ class EventLog(Protocol):
         """
         ...
 
-    def read_batches(self, partition: int, from_offset: int) -> AsyncIterator[list[StoredBatch]]:
-        """As `read`, the batches as they are stored, for whoever folds them: in order up to the tail, the first of them
-        perhaps from before `from_offset`. Not decoded: a damaged one is not noticed here. Raises BeyondTail.
+    def read_to_fold(self, partition: int, from_offset: int) -> AsyncIterator[Sequence[StoredBatch] | Runs]:
+        """As `read`, for whoever folds all streams: batches as they are stored, in order up to the tail, the first of
+        them perhaps from before `from_offset`; and in place of a segment's batches their events by stream, where it
+        begins at what is wanted next. Not decoded: a damaged batch is not noticed here. Raises BeyondTail.
         """
         ...
 

@@ -164,7 +164,7 @@ class LogReader:
         self._recheck_s = recheck_s
 
     async def read_batches(self, partition: int, from_offset: int) -> AsyncIterator[list[StoredBatch]]:
-        """See `EventLog.read_batches`."""
+        """Pages of batches as they are stored, up to the tail; see `EventLog.read_to_fold`."""
         # The batch that holds `from_offset` begins at most this far before it.
         base = max(0, from_offset - MAX_BATCH_RECORDS)
         while True:

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 from events.log.archive.manifest import SegmentManifest
 from events.log.archive.segment import decode_segment
 from events.log.chain import ChainBroken, ChainCheck
-from events.log.errors import BlobMissing, CorruptSegment
+from events.log.errors import BlobMissing, CorruptBatch, CorruptSegment
 from events.log.records import Position
 from events.log.store import SeenLow, StoredBatch
 
@@ -129,11 +129,15 @@ async def _cold(source: ChainSource, check: ChainCheck, manifest: SegmentManifes
 
 
 def _open_segment(check: ChainCheck, manifest: SegmentManifest, blob: bytes) -> list[StoredBatch]:
+    place = f"segment {manifest.location}"
     try:
         segment = decode_segment(check.partition, manifest, blob)
-    except CorruptSegment as error:
-        place = f"segment {manifest.location}"
+        broken = segment.broken_runs()
+    except (CorruptBatch, CorruptSegment) as error:
         raise ChainBroken(error.position, place=place, expected="a whole segment", found=error.why) from error
+    if broken:
+        at = Position(check.partition, manifest.base)
+        raise ChainBroken(at, place=place, expected="its batches' events once more, by stream", found=broken)
     return segment.batches(manifest.base, manifest.end, manifest.events)
 
 

@@ -1,4 +1,4 @@
-"""Folding many events of many streams at once, straight from a batch's columns: recovery, snapshots and tools use it.
+"""Folding many events of many streams at once, straight from a batch's or a segment's columns: for recovery and tools.
 
 The result is by definition that of `registry.fold`; must not know where batches come from nor who owns a partition.
 """
@@ -12,6 +12,7 @@ import msgspec
 
 from events.log.columns import Facts
 from events.log.errors import LogBroken
+from events.log.runs import Block, Runs
 from events.log.snapshots.contents import CorruptSnapshot, Snapshot, StreamEntry
 from events.model.base import Event
 from events.model.drafts import Step, one_after_another
@@ -122,36 +123,61 @@ class PartitionFold:
         """Looks up a stream, how to read a type and its step once a batch and not once an event."""
         readers, types, type_of = _readers(facts)
         streams = [self.states.get(name) or self._begin(name) for name in facts.stream_names]
-        steps_of: dict[str, list[Step]] = {}
-        drafts: list[tuple[Any, list[Step]]] = []
-        for folded in streams:
-            steps = steps_of.get(folded.kind)
-            if steps is None:
-                named = self._steps.get(folded.kind) or self._steps.setdefault(folded.kind, _NamedSteps(folded))
-                steps = steps_of[folded.kind] = list(map(named.__getitem__, types))
-            if folded.poisoned is not None:
-                steps = [folded.poisoned.hold] * len(types)
-            drafts.append((folded.draft(), steps))
+        steps = _StepsOfKinds(self._steps, types)
+        drafts = [(folded.draft(), steps.of(folded)) for folded in streams]
         # All of them before the first step: reading and folding in turn drive each other's code out of the cache.
         events = [readers[of](body) for of, body in zip(type_of, facts.bodies, strict=True)]
         t_min, end = facts.t_min, facts.base + len(facts)
         columns = zip(facts.stream_of, facts.versions, type_of, facts.after, events, strict=True)
         for stream, version, of, after, event in columns:
-            draft, steps = drafts[stream]
+            draft, steps_of = drafts[stream]
             if version != draft.version + 1:
                 raise _gap(facts.stream_names[stream], draft.version, version, end - 1 - sum(1 for _ in columns))
             draft.version = version
             try:
-                steps[of](draft, event, t_min + after)
+                steps_of[of](draft, event, t_min + after)
             except Exception as error:
-                if not self.tolerant:
-                    raise
-                poisoned = Poisoned(version, f"{type(error).__name__}: {error}")
-                self.poisoned[facts.stream_names[stream]] = streams[stream].poisoned = poisoned
-                drafts[stream] = (draft, [poisoned.hold] * len(types))
+                hold = self._poison(facts.stream_names[stream], version, error)
+                drafts[stream] = (draft, [hold] * len(types))
         for stream, last in dict(zip(facts.stream_of, range(facts.base, end), strict=True)).items():
             streams[stream].last_offset = last
         self.next_offset = end
+
+    def add_runs(self, runs: Runs) -> None:
+        """Fold a whole segment, which must begin at `next_offset`, stream by stream: each one's draft and what it holds
+        are near at hand for all its events. Raises as `add`, and CorruptSegment."""
+        if runs.base != self.next_offset:
+            raise LogBroken(f"expected a segment from offset {self.next_offset} on, found one from {runs.base}")
+        for block in runs.blocks():
+            self._add_block(block)
+        self.next_offset = runs.end
+
+    def _add_block(self, block: Block) -> None:
+        readers = [_reader(*kind) for kind in block.kinds]
+        types = [name for name, _ in block.kinds]
+        steps, t_min = _StepsOfKinds(self._steps, types), block.t_min
+        for run in block.runs:
+            folded = self.states.get(run.stream) or self._begin(run.stream)
+            draft, steps_of = folded.draft(), steps.of(folded)
+            version = draft.version
+            if run.first_version != version + 1:
+                raise _gap(run.stream, version, run.first_version, run.first_offset)
+            events = [readers[of](body) for of, body in zip(run.kinds, run.bodies, strict=True)]
+            for of, after, event in zip(run.kinds, run.after, events, strict=True):
+                draft.version = version = version + 1
+                try:
+                    steps_of[of](draft, event, t_min + after)
+                except Exception as error:
+                    steps_of = [self._poison(run.stream, version, error)] * len(types)
+            folded.last_offset = run.last_offset
+
+    def _poison(self, stream: str, version: int, error: Exception) -> Step:
+        """Set the stream aside, where that is wanted, else raise `error`; the step of what comes behind."""
+        if not self.tolerant:
+            raise error
+        poisoned = Poisoned(version, f"{type(error).__name__}: {error}")
+        self.poisoned[stream] = self.states[stream].poisoned = poisoned
+        return poisoned.hold
 
     def _begin(self, stream: str) -> Folded:
         folded = self.states[stream] = Folded(stream)
@@ -168,6 +194,25 @@ class _NamedSteps(dict[str, Step]):
     def __missing__(self, name: str) -> Step:
         step = self[name] = self._steps[EVENT_TYPES.get(name, Event)]
         return step
+
+
+class _StepsOfKinds:
+    """The steps of a list of types, for each kind of stream that is asked for."""
+
+    def __init__(self, named: dict[str, _NamedSteps], types: Sequence[str]) -> None:
+        self._named = named
+        self._types = types
+        self._found: dict[str, list[Step]] = {}
+
+    def of(self, folded: Folded) -> list[Step]:
+        """Those of this stream, by the index of the type."""
+        if folded.poisoned is not None:
+            return [folded.poisoned.hold] * len(self._types)
+        found = self._found.get(folded.kind)
+        if found is None:
+            named = self._named.get(folded.kind) or self._named.setdefault(folded.kind, _NamedSteps(folded))
+            found = self._found[folded.kind] = list(map(named.__getitem__, self._types))
+        return found
 
 
 _Reader = Callable[[msgspec.Raw], Event]

@@ -3,11 +3,15 @@
 Knows the low mark and which tier answers; nothing of what walks there, nor of how either tier keeps its batches.
 """
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 from events.log.archive.cold import ColdSegments
+from events.log.archive.segment import Segment
+from events.log.codec import MAX_BATCH_RECORDS
 from events.log.errors import LogHole
+from events.log.reader import LogReader
 from events.log.records import Position
+from events.log.runs import Runs
 from events.log.store import PAGE_BATCHES, PAGE_OFFSETS, HotStore, SeenLow, StoredBatch, Subscription
 
 
@@ -55,11 +59,34 @@ class TieredStore:
         self._low[partition] = max(seen.first_hot, self._low.get(partition, 0))
         return seen
 
+    async def read_to_fold(
+        self, reader: LogReader, partition: int, from_offset: int
+    ) -> AsyncIterator[Sequence[StoredBatch] | Runs]:
+        """See `EventLog.read_to_fold`; `reader` is one of this store."""
+        offset = from_offset
+        while offset < self._low.get(partition, 0) or offset < (await self.low(partition)).first_hot:
+            segment = await self._segment(partition, offset)
+            base, end = segment.manifest.base, segment.manifest.end
+            if offset == base and (runs := segment.runs()) is not None:
+                yield runs
+            else:
+                base = max(base, offset - MAX_BATCH_RECORDS)  # the batch that holds `offset` begins behind that
+                while batches := segment.batches(base, end, PAGE_BATCHES):
+                    base = batches[-1].base + 1
+                    yield batches
+            offset = end
+        async for page in reader.read_batches(partition, offset):
+            yield page
+
     async def _from_segment(self, partition: int, at: int, end: int, batches: list[StoredBatch]) -> int:
         """Add the batches of the segment that holds `at`; returns where to go on."""
-        manifest = await self._cold.find(partition, at)
-        if manifest is None:
-            raise LogHole(Position(partition, at), self._low[partition])
-        segment = await self._cold.open(partition, manifest)
+        segment = await self._segment(partition, at)
         batches += segment.batches(at, end, PAGE_BATCHES - len(batches))
-        return manifest.end
+        return segment.manifest.end
+
+    async def _segment(self, partition: int, offset: int) -> Segment:
+        """The one that holds `offset`, which is below the mark."""
+        manifest = await self._cold.find(partition, offset)
+        if manifest is None:
+            raise LogHole(Position(partition, offset), self._low[partition])
+        return await self._cold.open(partition, manifest)

@@ -1,12 +1,13 @@
 """A supervisor takes its partitions: what it cannot recover it gives up, so that whoever comes next can have it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from actors.supervisor.engine import PartitionEngine
 from actors.supervisor.entity import Entity
 from actors.supervisor.supervisor import Supervisor
 from events.log.errors import LogUnavailable
 from events.log.memory import MemoryEventLog
+from events.log.runs import Runs
 from events.log.store import StoredBatch
 from events.model.component_progress import Effect
 from events.model.placement import Room
@@ -25,11 +26,11 @@ class FailingOnce(MemoryEventLog):
 
     failed = False
 
-    def read_batches(self, partition: int, from_offset: int) -> AsyncIterator[list[StoredBatch]]:
+    def read_to_fold(self, partition: int, from_offset: int) -> AsyncIterator[Sequence[StoredBatch] | Runs]:
         if not self.failed:
             self.failed = True
             raise LogUnavailable("expected etcd to answer, found it gone")
-        return super().read_batches(partition, from_offset)
+        return super().read_to_fold(partition, from_offset)
 
 
 async def test_a_partition_whose_recovery_fails_is_given_up_and_taken_again() -> None:

@@ -14,9 +14,11 @@ from events.failpoints import FailpointError, arm, disarm
 from events.log.archive.archiver import ArchivePolicy, Archiver, Reach
 from events.log.archive.segment import decode_segment
 from events.log.blobs import BlobStore
+from events.log.codec import decode_facts
 from events.log.errors import BeyondTail, CorruptSegment, VersionConflict
 from events.log.port import EventLog, PartitionWriter
 from events.log.records import Position
+from events.log.runs import Runs
 from events.log.store import HotStore
 from tests.events.log.contract import event, offsets, read_all, take
 
@@ -74,6 +76,45 @@ class ColdLogContract:
             assert await read_all(log, 0, start) == before[start:]
             assert await read_all(other_log, 0, start) == before[start:]
         assert await log.tail(0) == await other_log.tail(0) == 2000
+
+    async def test_what_is_read_to_fold_is_every_event_wherever_it_begins(
+        self, log: EventLog, other_log: EventLog, archiver: Archiver, hot: HotStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        writer = await log.claim(0, "a")
+        await write(writer, 2000)
+        before = [stored.record for stored in await read_all(log, 0)]
+        with monkeypatch.context() as patch:  # as segments were before there were runs
+            patch.setattr("events.log.archive.segment.encode_runs", lambda batches: b"")
+            old = [await archiver.step(0, ALL) for _ in range(2)]
+        await archive_all(archiver)
+        bases = [manifest.base for manifest in await hot.manifests(0, 0)]
+        first_hot = (await hot.low(0)).first_hot
+        assert len(bases) > 4 and old[1] is not None
+        for start in (0, 1, 7, bases[1], bases[1] + 1, bases[2], bases[3] - 1, bases[3] + 8, first_hot, 1999, 2000):
+            for which in (log, other_log):
+                runs, versions = await self._to_fold(which, start)
+                assert versions == [record.version for record in before[start:]]
+                aligned = [base for base in bases if base >= start]
+                assert runs == [base for base in aligned if base >= old[1].end], "of every segment that has them"
+        with pytest.raises(BeyondTail):
+            await self._to_fold(log, 2001)
+
+    async def _to_fold(self, log: EventLog, start: int) -> tuple[list[int], list[int]]:
+        """Where the runs begin, and the versions from `start` on, each of them once and in order."""
+        runs: list[int] = []
+        versions: list[int] = []
+        async for part in log.read_to_fold(0, start):
+            if isinstance(part, Runs):
+                runs.append(part.base)
+                assert part.base == start + len(versions), "it continues what was read"
+                for run in (run for block in part.blocks() for run in block.runs):
+                    versions += range(run.first_version, run.first_version + len(run.bodies))
+                continue
+            for facts in (decode_facts(batch.value, Position(0, batch.base)) for batch in part):
+                passed = start + len(versions) - facts.base
+                assert passed >= 0, "without a gap"
+                versions += facts.versions[passed:]
+        return runs, versions
 
     async def test_the_last_batch_is_never_archived_and_appends_go_on(
         self, log: EventLog, archiver: Archiver, hot: HotStore

@@ -6,12 +6,15 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
+from events.log.archive import segment
 from events.log.archive.segment import decode_segment, encode_segment
 from events.log.chain import Head, NotedHead, parse_heads
 from events.log.codec import batch_hash, check_command, decode_batch, decode_header, encode_batch
 from events.log.errors import CorruptBatch, CorruptSegment, LogHole
 from events.log.memory import MemoryEventLog, MemoryStore
 from events.log.records import Position
+from events.log.runs import MAGIC as RUNS_MAGIC
+from events.log.runs import encode_runs
 from events.log.store import StoredBatch
 from events.log.verify import Break, PartitionReport, SnapshotRef, unrecognised, verify_log, verify_partition
 from tests.events.log.contract import event, read_all
@@ -130,6 +133,33 @@ async def test_a_flipped_bit_behind_the_batches_of_a_segment_is_named_too(
     assert "index" in found.found
     with pytest.raises(CorruptSegment, match="index"):
         await read_all(MemoryEventLog(partitions=1, store=source.store), 0)
+
+
+async def test_a_flipped_bit_in_the_runs_of_a_segment_is_named_and_never_folded(source: MemorySource) -> None:
+    second = (await source.manifests(0, 0))[1]
+    blob = await source.blobs.get(second.location)
+    await source.blobs.put(second.location, flipped(blob, at=blob.index(RUNS_MAGIC) + 40))
+    found = await broken(source)
+    assert (found.position, found.place) == (Position(0, 4 * PER_BATCH), f"segment {second.location}")
+    assert "every batch of it is whole; the bytes after them are not" in found.found
+    with pytest.raises(CorruptSegment, match="the bytes after them are not"):
+        async for _ in MemoryEventLog(partitions=1, store=source.store).read_to_fold(0, 0):
+            pass
+
+
+async def test_runs_that_were_written_wrong_are_named(source: MemorySource, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a program with a bug: the hash and the manifest fit, only the batches tell."""
+    kept = source.store.partitions[0]
+    second = kept.segments[1]
+    blob = await source.blobs.get(second.location)
+    batches = [decode_at(blob, base) for base in (20, 25, 30)]
+    monkeypatch.setattr(segment, "encode_runs", lambda facts: encode_runs([*facts][:-1]))
+    manifest, data = encode_segment(0, batches)
+    kept.segments[1] = manifest
+    await source.blobs.put(manifest.location, data)
+    found = await broken(source)
+    assert (found.position, found.place) == (Position(0, 4 * PER_BATCH), f"segment {manifest.location}")
+    assert found.found.startswith("other events of a/0")
 
 
 async def test_a_segment_that_is_missing_or_swapped_is_named(source: MemorySource) -> None:

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from benchmarks.histories import World, component_life, platform_life
 from benchmarks.partitions import partition
 from events.log.codec import check_command, decode_facts, encode_batch
+from events.log.columns import facts_of
 from events.log.errors import LogBroken
 from events.log.records import EventRecord, Position
+from events.log.runs import Runs, encode_runs
 from events.model.base import Event
 from events.model.component_events import ComponentCreated, InstanceStarting, RolloutStarted, RolloutSucceeded
 from events.model.component_fold import DRAFTING, apply
@@ -53,6 +55,25 @@ def folded(values: Sequence[tuple[int, bytes]], into: PartitionFold | None = Non
     return into
 
 
+def folded_by_stream(
+    records: Sequence[EventRecord], into: PartitionFold | None = None, *, base: int = 0
+) -> PartitionFold:
+    """The same from a segment's runs: `records` from offset `base` on."""
+    into = into or PartitionFold()
+    facts = [facts_of(records[base:], base=base)]
+    section = memoryview(encode_runs(facts))
+    into.add_runs(Runs(partition=0, base=base, end=len(records), location="here", section=section))
+    return into
+
+
+def told(fold: PartitionFold) -> dict[str, tuple[object, ...]]:
+    """All that is known of each stream."""
+    return {
+        stream: (found.state, found.version, found.last_offset, found.poisoned and vars(found.poisoned))
+        for stream, found in fold.states.items()
+    }
+
+
 def by_stream(records: Sequence[EventRecord]) -> dict[str, list[EventRecord]]:
     streams: dict[str, list[EventRecord]] = {}
     for record in records:
@@ -72,6 +93,66 @@ def test_a_fold_of_batches_is_the_plain_fold(seed: int, sizes: list[int], whole:
         assert result.states[stream].state == fold(stream, own)
         assert result.states[stream].version == len(own)
         assert records[result.states[stream].last_offset] == own[-1]
+
+
+@settings(max_examples=15)
+@given(seed=st.integers(0, 10_000), share=st.floats(0, 0.9), whole=st.booleans())
+def test_a_fold_of_runs_is_the_fold_of_their_batches(seed: int, share: float, whole: bool) -> None:
+    records = platform_life(seed) if whole else component_life(seed, events=300)
+    base = int(len(records) * share)
+    wanted = folded(batches(records, [50]))
+    result = folded_by_stream(records, folded(batches(records[:base], [50])) if base else None, base=base)
+    assert (result.next_offset, told(result)) == (wanted.next_offset, told(wanted))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
+def test_of_runs_too_a_stream_is_set_aside_and_the_others_go_on(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = component_life(3, events=300)
+    own = [record for record in records if record.stream.startswith("component/")]
+    victim = own[int(len(own) * share)]
+    step = DRAFTING.steps[EVENT_TYPES[victim.type]]
+
+    def boom(draft: ComponentState, event: Event, at: int) -> None:
+        if draft.version == victim.version:
+            raise RuntimeError("poison")
+        step(draft, event, at)
+
+    monkeypatch.setitem(DRAFTING.steps, EVENT_TYPES[victim.type], boom)  # type: ignore[arg-type]
+    of_batches, of_runs = PartitionFold(), PartitionFold()
+    of_batches.tolerant = of_runs.tolerant = True
+    folded(batches(records, [50]), of_batches)
+    folded_by_stream(records, of_runs)
+    assert told(of_runs) == told(of_batches)
+    assert [*of_runs.poisoned] == [victim.stream]
+    assert of_runs.poisoned[victim.stream].behind == len(own) - victim.version
+    with pytest.raises(RuntimeError, match="poison"):
+        folded_by_stream(records, PartitionFold())
+
+
+def test_what_comes_for_a_poisoned_stream_in_the_next_segment_is_held_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    records = component_life(3, events=300)
+    own = [record for record in records if record.stream.startswith("component/")]
+
+    def boom(draft: ComponentState, event: Event, at: int) -> None:
+        raise RuntimeError("poison")
+
+    monkeypatch.setitem(DRAFTING.steps, ComponentCreated, boom)  # type: ignore[arg-type]
+    fold = PartitionFold()
+    fold.tolerant = True
+    folded_by_stream(records[:100], fold)
+    folded_by_stream(records, fold, base=100)
+    assert fold.next_offset == len(records)
+    assert fold.poisoned[own[0].stream].behind == len(own) - 1
+
+
+def test_runs_that_leave_a_gap_are_refused() -> None:
+    records = component_life(3, events=60)
+    fold = folded(batches(records[:20], [50]))
+    with pytest.raises(LogBroken, match="expected a segment from offset 20 on, found one from 30"):
+        folded_by_stream(records, fold, base=30)
+    other = msgspec.structs.replace(records[20], version=records[20].version + 1)
+    with pytest.raises(LogBroken, match=f"expected version {records[20].version} at offset 20, found {other.version}"):
+        folded_by_stream([*records[:20], other], fold, base=20)
 
 
 @settings(max_examples=15)
