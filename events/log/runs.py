@@ -58,11 +58,17 @@ class Runs:
     def blocks(self) -> Iterator[Block]:
         """All of them, one after another. Blocking. Raises CorruptSegment, which can only be if it was written so."""
         decompressor = zstandard.ZstdDecompressor()
+        count = 0
         try:
             for packed in _section_decoder.decode(self._section[len(MAGIC) :]):
-                yield _block_decoder.decode(decompressor.decompress(packed))
+                block = _block_decoder.decode(decompressor.decompress(packed))
+                count += sum(len(run.bodies) for run in block.runs)
+                yield block
         except (zstandard.ZstdError, msgspec.MsgspecError, UnicodeError) as error:
             raise CorruptSegment(self._at, self._location, f"its runs cannot be decoded: {error}") from error
+        if count != (wanted := self.end - self.base):
+            why = f"expected {wanted} events in its runs as its manifest says, found {count}"
+            raise CorruptSegment(self._at, self._location, why)
 
 
 class _Growing:

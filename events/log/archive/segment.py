@@ -22,6 +22,8 @@ from events.log.runs import Runs, difference, encode_runs
 from events.log.store import StoredBatch
 
 MAGIC = b"RFS1"
+RUNS_MOST = 0.5
+"""Of the batches' bytes: events whose bodies are large and cannot be compressed are not kept twice."""
 # index length, CRC of the index, magic: the last bytes, so that a truncated segment cannot pass for a whole one.
 _TRAILER = struct.Struct(">II4s")
 
@@ -54,6 +56,8 @@ def encode_segment(partition: int, batches: Sequence[StoredBatch]) -> tuple[Segm
     index = _encoder.encode(entries)
     trailer = _TRAILER.pack(len(index), zlib.crc32(index), MAGIC)
     runs = encode_runs(decode_facts(batch.value, Position(partition, batch.base)) for batch in batches)
+    if len(runs) > RUNS_MOST * start:
+        runs = b""
     data = b"".join((*(batch.value for batch in batches), runs, index, trailer))
     sha256 = hashlib.sha256(data).hexdigest()
     base = headers[0].base

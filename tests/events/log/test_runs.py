@@ -1,5 +1,6 @@
 """A segment's runs hold its batches' events and nothing else; whoever compares the two is told where they differ."""
 
+import secrets
 from collections.abc import Sequence
 
 import msgspec
@@ -9,10 +10,13 @@ from hypothesis import strategies as st
 
 from benchmarks.histories import platform_life
 from events.log import runs as runs_module
+from events.log.archive.segment import Segment, decode_segment, encode_segment
+from events.log.codec import check_command, encode_batch
 from events.log.columns import Facts, facts_of
 from events.log.errors import CorruptSegment
 from events.log.records import EventRecord, Position
 from events.log.runs import MAGIC, Run, Runs, difference, encode_runs
+from events.log.store import StoredBatch
 from tests.events.log.contract import event
 
 
@@ -20,9 +24,9 @@ def batches_of(records: Sequence[EventRecord], size: int, *, base: int = 0) -> l
     return [facts_of(records[at : at + size], base=base + at) for at in range(0, len(records), size)]
 
 
-def runs_of(batches: Sequence[Facts], section: bytes | None = None) -> Runs:
+def runs_of(batches: Sequence[Facts], section: bytes | None = None, *, end: int = 0) -> Runs:
     encoded = encode_runs(batches) if section is None else section
-    end = batches[-1].base + len(batches[-1])
+    end = end or batches[-1].base + len(batches[-1])
     return Runs(partition=3, base=batches[0].base, end=end, location="segments/03/x", section=memoryview(encoded))
 
 
@@ -98,6 +102,22 @@ def test_bytes_that_are_no_runs_are_a_corrupt_segment(section: bytes) -> None:
         list(runs_of(batches_of(RECORDS, 4), section).blocks())
     assert refused.value.position == Position(3, 0)
     assert "segments/03/x" in str(refused.value)
+
+
+def test_runs_of_fewer_events_than_the_segment_has_are_a_corrupt_segment() -> None:
+    with pytest.raises(CorruptSegment, match="expected 5 events in its runs as its manifest says, found 4"):
+        list(runs_of(batches_of(RECORDS, 4), end=5).blocks())
+
+
+def test_what_cannot_be_compressed_is_not_kept_twice() -> None:
+    def segment(bodies: Sequence[str]) -> Segment:
+        records = [event("a/1", version, body) for version, body in enumerate(bodies, 1)]
+        commands = [check_command("c", records)]
+        _, value = encode_batch(partition=0, base=0, epoch=1, txn_id="t", previous=b"", commands=commands)
+        return decode_segment(0, *encode_segment(0, [StoredBatch(0, 1, value)]))
+
+    assert segment([secrets.token_hex(4000) for _ in range(8)]).runs() is None
+    assert segment(["x" * 8000] * 8).runs() is not None
 
 
 def test_a_run_is_read_by_its_names() -> None:
