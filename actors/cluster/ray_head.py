@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -91,13 +92,13 @@ class RayHead:
         self._state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._temp_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._clear_away()
-        port = _free_port()
+        port, clients, agent, dashboard = free_ports(4)
         command = [
             sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--node-ip-address=127.0.0.1",
             f"--port={port}",
-            f"--ray-client-server-port={_free_port()}",
-            f"--dashboard-agent-listen-port={_free_port()}",
-            f"--dashboard-port={_free_port()}",
+            f"--ray-client-server-port={clients}",
+            f"--dashboard-agent-listen-port={agent}",
+            f"--dashboard-port={dashboard}",
             "--include-log-monitor=false",
             "--no-monitor",
             "--include-dashboard=false",
@@ -229,14 +230,17 @@ def _is(process: psutil.Process, name: str) -> bool:
         return False
 
 
-def _free_port() -> int:
-    """A port that is free now, below Ray's own range for workers (10002–19999) and above the system's."""
+def free_ports(count: int) -> list[int]:
+    """Ports that are free now, each another one, below Ray's range for workers (10002–19999) and above the system's.
+
+    Raises RayNotStarted.
+    """
+    found: dict[int, None] = {}
     for _ in range(200):
         port = 7000 + secrets.randbelow(2900)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise RayNotStarted("expected a free loopback port between 7000 and 9899, found none")
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found[port] = None
+        if len(found) == count:
+            return list(found)
+    raise RayNotStarted(f"expected {count} free loopback ports between 7000 and 9899, found {len(found)}")

@@ -7,12 +7,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import cycle
 from pathlib import Path
 
 import psutil
 import pytest
 
-from actors.cluster.ray_head import RayHead
+from actors.cluster.ray_head import RayHead, free_ports
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 ASK_FOR_PRIORITY = """
@@ -58,3 +59,11 @@ def test_workers_have_the_priority_of_their_platform(base: Path) -> None:
         head.stop()
 
     assert asked.stdout.split() == [str(os.nice(0))], asked
+
+
+def test_its_ports_are_each_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray refuses to start with one port for two of its parts, and of 2,900 two are alike now and then."""
+    drawn = cycle([0, 0, 1, 1, *range(20)])
+    monkeypatch.setattr("actors.cluster.ray_head.secrets.randbelow", lambda below: 1000 + next(drawn))
+    found = free_ports(3)
+    assert len(set(found)) == 3
