@@ -74,7 +74,7 @@ class Runs:
 class _Growing:
     """A run while events are added to it."""
 
-    __slots__ = ("bodies", "first_offset", "first_version", "kinds", "last_offset", "size", "times")
+    __slots__ = ("bodies", "first_offset", "first_version", "kinds", "last_offset", "times")
 
     def __init__(self, version: int, offset: int) -> None:
         self.first_version = version
@@ -82,7 +82,6 @@ class _Growing:
         self.kinds: list[Kind] = []
         self.times: list[int] = []
         self.bodies: list[msgspec.Raw] = []
-        self.size = 0
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -92,7 +91,7 @@ _section_decoder = msgspec.msgpack.Decoder(list[memoryview])
 
 def encode_runs(batches: Iterable[Facts]) -> bytes:
     """The section of a segment of these contiguous batches; empty where a stream's versions leave a gap, for only the
-    batches can tell what is missing where. Blocking: about 1.5 us an event."""
+    batches can tell what is missing where. Blocking: about 3 us an event, reading them included."""
     streams = _gather(batches)
     if streams is None:
         return b""
@@ -116,7 +115,6 @@ def _gather(batches: Iterable[Facts]) -> dict[str, _Growing] | None:
             run.kinds.append(kind)
             run.times.append(at)
             run.bodies.append(body)
-            run.size += len(memoryview(body))
     return streams
 
 
@@ -125,7 +123,7 @@ def _blocks(streams: dict[str, _Growing]) -> Iterator[bytes]:
     size = 0
     for stream, run in streams.items():
         gathered[stream] = run
-        size += run.size
+        size += sum(len(memoryview(body)) for body in run.bodies)
         if size >= BLOCK_BYTES:
             yield _block(gathered)
             gathered, size = {}, 0

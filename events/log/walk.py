@@ -10,8 +10,10 @@ from typing import NamedTuple, Protocol
 from events.log.archive.manifest import SegmentManifest
 from events.log.archive.segment import decode_segment
 from events.log.chain import ChainBroken, ChainCheck
+from events.log.codec import decode_facts
 from events.log.errors import BlobMissing, CorruptBatch, CorruptSegment
 from events.log.records import Position
+from events.log.runs import difference
 from events.log.store import SeenLow, StoredBatch
 
 
@@ -129,16 +131,19 @@ async def _cold(source: ChainSource, check: ChainCheck, manifest: SegmentManifes
 
 
 def _open_segment(check: ChainCheck, manifest: SegmentManifest, blob: bytes) -> list[StoredBatch]:
-    place = f"segment {manifest.location}"
+    partition, place = check.partition, f"segment {manifest.location}"
     try:
-        segment = decode_segment(check.partition, manifest, blob)
-        broken = segment.broken_runs()
+        segment = decode_segment(partition, manifest, blob)
+        batches = segment.batches(manifest.base, manifest.end, manifest.events)
+        if (runs := segment.runs()) is None:
+            return batches
+        differs = difference(runs, (decode_facts(batch.value, Position(partition, batch.base)) for batch in batches))
     except (CorruptBatch, CorruptSegment) as error:
         raise ChainBroken(error.position, place=place, expected="a whole segment", found=error.why) from error
-    if broken:
-        at = Position(check.partition, manifest.base)
-        raise ChainBroken(at, place=place, expected="its batches' events once more, by stream", found=broken)
-    return segment.batches(manifest.base, manifest.end, manifest.events)
+    if differs:
+        at = Position(partition, manifest.base)
+        raise ChainBroken(at, place=place, expected="its batches' events once more, by stream", found=differs)
+    return batches
 
 
 async def _compare_hot_copies(source: ChainSource, partition: int, batches: Sequence[StoredBatch], place: str) -> None:

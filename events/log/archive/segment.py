@@ -18,7 +18,7 @@ from events.log.codec import BatchHeader, batch_hash, decode_batch, decode_facts
 from events.log.errors import CorruptBatch, CorruptSegment
 from events.log.records import Position
 from events.log.runs import MAGIC as RUNS_MAGIC
-from events.log.runs import Runs, difference, encode_runs
+from events.log.runs import Runs, encode_runs
 from events.log.store import StoredBatch
 
 MAGIC = b"RFS1"
@@ -123,14 +123,6 @@ class Segment:
             StoredBatch(entry.base, entry.revision, self._data[entry.start : entry.start + entry.length])
             for entry in self._entries[first:last]
         ]
-
-    def broken_runs(self) -> str:
-        """How its runs differ from its batches; empty when they do not, or there are none. Blocking: about 3 us an
-        event. Raises CorruptBatch, CorruptSegment."""
-        if (runs := self.runs()) is None:
-            return ""
-        batches = self.batches(self.manifest.base, self.manifest.end, len(self._entries))
-        return difference(runs, (decode_facts(batch.value, Position(self._partition, batch.base)) for batch in batches))
 
 
 def decode_segment(partition: int, manifest: SegmentManifest, data: bytes) -> Segment:
