@@ -40,17 +40,19 @@ async def load(
     connections: int,
     seconds: float,
     rate: float = 0.0,
+    warm_up: float = 0.0,
     until: asyncio.Event | None = None,
     statuses: Callable[[int, bytes], Mapping[int, int]] = alone,
 ) -> Seen:
     """Send `request(0)`, `request(1)`, … for so long. `rate`: requests a second in all (0: as fast as they are
-    answered); a request that is late counts from when it was due. `until` is set: it ends earlier. `statuses`: how
+    answered); a request that is late counts from when it was due. `warm_up`: so many seconds before; what is due in
+    them is not counted. `until` is set: it ends earlier. `statuses`: how
     often each is in an answer; one whose connection broke has the status 0. The connections are open when the time
     begins. Raises TimeoutError for an answer that does not come, OSError when nobody listens for so long.
     """
     run = _Load(port, request, rate=rate, until=until, statuses=statuses)
     await asyncio.gather(*(run.connect() for _ in range(connections)))
-    return await run.go(seconds)
+    return await run.go(warm_up, seconds)
 
 
 class _Load:
@@ -76,7 +78,7 @@ class _Load:
         self._asked: set[_Connection] = set()
         self._connecting: set[asyncio.Task[None]] = set()
         self._next = 0
-        self._began = self._ends = 0.0
+        self._began = self._counts = self._ends = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._ended: asyncio.Future[None] = self._loop.create_future()
 
@@ -92,10 +94,11 @@ class _Load:
                     raise
             await asyncio.sleep(RECONNECT_SECONDS)
 
-    async def go(self, seconds: float) -> Seen:
+    async def go(self, warm_up: float, seconds: float) -> Seen:
         """All of it; the connections are closed then."""
         self._began = self._loop.time()
-        self._ends = self._began + seconds
+        self._counts = self._began + warm_up
+        self._ends = self._counts + seconds
         self._look()
         try:
             await self._ended
@@ -104,7 +107,7 @@ class _Load:
                 task.cancel()
             for connection in (*self._free, *self._asked):
                 connection.close()
-        self._seen.elapsed = self._loop.time() - self._began
+        self._seen.elapsed = self._loop.time() - self._counts
         return self._seen
 
     def opened(self, connection: "_Connection") -> None:
@@ -116,10 +119,11 @@ class _Load:
         if self._ended.done():
             return
         now, due = self._loop.time(), connection.due
-        for each, count in self._statuses(status, body).items():
-            self._seen.statuses[each] = self._seen.statuses.get(each, 0) + count
-            self._seen.seconds += [now - due] * count
-        self._seen.marks.append((connection.number, due, now))
+        if due >= self._counts:
+            for each, count in self._statuses(status, body).items():
+                self._seen.statuses[each] = self._seen.statuses.get(each, 0) + count
+                self._seen.seconds += [now - due] * count
+            self._seen.marks.append((connection.number, due, now))
         self._asked.discard(connection)
         if connection.open:
             self._free.append(connection)

@@ -70,6 +70,16 @@ async def test_at_a_pace_no_more_is_sent_than_is_due(server: Server) -> None:
     assert [round((due - first) * 100) for _, due, _ in sorted(seen.marks)] == list(range(50))
 
 
+async def test_what_is_due_while_it_warms_up_is_sent_and_not_counted(server: Server) -> None:
+    seen = await load(server.port, _request, connections=4, warm_up=0.25, seconds=0.25, rate=100)
+
+    assert sorted(server.asked) == list(range(50))
+    counted = sorted(number for number, _, _ in seen.marks)
+    assert counted == list(range(25, 50))
+    assert seen.statuses == {202: 25}
+    assert len(seen.seconds) == 25
+
+
 async def test_a_broken_connection_is_counted_and_another_takes_its_place(server: Server) -> None:
     server.breaks = 10
     seen = await load(server.port, _request, connections=3, seconds=0.5, rate=200)
