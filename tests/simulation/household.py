@@ -245,9 +245,13 @@ class Household:
                 continue
 
     async def archive(self, process: Process) -> None:
-        """Small segments, soon: what is a day and a MiB elsewhere is a second and a batch here."""
+        """Small segments, soon: what is a day and a MiB elsewhere is a second and a batch here.
+
+        Within a quota they are of several batches, for each has a manifest in etcd, as large as half of one.
+        """
         chance, plan = self.world.chance, self.plan
-        policy = ArchivePolicy(retain_s=plan.retain_s, segment_bytes=plan.segment_bytes, least_bytes=1)
+        least = plan.segment_bytes // 2 if plan.quota_bytes else 1
+        policy = ArchivePolicy(retain_s=plan.retain_s, segment_bytes=plan.segment_bytes, least_bytes=least)
         if self.budget is not None:
             await self._keep_within(process, self.budget, policy)
         archiver = Archiver(hot=EtcdStore(self.server.client(process), KEYS), blobs=self._blobs(process), policy=policy)

@@ -244,7 +244,7 @@ class _Scenario:
 
         Claims and marks go past the gate: so small an etcd they can fill, a real one they cannot.
         """
-        appends = sum(b"/b/" in request.SerializeToString() for request in self.server.model.exceeded_by)
+        appends = sum(_puts_a_batch(request) for request in self.server.model.exceeded_by)
         if self.plan.quota_bytes and appends and not self._filled_up:
             return [f"FULL: etcd itself had to refuse an append, {appends} times"]
         return []
@@ -374,3 +374,9 @@ class _Scenario:
         self.server.weather.delayed = self.server.weather.repeated = self.server.weather.missed = 0.0
         for process in (*self.owners.values(), *self.followers.values(), *self.archivers.values()):
             process.resume()
+
+
+def _puts_a_batch(request: Any) -> bool:
+    """An append does; a claim, a mark, or an archiver's transaction that compares and deletes batches does not."""
+    puts = (operation.request_put.key.decode() for operation in getattr(request, "success", ()))
+    return any(KEYS.parse_batch(key) is not None for key in puts)
