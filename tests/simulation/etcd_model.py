@@ -77,7 +77,8 @@ class EtcdModel:
         self.quota_bytes = quota_bytes
         self.alarmed = False
         self.exceeded_by: list[Any] = []
-        """The requests that found no space, each applied and refused: after it there is the alarm."""
+        """The requests that found no space, each applied and refused: after it there is the alarm. Not one that changed
+        nothing, as a late copy does."""
         self.bytes_in_use = 0
         self.file_bytes = 0
         self.changes: list[tuple[Change, ...]] = []
@@ -180,10 +181,12 @@ class EtcdModel:
         if full or (writes and self.alarmed):
             raise EtcdError(grpc.StatusCode.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded")
         exceeded = bool(writes) and self.file_bytes + writes > self.quota_bytes
+        before = self.revision
         answer = work()
         if exceeded:
             self.alarmed = True
-            self.exceeded_by.append(request)
+            if self.revision > before:
+                self.exceeded_by.append(request)
             raise EtcdError(grpc.StatusCode.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded")
         return answer
 
