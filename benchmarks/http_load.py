@@ -46,9 +46,9 @@ async def load(
 ) -> Seen:
     """Send `request(0)`, `request(1)`, … for so long. `rate`: requests a second in all (0: as fast as they are
     answered); a request that is late counts from when it was due. `warm_up`: so many seconds before; what is due in
-    them is not counted. `until` is set: it ends earlier. `statuses`: how
-    often each is in an answer; one whose connection broke has the status 0. The connections are open when the time
-    begins. Raises TimeoutError for an answer that does not come, OSError when nobody listens for so long.
+    them is not counted. `until` is set: it ends earlier. `statuses`: how often each is in an answer; one whose
+    connection broke has the status 0. The connections are open when the time begins. Raises TimeoutError for an answer
+    that does not come, OSError when nobody listens for so long.
     """
     run = _Load(port, request, rate=rate, until=until, statuses=statuses)
     await asyncio.gather(*(run.connect() for _ in range(connections)))
