@@ -142,14 +142,11 @@ async def drive_log(
             samples.append(now - begin)
             if now < ends:
                 send(entity, now)
-                return
-            running -= 1
+            elif (running := running - 1) == 0:
+                ended.set_result(None)
         except Exception as error:
             if not ended.done():
                 ended.set_exception(error)
-        else:
-            if not running and not ended.done():
-                ended.set_result(None)
 
     for entity in range(entities):
         send(entity, clock())

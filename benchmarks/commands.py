@@ -17,6 +17,7 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,7 @@ async def ours(directory: Path, quick: bool) -> list[Case]:
     await asyncio.to_thread(platform.up)
     try:
         port, token, paths = await asyncio.to_thread(components, data, COMPONENTS)
+        paced = partial(load, port, connections=PACED_CONNECTIONS, warm_up=WARM_UP_SECONDS, seconds=seconds)
         await load(port, requests(token, paths), connections=CONNECTIONS, seconds=2.0)
         for supervisors, servers in QUICK_POOLS if quick else POOLS:
             sizes = (f"supervisor={supervisors}", f"api={servers}")
@@ -168,23 +170,10 @@ async def ours(directory: Path, quick: bool) -> list[Case]:
             cases.append(_case(f"{name}, lists of {LIST} on {LIST_CONNECTIONS} connections", seen, spent))
             await asyncio.to_thread(rest, port, token, paths)
             if supervisors == 1:
-                seen = await load(
-                    port,
-                    requests(token, paths),
-                    connections=PACED_CONNECTIONS,
-                    warm_up=WARM_UP_SECONDS,
-                    seconds=seconds,
-                    rate=PACED,
-                )
+                seen = await paced(requests(token, paths), rate=PACED)
                 cases.append(_case(f"{name}, {PACED:.0f} a second", seen, {}))
-                seen = await load(
-                    port,
-                    lists(token, paths, PACED_LIST),
-                    connections=PACED_CONNECTIONS,
-                    warm_up=WARM_UP_SECONDS,
-                    seconds=seconds,
-                    rate=PACED / PACED_LIST,
-                    statuses=listed(PACED_LIST),
+                seen = await paced(
+                    lists(token, paths, PACED_LIST), rate=PACED / PACED_LIST, statuses=listed(PACED_LIST)
                 )
                 cases.append(_case(f"{name}, {PACED:.0f} a second in lists of {PACED_LIST}", seen, {}))
     finally:

@@ -78,7 +78,7 @@ class _Load:
         self._asked: set[_Connection] = set()
         self._connecting: set[asyncio.Task[None]] = set()
         self._next = 0
-        self._began = self._counts = self._ends = 0.0
+        self._began = self._counts_from = self._ends = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._ended: asyncio.Future[None] = self._loop.create_future()
 
@@ -97,8 +97,8 @@ class _Load:
     async def go(self, warm_up: float, seconds: float) -> Seen:
         """All of it; the connections are closed then."""
         self._began = self._loop.time()
-        self._counts = self._began + warm_up
-        self._ends = self._counts + seconds
+        self._counts_from = self._began + warm_up
+        self._ends = self._counts_from + seconds
         self._look()
         try:
             await self._ended
@@ -107,7 +107,7 @@ class _Load:
                 task.cancel()
             for connection in (*self._free, *self._asked):
                 connection.close()
-        self._seen.elapsed = self._loop.time() - self._counts
+        self._seen.elapsed = self._loop.time() - self._counts_from
         return self._seen
 
     def opened(self, connection: "_Connection") -> None:
@@ -119,7 +119,7 @@ class _Load:
         if self._ended.done():
             return
         now, due = self._loop.time(), connection.due
-        if due >= self._counts:
+        if due >= self._counts_from:
             for each, count in self._statuses(status, body).items():
                 self._seen.statuses[each] = self._seen.statuses.get(each, 0) + count
                 self._seen.seconds += [now - due] * count

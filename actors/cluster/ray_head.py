@@ -235,12 +235,12 @@ def free_ports(count: int) -> list[int]:
 
     Raises RayNotStarted.
     """
-    found: dict[int, None] = {}
+    found: set[int] = set()
     for _ in range(200):
         port = 7000 + secrets.randbelow(2900)
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            found[port] = None
+            found.add(port)
         if len(found) == count:
             return list(found)
     raise RayNotStarted(f"expected {count} free loopback ports between 7000 and 9899, found {len(found)}")
