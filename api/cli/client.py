@@ -222,7 +222,8 @@ class ApiClient:
         return {"Authorization": f"Bearer {self.address.token}", "Accept": "application/json", **more}
 
     def _target(self, path: str, query: Query | None) -> str:
-        given = {key: value for key, value in (query or {}).items() if value not in (None, "", False)}
+        # By identity: 0 is equal to False, and a version, an offset and a partition may be 0.
+        given = {k: v for k, v in (query or {}).items() if v is not None and v is not False and v != ""}
         text = urllib.parse.urlencode({k: "true" if v is True else v for k, v in given.items()}, doseq=True)
         return self._parts.path.rstrip("/") + path + (f"?{text}" if text else "")
 

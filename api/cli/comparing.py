@@ -73,13 +73,12 @@ def _changes(session: Session, changes: list[Document], indent: str = "") -> Non
 
 
 def _span(begin: str, end: str) -> tuple[int, int]:
-
     from api.cli.offline import explained
     from events.replay.moments import parse_time
 
     with explained():
         now = now_micros()
-        return parse_time(since_time(begin), now=now), parse_time(since_time(end) if end else "now", now=now)
+        return parse_time(begin, now=now), parse_time(end or "now", now=now)
 
 
 def _app_difference(session: Session, begin: str, end: str) -> Document:

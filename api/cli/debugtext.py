@@ -3,12 +3,10 @@
 Knows the documents of the API; nothing of where they come from.
 """
 
-import json
-
 from api.cli.document import Document
 from api.cli.history import event_text
 from api.cli.output import clock, styled
-from api.cli.safe import visible
+from api.cli.safe import visible, visible_json
 
 _SHOWN_CHARACTERS = 100  # of one side of a difference; --json shows all of it
 _MARKS = {"added": ("+", "good"), "removed": ("-", "bad"), "changed": ("~", "warn"), "reordered": ("%", "warn")}
@@ -16,8 +14,8 @@ _MARKS = {"added": ("+", "good"), "removed": ("-", "bad"), "changed": ("~", "war
 
 def value_text(value: object) -> str:
     """A value as JSON, cut where it is long."""
-    text = "(none)" if value is None else json.dumps(value, ensure_ascii=False)
-    return visible(text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…")
+    text = "(none)" if value is None else visible_json(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
 
 
 def change_lines(changes: list[Document], indent: str = "  ") -> list[str]:
@@ -81,4 +79,4 @@ def step_lines(step: Document, *, states: bool = False) -> list[str]:
 
 def state_lines(step: Document, side: str) -> list[str]:
     """A whole state, indented."""
-    return ["  " + line for line in json.dumps(step.raw.get(side), indent=2, ensure_ascii=True).splitlines()]
+    return ["  " + line for line in visible_json(step.raw.get(side), indent=2).splitlines()]

@@ -3,7 +3,6 @@
 Knows how an event is told on a line; nothing of what it changed.
 """
 
-import json
 import sys
 from typing import Annotated
 
@@ -12,7 +11,7 @@ import typer
 from api.cli.document import Document
 from api.cli.feed import Feed
 from api.cli.output import clock, styled
-from api.cli.safe import visible
+from api.cli.safe import visible, visible_json
 from api.cli.session import Session, takes_session
 from api.cli.streams import moment_name, stream_name
 
@@ -78,5 +77,5 @@ def event_text(event: Document) -> str:
 
 
 def _shown(value: object) -> str:
-    text = visible(value) if isinstance(value, str) else json.dumps(value, separators=(",", ":"), ensure_ascii=True)
+    text = visible(value) if isinstance(value, str) else visible_json(value)
     return text if len(text) <= _SHOWN_VALUE else text[: _SHOWN_VALUE - 1] + "…"

@@ -3,19 +3,16 @@
 Knows the log line's fields; nothing of how lines are fetched.
 """
 
-import re
-import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 from api.cli.document import Document
 from api.cli.errors import CliError, ExitCode
-from api.cli.output import clock, moment, size, styled
+from api.cli.output import clock, size, styled
 from api.cli.safe import visible
 from api.cli.session import Session
-
-_SPAN = re.compile(r"^(\d{1,9})(s|m|min|h|d)$")
-_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+from events.clock import now_micros
+from events.replay.errors import BadTime
+from events.replay.moments import parse_time, show_time
 
 
 def shown(text: str) -> str:
@@ -78,14 +75,8 @@ def _within(found: Document, share: float) -> str:
 
 
 def since_time(text: str) -> str:
-    """`10m`, `1h`, `2d` or an ISO-8601 time, as ISO-8601 in UTC. Raises CliError."""
-    span = _SPAN.match(text)
-    if span:
-        at = time.time() - int(span[1]) * _SECONDS[span[2]]
-        return datetime.fromtimestamp(at, UTC).isoformat()
-    found = moment(text)
-    if found is None:
-        raise CliError(
-            f"expected a time like 10m, 2h, 1d or 2026-01-31T12:00:00Z, found {text!r}", exit_code=ExitCode.USAGE
-        )
-    return found.astimezone(UTC).isoformat()
+    """A time as people type it (`10m`, `2d ago`, `now`, ISO-8601, unix time), as ISO-8601 in UTC. Raises CliError."""
+    try:
+        return show_time(parse_time(text, now=now_micros()))
+    except (BadTime, OverflowError) as error:
+        raise CliError(str(error), exit_code=ExitCode.USAGE) from None

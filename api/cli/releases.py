@@ -3,7 +3,6 @@
 Knows releases; nothing of how one comes about.
 """
 
-import json
 from typing import Annotated
 
 import typer
@@ -11,6 +10,7 @@ import typer
 from api.cli.document import Document
 from api.cli.errors import CliError, ExitCode
 from api.cli.output import ago, styled
+from api.cli.safe import visible_json
 from api.cli.session import Session, takes_session
 from api.cli.waiting import DEFAULT_SECONDS, carry_out
 from api.cli.words import Detach, Limit, Wait, Why
@@ -116,5 +116,5 @@ def show_changes(session: Session, changes: list[Document]) -> None:
 
 
 def _shown(value: object) -> str:
-    text = "(none)" if value is None else json.dumps(value, ensure_ascii=True)
+    text = "(none)" if value is None else visible_json(value)
     return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"

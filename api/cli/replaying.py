@@ -18,6 +18,7 @@ from api.cli.errors import CliError, ExitCode
 from api.cli.fetched import history_of, offline
 from api.cli.loglines import since_time
 from api.cli.output import clock
+from api.cli.safe import visible_json
 from api.cli.session import Session, takes_session
 from api.cli.streams import AnyStream, At, File, Offset, Version, one_moment, path_of, stream_name
 
@@ -83,7 +84,7 @@ def _state(session: Session, name: str, found: Document) -> None:
         session.out.json(found)
         return
     session.out.say(f"{name} at version {found.whole('version')}, {found.text('position')}, {clock(found.text('at'))}")
-    session.out.line(json.dumps(found.raw.get("state"), indent=2, ensure_ascii=True))
+    session.out.line(visible_json(found.raw.get("state"), indent=2))
 
 
 # --- step by step -----------------------------------------------------------------------------------------------------

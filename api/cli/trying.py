@@ -16,7 +16,7 @@ from api.cli.fetched import history_of, offline
 from api.cli.history import event_text
 from api.cli.loglines import since_time
 from api.cli.output import styled
-from api.cli.safe import visible
+from api.cli.safe import visible, visible_json
 from api.cli.session import Session, takes_session
 from api.cli.streams import At, File, Stream, Version, one_moment, path_of, stream_name
 
@@ -96,7 +96,7 @@ def _outcomes(session: Session, found: Document) -> None:
             session.out.line(f"  {styled(refused, 'bad')}")
             continue
         for event in outcome.items("events"):
-            body = visible(json.dumps(event.raw.get("body"), ensure_ascii=True))
+            body = visible_json(event.raw.get("body"))
             follows = "then " if event.flag("follows") else ""
             session.out.line(f"  {follows}{styled(event.text('type'), 'name')} {styled(body[:200], 'dim')}")
         for line in change_lines(outcome.items("changes")):

@@ -15,7 +15,7 @@ from events.log.records import Position, StoredEvent
 from events.replay.documents import Document, difference_document, state_document
 from events.replay.errors import NoSuchMoment, NoSuchStream
 from events.replay.history import Replayed, compare, history, state_of
-from events.replay.moments import resolve_stream
+from events.replay.names import resolve_stream
 from events.replay.why import attribute
 
 

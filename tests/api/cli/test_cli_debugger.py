@@ -327,6 +327,11 @@ def test_without_a_file_the_platform_is_asked(
         assert said in capsys.readouterr().out, words
     assert server.of("exportStream")[0].query == {"related": "true"}
     assert server.of("diffApp")[0].query["team"] == "default"
+    server.answers["replay"] = (200, {"stream": STREAM, "version": 1, "state": {"TOKEN": "•••• (22d6)"}})
+    for moment in ("--offset", "--version"):
+        assert main(["replay", "shop", moment, "0"]) == 0
+        assert server.of("replay")[-1].query == {moment[2:]: "0"}
+        assert '"TOKEN": "•••• (22d6)"' in capsys.readouterr().out
     kept = tmp_path / "kept.jsonl"
     assert main(["export", "--app", "shop", "-o", str(kept)]) == 0
     assert kept.read_bytes() == exported

@@ -1,6 +1,7 @@
 """Names, times and texts: what the command line makes of what it is given, and what it lets through to a terminal."""
 
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from api.cli.history import moment_name, stream_name
 from api.cli.instances import current
 from api.cli.loglines import line_text, since_time
 from api.cli.output import Output, ago, coloured, duration
-from api.cli.safe import visible
+from api.cli.safe import visible, visible_json
 from api.cli.session import Session, normalised
 from events.model.base import name_problem, service_id_of
 
@@ -88,11 +89,22 @@ def test_moments_and_spans() -> None:
     assert moment_name("12") == "v12"
     assert moment_name("3:120") == "3:120"
     assert moment_name("2026-01-31T12:00:00Z") == "2026-01-31T12:00:00Z"
-    assert moment_name("10m").endswith("+00:00")
-    assert since_time("2026-01-31T13:00:00+01:00") == "2026-01-31T12:00:00+00:00"
+    assert moment_name("10m").endswith("Z")
+    assert since_time("2026-01-31T13:00:00+01:00") == "2026-01-31T12:00:00Z"
+    assert since_time("10min") <= since_time("10m ago") <= since_time("10 m") < since_time("now")
     assert (duration(1.234), duration(90), duration(7000), ago("never")) == ("1.23 s", "90 s", "117 min", "never")
-    with pytest.raises(CliError, match="expected a time"):
-        since_time("yesterday")
+    for wrong in ("yesterday", "999999999w"):
+        with pytest.raises(CliError) as refused:
+            since_time(wrong)
+        assert refused.value.exit_code is ExitCode.USAGE
+
+
+def test_what_is_shown_as_json_keeps_its_letters_and_drives_no_terminal() -> None:
+    value = {"TOKEN": "•••• (22d6)", "say": "grüß\x9b31m\x1b[0m\u202egnp\ud800", "lines": "a\nb"}
+    assert visible_json({"TOKEN": "••••"}) == '{"TOKEN": "••••"}'
+    shown = visible_json(value, indent=2)
+    assert shown.count("\n") == 4 and "grüß\\u009b31m\\u001b[0m\\u202egnp\\ud800" in shown
+    assert json.loads(shown) == value
 
 
 def test_addresses() -> None:

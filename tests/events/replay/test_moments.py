@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from events.model.base import service_id_of
 from events.replay.errors import BadTime, NoSuchStream
-from events.replay.moments import parse_time, resolve_stream
+from events.replay.moments import parse_time
+from events.replay.names import resolve_stream
 
 NOW = 1_800_000_000_000_000
 
