@@ -41,6 +41,7 @@ HEARTBEAT_GRACE_SECONDS = 2.0  # beyond the lease of the heartbeat; booting once
 COMMANDS_PER_SECOND = 1_500.0
 EVENTS_PER_SECOND = 2_000.0
 REQUESTS_PER_SECOND = 500.0
+LINES_PER_SECOND = 50_000.0
 MOST = 64
 
 
@@ -69,6 +70,7 @@ def pools(settings: PlatformSettings) -> list[Pool]:
             size=settings.eventlogs,
             most=MOST,
             why_most=f"more than {MOST} are not supported",
+            unit=LINES_PER_SECOND,
             drain_seconds=60.0,
             home=True,
         ),

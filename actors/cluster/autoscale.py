@@ -45,17 +45,19 @@ def resize(*, size: int, least: int, most: int, scaled_at: float, measures: Sequ
     if not measures:
         return None
     now = measures[-1].at
-    if (recent := _window(measures, max(now - GROW_AFTER_SECONDS, scaled_at), GROW_AFTER_SECONDS)) is not None:
+    known = [m for m in measures if m.at > scaled_at]
+    if (recent := _window(known, now - GROW_AFTER_SECONDS)) is not None:
         asked = min(most, min(math.ceil(m.work) for m in recent))
         if asked > size:
             return Wanted(size=asked, why=f"{measures[-1].words} for {GROW_AFTER_SECONDS:.0f} s")
-    quiet = _window(measures, max(now - SHRINK_AFTER_SECONDS, scaled_at), SHRINK_AFTER_SECONDS)
+    quiet = _window(known, now - SHRINK_AFTER_SECONDS)
     if quiet is not None and size > least and max(m.work for m in quiet) < (size - 1) * SPARE:
         return Wanted(size=size - 1, why=f"{measures[-1].words}: {size - 1} can do it")
     return None
 
 
-def _window(measures: Sequence[Measure], since: float, seconds: float) -> Sequence[Measure] | None:
-    """The measures from `since` on, when they cover `seconds`; else None: too little is known."""
-    found = [m for m in measures if m.at >= since]
-    return found if found and found[-1].at - found[0].at >= seconds * 0.9 else None
+def _window(measures: Sequence[Measure], since: float) -> Sequence[Measure] | None:
+    """The measures since then and the last one before, so that they cover all of it, however far they lie apart; None
+    where none is as old: too little is known."""
+    older = sum(m.at <= since for m in measures)
+    return measures[older - 1 :] if older else None

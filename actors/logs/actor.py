@@ -6,7 +6,8 @@ from functools import partial
 
 import structlog
 
-from actors.cluster.shell import ActorShell
+from actors.cluster.rates import Rate
+from actors.cluster.shell import WORK, ActorShell
 from actors.logs import relay
 from actors.logs.archive import SegmentArchive
 from actors.logs.intake.service import LogIntake
@@ -33,6 +34,7 @@ class EventlogPartition(ActorShell):
     _keeper: Keeper
     _store: LogStore
     _totals: Totals
+    _rate: Rate
 
     async def open(self) -> None:
         """Open the store and listen; the address goes to a file that clients read at each connect."""
@@ -61,6 +63,7 @@ class EventlogPartition(ActorShell):
         self._server.learn = partial(self._learn, policies, database)
         self._totals = Totals(store)
         self._totals.start()
+        self._rate = Rate()
         self._server.totals = self._told
         await self._server.start()
         intake = LogIntake(
@@ -100,6 +103,11 @@ class EventlogPartition(ActorShell):
         await self._server.aclose()
         await self._store.aclose()
         return True
+
+    async def gauges(self) -> dict[str, float]:
+        """Lines a second are what the pool is scaled by."""
+        rate = self._rate.of(float(self._store.stats.lines))
+        return {WORK: rate, "lines_per_second": rate}
 
     def _told(self) -> StoreTotals:
         kept = self._keeper.stats

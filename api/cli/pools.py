@@ -65,13 +65,19 @@ def pool_scale(
 ) -> None:
     """Give pools other sizes; what goes is drained first. Ends automatic scaling of them."""
     wanted = [_size(text) for text in sizes]
-    answers = [session.client.send("PATCH", _path(name), {"size": size, "reason": message}) for name, size in wanted]
-    if wait:
-        answers = [_wait(session, name, size) for name, size in wanted]
-    for (name, _), answer in zip(wanted, answers, strict=True):
-        if session.out.as_json:
-            session.out.json(answer)
-        session.out.say(f"pool {name}: {answer.whole('size')} wanted, {answer.whole('running')} running")
+    for name, size in wanted:
+        # Told one by one: where a later one is refused, those before it stand.
+        answer = session.client.send("PATCH", _path(name), {"size": size, "reason": message})
+        if not wait:
+            _tell(session, name, answer)
+    for name, size in wanted if wait else ():
+        _tell(session, name, _wait(session, name, size))
+
+
+def _tell(session: Session, name: str, found: Document) -> None:
+    if session.out.as_json:
+        session.out.json(found)
+    session.out.say(f"pool {name}: {found.whole('size')} wanted, {found.whole('running')} running")
 
 
 def _size(text: str) -> tuple[str, int]:

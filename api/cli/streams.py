@@ -14,7 +14,7 @@ from api.cli.errors import CliError, ExitCode
 from api.cli.loglines import since_time
 from api.cli.session import DEFAULT_COMPONENT, Session
 
-KINDS = ("team", "app", "component", "build", "route", "node", "template")
+KINDS = ("team", "app", "component", "build", "route", "node", "template", "pool", "parked")
 _STREAM_HELP = "component/ID, build/ID, … or APP, APP/COMPONENT, TEAM/APP/COMPONENT."
 
 Stream = Annotated[str, typer.Argument(metavar="STREAM", help=_STREAM_HELP)]

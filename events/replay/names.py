@@ -39,4 +39,7 @@ def _could_be_id(kind: str, ident: str) -> bool:
             return ident.count(".") == 1
         case "route":
             return "/" in ident
+        case "parked":
+            kind, _, parked = ident.partition("/")
+            return kind in AGGREGATES and _could_be_id(kind, parked)
     return bool(ident) and "/" not in ident

@@ -1,5 +1,6 @@
 """Pools are scaled while commands arrive: up and down, drained, and what the log says of them outlives everything."""
 
+import asyncio
 import threading
 import time
 from contextlib import suppress
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field
 import psutil
 import pytest
 
+from benchmarks.http_load import load
 from tests.system.platform import Platform, until
 
 pytestmark = [pytest.mark.system, pytest.mark.servers]
@@ -102,6 +104,32 @@ def test_supervisors_scale_up_and_down_under_load_and_every_command_counts_once(
     assert {key for key in _config(platform) if key.startswith("KEY_")} == set(client.acknowledged)
     scaled = [e for e in platform.events(stream="pool/supervisor") if e["type"] == "PoolScaled"]
     assert [(e["body"]["size"], e["reason"]) for e in scaled][-2:] == [(3, "3 for the test"), (1, "1 for the test")]
+
+
+@pytest.mark.timeout(180)
+async def test_a_pool_grows_with_its_work_and_the_log_says_why(platform: Platform, told: list[str]) -> None:
+    platform.cli("pool", "auto", "api", "1..2", "-m", "follow the requests")
+    over = asyncio.Event()
+    health = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    asking = asyncio.create_task(
+        load(platform.api_port, lambda number: health, connections=64, seconds=120, until=over)
+    )
+    began = time.monotonic()
+    try:
+        await asyncio.to_thread(until, "two API servers", lambda: _settled(platform, "api", 2), 90)
+        told.append(f"a second API server for the requests there were: {time.monotonic() - began:.1f} s")
+    finally:
+        over.set()
+        seen = await asking
+    assert set(seen.statuses) == {200}
+
+    decided = [e for e in platform.events(stream="pool/api") if e["type"] == "PoolScaled"]
+    [grown] = [e for e in decided if e["actor"] == "autoscaler"]
+    assert grown["body"]["size"] == 2 and "work for" in grown["reason"], grown
+    shown = platform.cli("events", "--stream", "pool/api").out
+    assert grown["reason"] in shown, shown
+    assert '"size": 2' in platform.cli("replay", "pool/api").out
+    platform.cli("pool", "scale", "api=1", "--wait", timeout=SETTLED_SECONDS)
 
 
 @pytest.mark.timeout(300)

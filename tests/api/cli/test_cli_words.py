@@ -16,7 +16,9 @@ from api.cli.loglines import line_text, since_time
 from api.cli.output import Output, ago, coloured, duration
 from api.cli.safe import visible, visible_json
 from api.cli.session import Session, normalised
+from api.cli.streams import KINDS
 from events.model.base import name_problem, service_id_of
+from events.model.registry import AGGREGATES
 
 
 @pytest.mark.parametrize(
@@ -80,6 +82,8 @@ def test_a_component_is_a_stream_by_the_same_id_that_the_model_gives_it() -> Non
     assert stream_name(session, "shop/worker") == f"component/{service_id_of('crew', 'shop', 'worker')}"
     assert stream_name(session, "other/shop/web") == f"component/{service_id_of('other', 'shop', 'web')}"
     assert stream_name(session, "route/shop.localhost/") == "route/shop.localhost/"
+    assert stream_name(session, "parked/component/0123456789abcdef") == "parked/component/0123456789abcdef"
+    assert set(KINDS) == set(AGGREGATES), "each kind of stream is named as it stands"
     with pytest.raises(CliError) as refused:
         stream_name(session, "a//b")
     assert refused.value.exit_code is ExitCode.USAGE
