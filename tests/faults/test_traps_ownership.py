@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 
 from events.log.etcd_connection import EtcdSettings
@@ -25,34 +26,41 @@ ROOT = Path(__file__).resolve().parents[2]
 FENCED = 3
 
 OWNER = """
-import asyncio, json, sys, time
+import asyncio, json, os, signal, sys, time
 import msgspec
 from pathlib import Path
+from events.failpoints import arm, disarm
 from events.log.errors import Fenced
 from events.log.etcd_connection import EtcdSettings
 from events.log.etcd_log import EtcdEventLog
 from tests.events.log.contract import event
 
-async def main(settings: EtcdSettings, block_until: str) -> int:
+def pause() -> None:
+    disarm("log.append.before")
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+def stand_still() -> None:
+    disarm("log.append.before")
+    print("stands still", flush=True)
+    while not Path(sys.argv[2]).exists():
+        time.sleep(0.05)  # the whole loop stands still, keepalives and all
+
+async def main(settings: EtcdSettings) -> int:
     log = EtcdEventLog(settings)
     await log.open()
     writer = await log.claim(0, "old")
     await writer.append("c1", [event("s/1", 1)])
     print("claimed", flush=True)
-    late = writer.submit("c2", [event("s/1", 2)]) if block_until else None
-    while block_until and not Path(block_until).exists():
-        time.sleep(0.05)  # the whole loop stands still, keepalives and all, with a command already taken
+    # A command has been taken and its batch is made: the next thing is to send it.
+    arm("log.append.before", stand_still if sys.argv[2] else pause)
     try:
-        if late is not None:
-            await late
-        while True:
-            await writer.append(f"c{time.monotonic_ns()}", [event(f"s/{time.monotonic_ns()}", 1)])
-            await asyncio.sleep(0.01)
+        await writer.submit("c2", [event("s/1", 2)])  # without append's deadline, which passes meanwhile
     except Fenced as error:
         print(error, flush=True)
         return 3
+    return 0
 
-sys.exit(asyncio.run(main(msgspec.convert(json.loads(sys.argv[1]), EtcdSettings), sys.argv[2])))
+sys.exit(asyncio.run(main(msgspec.convert(json.loads(sys.argv[1]), EtcdSettings))))
 """
 
 
@@ -74,7 +82,8 @@ async def opened(settings: EtcdSettings) -> AsyncIterator[EtcdEventLog]:
 
 @asynccontextmanager
 async def owner(settings: EtcdSettings, block_until: str = "") -> AsyncIterator[asyncio.subprocess.Process]:
-    """A process that owns partition 0 and has appended once."""
+    """A process that owns partition 0, has appended once, and stops at the line that would send its next batch: its
+    loop until there is a file, or the whole process until it is continued."""
     told = json.dumps(msgspec.to_builtins(settings))
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", OWNER, told, block_until, stdout=asyncio.subprocess.PIPE, cwd=ROOT
@@ -82,6 +91,11 @@ async def owner(settings: EtcdSettings, block_until: str = "") -> AsyncIterator[
     try:
         assert process.stdout is not None
         assert await process.stdout.readline() == b"claimed\n"
+        async with asyncio.timeout(30):
+            if block_until:
+                assert await process.stdout.readline() == b"stands still\n"
+            while not block_until and psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
+                await asyncio.sleep(0.01)
         yield process
     finally:
         if process.returncode is None:
@@ -103,10 +117,9 @@ async def only_the_successor_wrote(log: EtcdEventLog) -> None:
 
 
 async def test_an_owner_that_slept_through_its_lease_writes_nothing_when_it_wakes(cluster: EtcdCluster) -> None:
-    """Trap 11. Paused amid its appends; etcd revokes the lease early and changes its leader meanwhile."""
+    """Trap 11. Paused where it sends a batch; etcd revokes the lease early and changes its leader meanwhile."""
     settings = cluster.settings()
     async with opened(settings) as log, owner(settings) as old:
-        old.send_signal(signal.SIGSTOP)
         own = await log.client.get(Keys(settings.namespace).own(0))
         assert own is not None
         await log.client.revoke_lease(own.lease)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from events.failpoints import arm, disarm
 from events.log.archive.archiver import Archiver
 from events.log.blobs import ArchiveSettings, BlobStore, DirectoryBlobs, open_blobs
 from events.log.codec import decode_header
@@ -18,6 +19,7 @@ from events.log.records import Position
 from events.log.store import StoredBatch
 from tests.events.log.cold_contract import ColdLogContract, archive_all, small, write
 from tests.events.log.contract import event, offsets, read_all
+from tests.events.log.test_traps_revisions import in_a_thread
 
 pytestmark = pytest.mark.servers
 
@@ -141,6 +143,38 @@ async def test_a_writer_that_slept_until_its_batch_was_archived_learns_that_it_c
     assert found == mine.revision, "committed, though fenced since: acknowledged, not lost"
     with pytest.raises(Fenced):
         await stale.commit(base=mine.base, previous=previous, txn_id="another", value=mine.value)
+
+
+async def test_an_append_sent_again_after_its_slot_was_archived_is_acknowledged_and_there_once(
+    log: EtcdEventLog, blobs: BlobStore, etcd_settings: EtcdSettings
+) -> None:
+    """It committed; before the answer came, a successor appended and the archive took the batch away."""
+
+    async def take_over_and_archive() -> None:
+        other = EtcdEventLog(etcd_settings, blobs=blobs)
+        await other.open()
+        await write(await other.claim(0, "b", force=True), 70, start=1)
+        hot = EtcdStore(other.client, Keys(etcd_settings.namespace))
+        await archive_all(Archiver(hot=hot, blobs=blobs, policy=small()))
+        await other.close()
+
+    def lose_the_answer() -> None:
+        disarm("log.append.answered")
+        in_a_thread(take_over_and_archive)
+        raise LogUnavailable("the answer is lost")
+
+    writer = await log.claim(0, "a")
+    arm("log.append.answered", lose_the_answer)
+    try:
+        done = await writer.append("mine", [event("s/mine", 1)])
+    finally:
+        disarm("log.append.answered")
+    assert done.first.offset == 0 and not done.duplicate
+    with pytest.raises(Fenced):
+        await writer.append("later", [event("s/mine", 2)])
+    stored = await read_all(log, 0)
+    assert offsets(stored) == list(range(71))
+    assert [e.position.offset for e in stored if e.record.stream == "s/mine"] == [0]
 
 
 async def test_its_fate_stays_open_until_the_archive_answers(

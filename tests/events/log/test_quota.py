@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -134,6 +135,21 @@ def blobs(tmp_path: Path) -> BlobStore:
     return DirectoryBlobs(tmp_path / "archive")
 
 
+async def takes_appends_again(house: Household) -> None:
+    """The keeper makes room, the gate opens, and all that was acknowledged is there."""
+    async with asyncio.timeout(60):
+        while (await house.keeper.round()).share > 0.5:
+            await asyncio.sleep(0.05)
+    done = len(house.acked)
+    async with asyncio.timeout(30):
+        while len(house.acked) == done:
+            try:
+                await house.append()
+            except LogFull:
+                await asyncio.sleep(0.05)
+    assert offsets(await read_all(house.log, 0)) == house.acked == list(range(len(house.acked)))
+
+
 @pytest.mark.servers
 async def test_it_refuses_before_etcd_does_and_takes_appends_again_when_there_is_room(
     small_etcd: EtcdSettings, blobs: BlobStore
@@ -143,19 +159,30 @@ async def test_it_refuses_before_etcd_does_and_takes_appends_again_when_there_is
         assert "rayfold log stats" in str(refusal)
         found = await house.keeper.round()
         assert not found.no_space, "etcd itself never had to refuse"
-        async with asyncio.timeout(60):
-            while (await house.keeper.round()).share > 0.5:
-                await asyncio.sleep(0.05)
-        done = len(house.acked)
-        async with asyncio.timeout(30):
-            while len(house.acked) == done:
-                try:
-                    await house.append()
-                except LogFull:
-                    await asyncio.sleep(0.05)
+        await takes_appends_again(house)
         status = await house.keeper.status()
         assert status.last_archived_at and status.last_compacted_at and not status.refusing
-        assert offsets(await read_all(house.log, 0)) == house.acked == list(range(len(house.acked)))
+
+
+@pytest.mark.servers
+async def test_an_archive_ahead_of_compaction_ends_in_refusal_before_etcds_own(
+    small_etcd: EtcdSettings, blobs: BlobStore
+) -> None:
+    """Trap 26: little is alive, and the quota fills with what was deleted and is not compacted away."""
+    async with Household(small_etcd, blobs) as house:
+        arm("log.compact.elected", "error")
+        try:
+            with pytest.raises(LogFull):
+                while True:
+                    await house.append()
+                    with suppress(FailpointError):
+                        await house.keeper.archive([0], everything=True)
+        finally:
+            disarm("log.compact.elected")
+        hot = sum(use.hot_bytes for use in await house.keeper.uses())
+        assert hot < house.budget.quota_bytes // 10, "nearly all of it was archived and deleted"
+        assert not any(status.no_space for status in await house.members.statuses()), "etcd never had to refuse"
+        await takes_appends_again(house)
 
 
 @pytest.mark.servers
