@@ -46,12 +46,14 @@ from events.model.component_parts import (
     ComponentStatus,
     Operation,
     Phase,
+    RouteSpec,
     Spec,
     config_problem,
 )
 from events.model.component_reports import REPORTED, new_release
 from events.model.component_retention import not_there, prune, set_retention
 from events.model.cron import command_problem
+from events.model.hosts import reserved_problem
 from events.model.operation import (
     RUN,
     OperationCancelled,
@@ -144,7 +146,7 @@ def _superseded(state: ComponentState, meta: Meta) -> list[Event]:
 
 
 def _deploy_artifact(state: ComponentState, command: DeployArtifact, meta: Meta) -> Decision:
-    spec = _changed_spec(state.spec, command.change) if command.change else state.spec
+    spec = _changed_spec(state, command.change) if command.change else state.spec
     if isinstance(spec, Refusal):
         return spec
     seconds = spec.start_timeout_seconds + OPERATION_SECONDS
@@ -161,7 +163,7 @@ def _deploy_artifact(state: ComponentState, command: DeployArtifact, meta: Meta)
 
 
 def _change_spec(state: ComponentState, command: ChangeSpec, meta: Meta) -> Decision:
-    changed = _changed_spec(state.spec, command)
+    changed = _changed_spec(state, command)
     if isinstance(changed, Refusal):
         return changed
     if changed == state.spec:
@@ -179,7 +181,8 @@ def _change_spec(state: ComponentState, command: ChangeSpec, meta: Meta) -> Deci
     ]
 
 
-def _changed_spec(spec: Spec, command: ChangeSpec) -> Spec | Refusal:
+def _changed_spec(state: ComponentState, command: ChangeSpec) -> Spec | Refusal:
+    spec = state.spec
     for key, value in command.config_set.items():
         if problem := config_problem(key, value) or _unsealing(spec, key, value):
             return problem
@@ -187,16 +190,26 @@ def _changed_spec(spec: Spec, command: ChangeSpec) -> Spec | Refusal:
     scale = spec.scale if command.scale is None else command.scale
     if not 0 <= scale <= MAX_SCALE:
         return Refusal(code="invalid", message=f"expected a scale from 0 to {MAX_SCALE}, found {scale}")
-    for route in command.routes_add:
-        if problem := host_problem(route.host) or path_problem(route.path):
-            return problem
-    unknown = sorted({*command.routes_remove} - {*spec.routes})
-    if unknown:
-        return Refusal(code="not_found", message=f"no route {unknown[0].host}{unknown[0].path} on this component")
-    routes = tuple(sorted(({*spec.routes} | {*command.routes_add}) - {*command.routes_remove}))
+    routes = _changed_routes(state, command)
+    if isinstance(routes, Refusal):
+        return routes
     stopped = spec.stopped if command.stopped is None else command.stopped
     changed = _replace(spec, config=config, scale=scale, routes=routes, stopped=stopped)
     return changed.with_settings(command.settings)
+
+
+def _changed_routes(state: ComponentState, command: ChangeSpec) -> tuple[RouteSpec, ...] | Refusal:
+    had = {*state.spec.routes}
+    # What it has it keeps, also a host that an older version let it have; its automatic one it has by itself.
+    fresh = [r for r in command.routes_add if r not in {*had, *state.spec.all_routes()}]
+    for route in fresh:
+        problem = host_problem(route.host) or path_problem(route.path)
+        if problem := problem or reserved_problem(route.host, team=state.team, app=state.app):
+            return problem
+    unknown = sorted({*command.routes_remove} - had)
+    if unknown:
+        return Refusal(code="not_found", message=f"no route {unknown[0].host}{unknown[0].path} on this component")
+    return tuple(sorted((had | {*fresh}) - {*command.routes_remove}))
 
 
 def _unsealing(spec: Spec, key: str, value: str) -> Refusal | None:

@@ -8,6 +8,7 @@ from enum import StrEnum
 import msgspec
 
 from events.model.base import Command, Decision, Event, Meta, Refusal, host_problem
+from events.model.hosts import reserved_problem
 
 
 class RouteStatus(StrEnum):
@@ -100,6 +101,7 @@ def decide(state: RouteState, command: RouteCommand, meta: Meta) -> Decision:
                     hint="choose another host or path",
                 )
             problem = host_problem(command.host) or path_problem(command.path)
+            problem = problem or reserved_problem(command.host, team=command.team, app=command.app)
             return problem or [
                 RouteClaimed(
                     host=command.host,

@@ -141,7 +141,7 @@ def test_gateways_follow_their_size_and_machines_and_lose_no_request(
     until("it to answer", lambda: through(platform, m0).status == 200, SETTLED_SECONDS)
     machines.crash(0)
     # It needs the gateways alone, and one of them will never answer.
-    platform.cli("domains", "add", "other.localhost", "--app", "spread", timeout=ENDED_SECONDS)
+    platform.cli("domains", "add", "other.spread.localhost", "--app", "spread", timeout=ENDED_SECONDS)
     assert M0 not in waited_for(platform)
     deploy(platform, "five", expect=None)  # it ends; not well, where an instance was to start on the lost machine
     until("another machine to have it", lambda: settled(platform, HOME, M1), SETTLED_SECONDS)

@@ -26,16 +26,7 @@ from events.model.base import Reply, ServiceId, service_id_of
 from events.model.build import CancelBuild, Source, said_of
 from events.model.component_commands import CreateComponent, Deploy
 from events.model.component_parts import Spec
-
-DEFAULT_TEAM = "default"
-WEB = "web"
-
-
-def auto_host(team: str, app: str, component: str) -> str:
-    """The host name that a component has by itself; `.localhost` resolves to this machine everywhere (RFC 6761)."""
-    # Names hold no `--`, so that no two teams' apps ever share a host.
-    owner = app if team == DEFAULT_TEAM else f"{app}--{team}"
-    return f"{owner}.localhost" if component == WEB else f"{component}.{owner}.localhost"
+from events.model.hosts import WEB, automatic_host
 
 
 async def deploy(call: Call) -> web.Response:
@@ -160,7 +151,7 @@ async def ensure(
         app=app,
         name=component,
         process=process,
-        spec=Spec(http=serves, auto_host=auto_host(team, app, component) if serves else ""),
+        spec=Spec(http=serves, auto_host=automatic_host(team, app, component) if serves else ""),
     )
     reply = await context.submit(call, stream, create, reason=reason, command_id=command_id, suffix=".create")
     return await context.accepted(reply, stream)

@@ -16,7 +16,7 @@ from actors.templates.upgrade import Plan, Step, created, is_secret_now, newest,
 from api.http import schema_templates as t
 from api.http.answers import answer
 from api.http.call import Call
-from api.http.handlers.deploys import auto_host, ensure
+from api.http.handlers.deploys import ensure
 from api.http.handlers.past import history_of, state_at
 from api.http.handlers.templates import app_named, hold, state_of, states_of, version_of
 from api.http.problems import HttpProblem, invalid, of_refusal
@@ -26,6 +26,7 @@ from events.model.app import AppState, CreateApp, InstallTemplate
 from events.model.base import Command, Reply, ServiceId, service_id_of
 from events.model.component_commands import DeployArtifact, RemoveCron, SetCron
 from events.model.component_parts import ComponentState, config_problem
+from events.model.hosts import automatic_host
 from events.model.template_parts import Document, Installed, TemplateComponent, Variable
 from events.secrets import is_sealed
 
@@ -148,7 +149,7 @@ class _Work:
         self._call, self._app, self._document, self._given, self._reason = call, app, document, given, reason
         self._team, self._command_id = call.name("team"), call.command_id
         components = (*(before.components if before else ()), *document.components)
-        hosts = {each.name: auto_host(self._team, app, each.name) for each in components if each.http}
+        hosts = {each.name: automatic_host(self._team, app, each.name) for each in components if each.http}
         self.addresses = Addresses(hosts=hosts, port=call.context.services.gateway_port())
         self.operations: list[tuple[str, str]] = []
         self._values: dict[str, str] = {}  # in clear, by component.KEY, for those that are as others

@@ -6,7 +6,7 @@ import pytest
 
 from actors.containers.reference import parse_reference
 from actors.containers.registry import resolve
-from tests.api.http.conftest import House
+from tests.api.http.conftest import ADMIN, House
 from tests.container_engine import BUSYBOX, Engine
 
 pytestmark = pytest.mark.servers
@@ -181,6 +181,38 @@ async def test_routes_tasks_restart_stop_and_destroy(house: House) -> None:
     assert (await house.ended(gone.json["operation"]))["status"] == "succeeded"
     await house.gone(WEB)
     assert (await house.get("/v1/teams/default/apps")).json["items"] == []
+
+
+async def test_the_host_that_an_app_has_by_itself_is_nobody_elses(house: House) -> None:
+    await house.ended((await house.deploy(WEB)).json["operation"])
+    token = await house.team("bank")
+    theirs, ours = "/v1/teams/bank/apps/shop/components/web", WEB.replace("/shop/", "/branch/")
+    deployed = await house.deploy(theirs, token=token)
+    await house.ended(deployed.json["operation"])
+    await house.ended((await house.deploy(ours)).json["operation"])
+    assert (await house.get(theirs, token=token)).json["urls"] == ["http://shop--bank.localhost:8080/"]
+
+    for address in ({"host": "shop.localhost"}, {"host": "shop.localhost", "path": "/admin"}):
+        for path, who in ((theirs, token), (ours, ADMIN)):
+            answer = await house.post(f"{path}/routes", address, token=who)
+            assert (answer.status, answer.json["code"]) == (409, "conflict")
+            assert "shop.localhost is taken by another application" in answer.json["detail"]
+    listed = [{"method": "POST", "path": f"{theirs}/routes", "body": {"host": "api.shop.localhost"}}]
+    (result,) = (await house.post("/v1/commands", {"commands": listed}, token=token)).json["results"]
+    assert result["status"] == 409
+    stream = f"component/{deployed.json['service_id']}"
+    asked = {"type": "ChangeSpec", "routes_add": [{"host": "shop.localhost"}]}
+    (told,) = (await house.post(f"/v1/whatif/{stream}", {"commands": [asked]}, token=token)).json["outcomes"]
+    assert told["refusal"]["code"] == "conflict"
+
+    own = await house.post(f"{theirs}/routes", {"host": "shop--bank.localhost"}, token=token)
+    assert (own.status, own.json["operation"]) == (200, None)
+    below = await house.post(f"{theirs}/routes", {"host": "new.shop--bank.localhost"}, token=token)
+    assert (await house.ended(below.json["operation"]))["status"] == "succeeded"
+    assert [r["host"] for r in (await house.get(f"{theirs}/routes", token=token)).json["items"]] == [
+        "shop--bank.localhost",
+        "new.shop--bank.localhost",
+    ]
 
 
 async def test_an_image_is_pinned_to_the_digest_it_has_when_it_is_asked_for(
