@@ -33,7 +33,7 @@ class RoutingFold:
     TYPES = frozenset({ComponentCreated.__name__, EndpointsChanged.__name__})
 
     def __init__(self) -> None:
-        self._names: dict[str, tuple[str, str, str]] = {}
+        self._names: dict[str, tuple[str, str, str, str]] = {}
         self._claimed: dict[tuple[str, str, str], Position] = {}
 
     def fold(self, batch: Sequence[StoredEvent]) -> list[ComponentRouting]:
@@ -45,17 +45,18 @@ class RoutingFold:
                 continue
             event = decode_event(stored.record)
             if isinstance(event, ComponentCreated):
-                self._names[service_id] = (event.team, event.app, event.name)
+                self._names[service_id] = (event.team, event.app, event.name, event.spec.auto_host)
             else:
                 snapshots[service_id] = self._snapshot(service_id, stored.position, cast("EndpointsChanged", event))
         return list(snapshots.values())
 
     def _snapshot(self, service_id: str, position: Position, event: EndpointsChanged) -> ComponentRouting:
-        team, app, name = self._names[service_id]
+        team, app, name, auto_host = self._names[service_id]
         routes = tuple(
             RouteSpec(
                 host=r.host,
                 path_prefix=r.path,
+                automatic=r.host == auto_host and r.path == "/",
                 claimed=self._claimed.setdefault((service_id, r.host, r.path), position),
             )
             for r in event.routes
@@ -120,7 +121,8 @@ class GatewayNode(ActorShell):
 
     async def detail(self) -> str:
         health = await self._gateway.health()
-        return f"{health.hosts} hosts, {health.components} components, envoy {health.envoy_pid}"
+        contested = f"addresses wanted twice: {len(health.conflicts)}, " if health.conflicts else ""
+        return f"{health.hosts} hosts, {health.components} components, {contested}envoy {health.envoy_pid}"
 
     async def drained(self) -> bool:
         """The port is shut, what is in flight ends, and the proxy with it; a gateway that died meanwhile does it again.

@@ -16,12 +16,14 @@ EndpointState = Literal["active", "draining"]
 class RouteSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One address of a component: `host` without port, `path_prefix` matched on segment boundaries.
 
+    `automatic`: the component has it by itself and claimed it from nobody; it goes before every route that was added.
     `claimed` is the position of the event that added the route. It decides who keeps an address that two components
     want; left out, the position at which this table first saw the claim stands in, which a restart may see differently.
     """
 
     host: str
     path_prefix: str = "/"
+    automatic: bool = False
     claimed: Position | None = None
 
 
@@ -58,7 +60,7 @@ class HostRoute(NamedTuple):
 
 
 class Conflict(NamedTuple):
-    """An address that several components claim: `winner` has it, the `losers` are next in this order."""
+    """An address that the `losers` want, first in line first, and do not have: `winner` answers there."""
 
     host: str
     path_prefix: str
@@ -73,8 +75,16 @@ class TableChange(NamedTuple):
     services: frozenset[str]
 
 
-_Claims = dict[str, dict[str, dict[str, Position]]]
-"""host -> path prefix -> service_id -> position of the claim."""
+class _Claim(NamedTuple):
+    """Of several on one address the least has it. Positions of two partitions say nothing of age, only the same to
+    every gateway; that two added routes meet is kept from happening before (`events.model.route`)."""
+
+    added: bool
+    position: Position
+
+
+_Claims = dict[str, dict[str, dict[str, _Claim]]]
+"""host -> path prefix -> service_id -> its claim."""
 
 
 def normal_host(host: str) -> str:
@@ -142,18 +152,32 @@ class RoutingTable:
     def routes(self, host: str) -> tuple[HostRoute, ...]:
         """The host's routes, longest prefix first; empty for an unknown host."""
         prefixes = self._claims.get(host, {})
-        ordered = sorted(prefixes, key=lambda prefix: (-len(prefix), prefix))
-        return tuple(HostRoute(prefix, _in_line(prefixes[prefix])[0]) for prefix in ordered)
+        team = self._team_of(prefixes)
+        found: list[HostRoute] = []
+        for prefix in sorted(prefixes, key=lambda prefix: (-len(prefix), prefix)):
+            # A log of an older version may have another team's routes at an automatic host, which nobody allowed.
+            line = [s for s in _in_line(prefixes[prefix]) if team is None or self._components[s].team == team]
+            if line:
+                found.append(HostRoute(prefix, line[0]))
+        return tuple(found)
 
     def conflicts(self) -> tuple[Conflict, ...]:
-        """Every address claimed more than once."""
+        """Every address that a component has among its routes and does not answer at."""
         found: list[Conflict] = []
         for host, prefixes in self._claims.items():
+            has = {route.path_prefix: route.service_id for route in self.routes(host)}
             for prefix, claims in prefixes.items():
-                if len(claims) > 1:
-                    winner, *losers = _in_line(claims)
+                winner = has.get(prefix) or has["/"]  # no prefix is left out but for who has the whole host
+                if losers := [each for each in _in_line(claims) if each != winner]:
                     found.append(Conflict(host, prefix, winner, tuple(losers)))
         return tuple(sorted(found))
+
+    def _team_of(self, prefixes: dict[str, dict[str, _Claim]]) -> str | None:
+        """The team whose automatic host has these prefixes; None when it is nobody's."""
+        for service_id, claim in prefixes.get("/", {}).items():
+            if not claim.added:
+                return self._components[service_id].team
+        return None
 
     def _reclaim(self, service_id: str, old: ComponentRouting | None, new: ComponentRouting | None) -> set[str]:
         """Move `service_id`'s claims from `old` to `new`; returns the hosts on which something changed."""
@@ -162,11 +186,13 @@ class RoutingTable:
         for host, prefix in before.keys() - after.keys():
             self._drop_claim(host, prefix, service_id)
             touched.add(host)
-        for (host, prefix), claimed in after.items():
+        for (host, prefix), spec in after.items():
             claims = self._claims.setdefault(host, {}).setdefault(prefix, {})
             standing = claims.get(service_id)
-            if standing is None or (claimed is not None and claimed != standing):
-                claims[service_id] = claimed or (new.position if new else Position(0, 0))
+            first_seen = standing.position if standing else new.position if new else Position(0, 0)
+            claim = _Claim(added=not spec.automatic, position=spec.claimed or first_seen)
+            if claim != standing:
+                claims[service_id] = claim
                 touched.add(host)
         if old is not None and new is not None and _names(old) != _names(new):
             touched |= {host for host, _ in after}
@@ -181,10 +207,10 @@ class RoutingTable:
             del self._claims[host]
 
 
-def _addresses(routing: ComponentRouting | None) -> dict[tuple[str, str], Position | None]:
+def _addresses(routing: ComponentRouting | None) -> dict[tuple[str, str], RouteSpec]:
     if routing is None:
         return {}
-    return {(normal_host(spec.host), normal_prefix(spec.path_prefix)): spec.claimed for spec in routing.routes}
+    return {(normal_host(spec.host), normal_prefix(spec.path_prefix)): spec for spec in routing.routes}
 
 
 def _targets(routing: ComponentRouting) -> tuple[tuple[EndpointSpec, ...], bool, bool]:
@@ -195,6 +221,6 @@ def _names(routing: ComponentRouting) -> tuple[str, str, str]:
     return routing.team, routing.app, routing.component
 
 
-def _in_line(claims: dict[str, Position]) -> list[str]:
-    """Lowest position first; the id breaks a tie, so that every gateway decides alike."""
+def _in_line(claims: dict[str, _Claim]) -> list[str]:
+    """The least first; the id breaks a tie, so that every gateway decides alike."""
     return sorted(claims, key=lambda service_id: (claims[service_id], service_id))

@@ -3,8 +3,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.gateway.actor import RoutingFold
 from actors.gateway.table import ComponentRouting, Conflict, EndpointSpec, HostRoute, RouteSpec, RoutingTable
-from events.log.records import Position
+from events.log.records import EventRecord, Position, StoredEvent
+from events.model.base import Event
+from events.model.component_events import ComponentCreated, EndpointsChanged
+from events.model.component_parts import RouteSpec as Route
+from events.model.component_parts import Spec
+from events.model.registry import encode_event
 
 
 def component(
@@ -21,6 +27,21 @@ def component(
         ),
         endpoints=tuple(EndpointSpec(instance_id=f"i{port}", host="127.0.0.1", port=port) for port in endpoints),
     )
+
+
+def at(name: str, team: str, *routes: RouteSpec) -> ComponentRouting:
+    return ComponentRouting(
+        service_id=name, team=team, app=name, component="web", position=Position(len(name), 1), routes=routes
+    )
+
+
+def stored(offset: int, event: Event) -> StoredEvent:
+    record = EventRecord(
+        stream="component/s1", version=offset + 1, type=type(event).__name__, schema_version=event.schema_version,
+        event_id=str(offset), at=offset, command_id="", correlation_id="", causation_id="", actor="", reason="",
+        traceparent="", body=encode_event(event),
+    )  # fmt: skip
+    return StoredEvent(Position(0, offset), 0, record)
 
 
 def test_longest_prefix_comes_first() -> None:
@@ -65,6 +86,55 @@ def test_a_claim_with_its_own_position_decides_whatever_the_order_of_arrival() -
         table = RoutingTable()
         table.apply(order)
         assert table.routes("x.localhost") == (HostRoute("/", "a"),)
+
+
+def test_an_automatic_host_goes_before_every_route_that_was_added_whatever_their_partitions() -> None:
+    added = at("added", "other", RouteSpec(host="x.localhost", claimed=Position(0, 1)))
+    home = at("home", "t", RouteSpec(host="x.localhost", automatic=True, claimed=Position(3, 9)))
+
+    for order in ([added, home], [home, added]):
+        table = RoutingTable()
+        table.apply(order)
+        assert table.routes("x.localhost") == (HostRoute("/", "home"),)
+        assert table.conflicts() == (Conflict("x.localhost", "/", "home", ("added",)),)
+
+
+def test_an_automatic_host_answers_for_its_own_team_alone_on_every_path() -> None:
+    home = at("home", "t", RouteSpec(host="x.localhost", automatic=True))
+    sibling = at("sibling", "t", RouteSpec(host="x.localhost", path_prefix="/api"))
+    stranger = at("stranger", "other", *(RouteSpec(host="x.localhost", path_prefix=p) for p in ("/api/v2", "/login")))
+    table = RoutingTable()
+    table.apply([stranger, sibling])
+    before = table.routes("x.localhost")
+
+    change = table.apply([home])
+
+    assert [route.service_id for route in before] == ["stranger", "stranger", "sibling"]
+    assert change.hosts == {"x.localhost"}
+    assert table.routes("x.localhost") == (HostRoute("/api", "sibling"), HostRoute("/", "home"))
+    assert table.conflicts() == (
+        Conflict("x.localhost", "/api/v2", "home", ("stranger",)),
+        Conflict("x.localhost", "/login", "home", ("stranger",)),
+    )
+    table.remove("home")
+    assert table.routes("x.localhost") == before
+
+
+def test_the_fold_tells_the_host_that_a_component_has_by_itself_from_those_that_were_added() -> None:
+    spec = Spec(http=True, auto_host="shop.localhost")
+    added = (Route("shop.localhost", "/api"), Route("shop.example.com"))
+    history: list[Event] = [
+        ComponentCreated(service_id="s1", team="t", app="shop", name="web", process="web", spec=spec),
+        EndpointsChanged(release=1, routes=(Route("shop.localhost"), *added), endpoints=()),
+    ]
+
+    [routing] = RoutingFold().fold([stored(offset, event) for offset, event in enumerate(history)])
+
+    assert [(r.host, r.path_prefix, r.automatic) for r in routing.routes] == [
+        ("shop.localhost", "/", True),
+        ("shop.localhost", "/api", False),
+        ("shop.example.com", "/", False),
+    ]
 
 
 def test_only_what_changed_is_touched() -> None:
@@ -123,9 +193,15 @@ def test_a_table_folded_step_by_step_is_the_table_of_the_last_snapshots(history:
         for address in wanted:
             host, _, path = address.partition("/")
             claimed = claims.setdefault((name, address), position)
-            routes.append(RouteSpec(host=host, path_prefix="/" + path, claimed=claimed))
+            own = (name, address) == ("a", "x.localhost")
+            routes.append(RouteSpec(host=host, path_prefix="/" + path, automatic=own, claimed=claimed))
         last[name] = ComponentRouting(
-            service_id=name, team="t", app=name, component="web", position=position, routes=tuple(routes)
+            service_id=name,
+            team="other" if name == "b" else "t",
+            app=name,
+            component="web",
+            position=position,
+            routes=tuple(routes),
         )
         stepwise.apply([last[name]])
 
