@@ -171,6 +171,7 @@ def stranger(platform: Platform) -> str:
     made = platform.http("POST", "/v1/teams", {"name": "strangers"}, headers={"Idempotency-Key": "strangers"})
     assert made.status == 201, made
     token: str = made.json["token"]
+    assert platform.http("GET", f"/v1/teams?min_position={made.json['position']}").status == 200
     return token
 
 
@@ -203,6 +204,24 @@ def test_another_teams_app_is_not_there(platform: Platform, steady: str, strange
     assert {event["team"] for event in listed} <= {"strangers"}
     assert platform.http("GET", "/v1/operations", token=stranger).json["items"] == []
     assert platform.events_in_all() == before
+
+
+def test_the_address_of_another_teams_app_cannot_be_taken(platform: Platform, steady: str, stranger: str) -> None:
+    team, mine = "/v1/teams/strangers", "/v1/teams/strangers/apps/thief"
+    for target, name in ((f"{team}/apps", "thief"), (f"{mine}/components", "web")):
+        made = platform.http("POST", target, {"name": name}, token=stranger)
+        assert made.status == 201, made
+        assert platform.http("GET", f"{team}?min_position={made.json['position']}", token=stranger).status == 200
+    serving, before = platform.serving(steady)["pid"], platform.events_in_all()
+
+    for address in ({"host": "steady.localhost"}, {"host": "steady.localhost", "path": "/admin"}):
+        answer = platform.http("POST", f"{mine}/components/web/routes", address, token=stranger)
+        assert "taken by another application" in _problem(answer, 409, "conflict")["detail"]
+    wanted = ("domains", "add", "Steady.localhost", "--app", "thief", "--team", "strangers")
+    assert "thief--strangers.localhost" in platform.cli(*wanted, token=stranger, expect=5).error["hint"]
+
+    assert platform.events_in_all() == before
+    assert platform.serving(steady)["pid"] == serving
 
 
 def test_no_token_no_answer(platform: Platform, steady: str) -> None:
