@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from events.log.records import Position
+from events.model.route import plain_path
 
 EndpointState = Literal["active", "draining"]
 
@@ -90,11 +91,6 @@ _Claims = dict[str, dict[str, dict[str, _Claim]]]
 def normal_host(host: str) -> str:
     """Host names are compared without case and without a final dot (RFC 4343)."""
     return host.strip().lower().rstrip(".")
-
-
-def normal_prefix(path_prefix: str) -> str:
-    """`/` or `/a/b`, never with a slash at the end: `/a/` and `/a` are one prefix, on segment boundaries."""
-    return "/" + path_prefix.strip("/")
 
 
 class RoutingTable:
@@ -210,7 +206,7 @@ class RoutingTable:
 def _addresses(routing: ComponentRouting | None) -> dict[tuple[str, str], RouteSpec]:
     if routing is None:
         return {}
-    return {(normal_host(spec.host), normal_prefix(spec.path_prefix)): spec for spec in routing.routes}
+    return {(normal_host(spec.host), plain_path(spec.path_prefix)): spec for spec in routing.routes}
 
 
 def _targets(routing: ComponentRouting) -> tuple[tuple[EndpointSpec, ...], bool, bool]:

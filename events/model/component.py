@@ -61,7 +61,7 @@ from events.model.operation import (
     OperationSucceeded,
 )
 from events.model.placement import label_problem
-from events.model.route import path_problem
+from events.model.route import path_problem, plain_path
 from events.secrets import is_sealed
 
 _replace = msgspec.structs.replace
@@ -200,16 +200,23 @@ def _changed_spec(state: ComponentState, command: ChangeSpec) -> Spec | Refusal:
 
 def _changed_routes(state: ComponentState, command: ChangeSpec) -> tuple[RouteSpec, ...] | Refusal:
     had = {*state.spec.routes}
-    # What it has it keeps, also a host that an older version let it have; its automatic one it has by itself.
-    fresh = [r for r in command.routes_add if r not in {*had, *state.spec.all_routes()}]
+    # What it has it keeps, also a host that an older version let it have.
+    fresh = [r for r in command.routes_add if r not in had]
     for route in fresh:
         problem = host_problem(route.host) or path_problem(route.path)
         if problem := problem or reserved_problem(route.host, team=state.team, app=state.app):
             return problem
-    unknown = sorted({*command.routes_remove} - had)
-    if unknown:
+    removed = {r if r in had else _plain(r) for r in command.routes_remove}
+    if unknown := sorted(removed - had):
         return Refusal(code="not_found", message=f"no route {unknown[0].host}{unknown[0].path} on this component")
-    return tuple(sorted((had | {*fresh}) - {*command.routes_remove}))
+    # Its automatic host it has by itself.
+    added = {_plain(r) for r in fresh} - {*state.spec.all_routes()}
+    return tuple(sorted((had | added) - removed))
+
+
+def _plain(route: RouteSpec) -> RouteSpec:
+    """Spelled as the gateway has it: spelled otherwise, an address that is taken would be free to claim."""
+    return _replace(route, path=plain_path(route.path))
 
 
 def _unsealing(spec: Spec, key: str, value: str) -> Refusal | None:

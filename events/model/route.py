@@ -118,6 +118,11 @@ def decide(state: RouteState, command: RouteCommand, meta: Meta) -> Decision:
     raise TypeError(f"not a route command: {type(command).__name__}")
 
 
+def plain_path(path: str) -> str:
+    """`/` or `/a/b`, never with a slash at the end: `/a/` and `/a` are one prefix, on segment boundaries."""
+    return "/" + path.strip("/")
+
+
 def path_problem(path: str) -> Refusal | None:
     """None when `path` may be a route's path prefix; else what is wrong with it."""
     plain = path.startswith("/") and path.isascii() and path.isprintable() and not set(path) & set(' "<>\\^`{|}?#*')

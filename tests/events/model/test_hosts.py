@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from events.model import component, route
 from events.model.base import Decision, Meta, Refusal, host_problem, name_problem
 from events.model.component_commands import ChangeSpec
+from events.model.component_events import SpecChanged
 from events.model.component_parts import ComponentState, ComponentStatus, RouteSpec, Spec
 from events.model.hosts import automatic_host, reserved_problem
 
@@ -120,3 +121,16 @@ def test_what_an_older_version_let_it_have_it_keeps_until_it_gives_it_up() -> No
     freed = route.apply(held, route.RouteReleased(service_id="s1", as_of=2), 2)
     late = route.ClaimRoute(host=old.host, path=old.path, service_id="s1", team="b", app="shop", as_of=3)
     assert code_of(route.decide(freed, late, META)) == "conflict"
+
+
+@pytest.mark.parametrize(("spelled", "path"), [("//", "/"), ("/api/", "/api"), ("//api//", "/api")])
+def test_one_address_has_one_spelling_and_so_one_claim(spelled: str, path: str) -> None:
+    asked, plain = RouteSpec("shop.example.com", spelled), RouteSpec("shop.example.com", path)
+    unreleased = component.decide(bare(), ChangeSpec(routes_add=(asked,)), META)
+    assert not isinstance(unreleased, Refusal)
+    assert [e.spec.routes for e in unreleased if isinstance(e, SpecChanged)] == [(plain,)]
+
+    for removal in (ChangeSpec(routes_remove=(asked,)), ChangeSpec(routes_remove=(plain,))):
+        assert code_of(component.decide(bare(plain), removal, META)) == ""
+    assert code_of(component.decide(bare(asked), ChangeSpec(routes_remove=(asked,)), META)) == "", "as it was claimed"
+    assert code_of(adding(bare(), "shop.example.com", "api")) == "invalid"
