@@ -1,6 +1,7 @@
 """A source goes in and is followed to its end; what came of it is shown; the same request twice has one effect."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -74,8 +75,11 @@ async def test_of_many_deploys_at_once_one_goes_live_and_the_others_say_why_not(
             assert (end["status"], "superseded by" in end["reason"]) == ("cancelled", True), end
     releases = (await house.get(f"{WEB}/releases")).json["items"]
     assert [release["number"] for release in releases] == [1]
-    builds = (await house.get(f"{WEB}/builds?limit=100")).json["items"]
-    assert {build["status"] for build in builds if build["operation"] != winner} <= {"cancelled"}
+
+    def others_cancelled(page: Any) -> bool:
+        return {build["status"] for build in page["items"] if build["operation"] != winner} <= {"cancelled"}
+
+    await house.until(f"{WEB}/builds?limit=100", others_cancelled)  # a build ends after the operation that it was for
 
 
 async def test_configuration_scale_and_rollback_go_the_whole_way(house: House) -> None:
