@@ -14,8 +14,9 @@ from pathlib import Path
 import msgspec
 
 from events.replay.diffing import Change, Plain, diff
-from events.replay.errors import CheckFailed
+from events.replay.errors import CheckFailed, NoSuchStream
 from events.replay.folding import Folded
+from events.replay.imported import read_header
 
 YEARS_LATER_S = 20 * 365 * 86400
 FOLD_SECONDS = 600.0
@@ -64,21 +65,42 @@ async def check(
     verdict each, by name.
 
     `reducer`: `module:function` in `directory` in place of the aggregates' own `apply`. Raises CheckFailed when a
-    process ends badly or does not end.
+    process ends badly, does not end or says nothing of a stream, BadHistoryFile, and NoSuchStream for one that the
+    file does not hold.
     """
+    streams = await _streams(file, only)
     arguments = [str(file), "--reducer", reducer, "--directory", str(directory or Path.cwd())]
     chosen = [part for stream in only for part in ("--only", stream)]
     first, second = (_run(world, [*arguments, *chosen]) for world in worlds)
     async with contextlib.aclosing(first), contextlib.aclosing(second):  # type: ignore[type-var]
-        async for one in first:
-            other = await anext(second, None)
-            if other is None or other.stream != one.stream:
-                raise CheckFailed(f"expected both folds to tell of {one.stream}, found one that did not")
+        for stream in streams:
+            one, other = await _verdict_on(stream, first), await _verdict_on(stream, second)
             same = (one.version, one.sha256, one.error) == (other.version, other.sha256, other.error)
             verdict = Verdict(
                 stream=one.stream, events=one.version, same=same, sha256=one.sha256, error=one.error if same else ""
             )
             yield verdict if same else await _parted(verdict, arguments, worlds)
+        for told in (first, second):
+            # Read to its end as well: how a process ended is known only then.
+            if (more := await anext(told, None)) is not None:
+                raise CheckFailed(f"expected one verdict on each stream, found another on {more.stream}")
+
+
+async def _streams(file: Path, only: Sequence[str]) -> list[str]:
+    """Those asked for, in the order of the file, which is that of the folds."""
+    held = [line.stream for line in (await asyncio.to_thread(read_header, file)).streams]
+    if missing := sorted(set(only) - set(held)):
+        raise NoSuchStream(f"expected events of {missing[0]}, found none")
+    return [stream for stream in held if not only or stream in only]
+
+
+async def _verdict_on(stream: str, told: AsyncIterator[Folded]) -> Folded:
+    found = await anext(told, None)
+    if found is None or found.stream != stream:
+        raise CheckFailed(
+            f"the fold ended without a verdict on {stream}; an apply must return a state and not end its process"
+        )
+    return found
 
 
 async def _parted(verdict: Verdict, arguments: Sequence[str], worlds: tuple[World, World]) -> Verdict:
@@ -147,8 +169,9 @@ async def _run(world: World, arguments: Sequence[str]) -> AsyncIterator[Folded]:
             async for line in process.stdout:
                 yield msgspec.json.decode(line, type=Folded)
             if await process.wait() != 0:
-                said = (await complaint).decode(errors="replace").strip().splitlines()[-1:]
-                raise CheckFailed(f"a fold in a process of its own failed: {''.join(said)[:_ERROR_CHARACTERS]}")
+                said = "".join((await complaint).decode(errors="replace").strip().splitlines()[-1:])
+                ended = f"a fold in a process of its own failed with exit code {process.returncode}"
+                raise CheckFailed(f"{ended}: {said[:_ERROR_CHARACTERS]}" if said else ended)
     except TimeoutError:
         raise CheckFailed(f"expected a fold to end within {FOLD_SECONDS:.0f} s; check fewer streams") from None
     finally:

@@ -7,8 +7,11 @@ its state then. Changes the clock before any aggregate is imported; must not be 
 import argparse
 import datetime as datetime_module
 import locale
+import os
+import sys
 import time
 from pathlib import Path
+from typing import TextIO
 
 
 def main() -> None:
@@ -22,6 +25,7 @@ def main() -> None:
     parser.add_argument("--each", default="", help="a stream: a line for each of its events")
     parser.add_argument("--state", type=int, default=-1, help="with --each: only the state after so many events")
     given = parser.parse_args()
+    answers = _own_stdout()
     try:
         locale.setlocale(locale.LC_ALL, "")
     except locale.Error:
@@ -33,12 +37,21 @@ def main() -> None:
 
     print_folds(
         given.file,
+        to=answers,
         reducer=given.reducer,
         directory=given.directory,
         only=given.only,
         each=given.each,
         state_at=given.state,
     )
+
+
+def _own_stdout() -> TextIO:
+    """Stdout for the answers alone: whatever else is printed from now on, in whatever way, goes to stderr."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    sys.stdout = sys.stderr
+    return answers
 
 
 def shift_clock(seconds: int) -> None:

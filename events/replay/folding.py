@@ -4,11 +4,10 @@ Runs in `fold_once`'s process; must not ask for a clock, a seed or the environme
 """
 
 import asyncio
-import contextlib
 import hashlib
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 import msgspec
 
@@ -28,17 +27,19 @@ class Folded(msgspec.Struct, frozen=True, kw_only=True):
     state: msgspec.Raw = msgspec.Raw(b"null")
 
 
-def print_folds(file: Path, *, reducer: str, directory: Path, only: Sequence[str], each: str, state_at: int) -> None:
-    """Fold the file's streams, or `only` some, and print a `Folded` for each; of stream `each` one for each event."""
+def print_folds(
+    file: Path, *, to: TextIO, reducer: str, directory: Path, only: Sequence[str], each: str, state_at: int
+) -> None:
+    """Fold the file's streams, or `only` some, and write a `Folded` for each; of stream `each` one for each event."""
     opened = HistoryFile.open(file)
     apply = load_reducer(reducer, directory=directory) if reducer else None
     streams = [each] if each else [line.stream for line in opened.streams if not only or line.stream in only]
     for stream in streams:
-        # What a reducer prints must not stand among the answers.
-        with contextlib.redirect_stdout(sys.stderr):
-            told = asyncio.run(_fold(opened, stream, apply, state_at=state_at))
+        told = asyncio.run(_fold(opened, stream, apply, state_at=state_at))
         for folded in told if each else told[-1:]:
-            sys.stdout.write(msgspec.json.encode(folded).decode() + "\n")
+            to.write(msgspec.json.encode(folded).decode() + "\n")
+        # An `apply` may end the process without a word: what was told until then shows at which stream.
+        to.flush()
 
 
 async def _fold(file: HistoryFile, stream: str, apply: Reducer | None, *, state_at: int) -> list[Folded]:
@@ -52,7 +53,7 @@ async def _fold(file: HistoryFile, stream: str, apply: Reducer | None, *, state_
             try:
                 event = decode_event(stored.record)
                 state = (apply or aggregate.apply)(state, event, stored.record.at)  # type: ignore[arg-type]
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 what = f"{type(error).__name__}: {error}"
                 return [*told, Folded(stream=stream, version=version, error=what)]
             if version == state_at:

@@ -26,6 +26,12 @@ _header = msgspec.json.Decoder(Header)
 _event = msgspec.json.Decoder(EventLine)
 
 
+def read_header(path: Path) -> Header:
+    """What a file says of itself, without a look at the rest. Raises BadHistoryFile and OSError."""
+    with path.open("rb") as file:
+        return _Checking(file).read_header()
+
+
 class HistoryFile:
     """An exported file, opened for reading: a `Past`. Made by `open`, which has checked all of it."""
 
@@ -92,7 +98,7 @@ class _Checking:
 
     def run(self) -> None:
         """Raises BadHistoryFile."""
-        self.header = self._read_header()
+        self.header = self.read_header()
         for place, line in self._lines():
             stored = self._event(line)
             self._chain.add([stored])
@@ -113,7 +119,8 @@ class _Checking:
                 raise self._bad("expected the line to end, found the end of the file: it was cut off; export it again")
             yield place, line
 
-    def _read_header(self) -> Header:
+    def read_header(self) -> Header:
+        """The first line, if it is a header that this version reads. Raises BadHistoryFile."""
         expected = f'expected a header like {{"format":"{FORMAT}","version":{VERSION},…}}'
         first = next(self._lines(), None)
         if first is None:

@@ -5,6 +5,7 @@ runs as the caller may do it.
 """
 
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -63,14 +64,20 @@ def load_reducer(name: str, *, directory: Path) -> Reducer:
     sys.path.insert(0, str(directory))
     try:
         found = getattr(importlib.import_module(module), function, None)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BadReducer(f"cannot import {module}: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(str(directory))
     if not callable(found):
         raise BadReducer(f"expected a function {function} in {module}, found {type(found).__name__}")
+    if any(is_other(found) or is_other(type(found).__call__) for is_other in _NO_STATE):
+        raise BadReducer(f"expected {function} in {module} to return a state, found an async function or a generator")
     reducer: Reducer = found
     return reducer
+
+
+_NO_STATE = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
+"""What of these is called gives something to wait for or to go through, and runs nothing."""
 
 
 def refold(stream: str, events: Sequence[StoredEvent], reducer: Reducer) -> Refolded:
@@ -87,7 +94,7 @@ def refold(stream: str, events: Sequence[StoredEvent], reducer: Reducer) -> Refo
             # Decoded twice: a reducer that changes what it was given must not change it for the other one.
             changed = reducer(changed, decode_event(record), record.at)  # type: ignore[arg-type]
             differs = [] if first is not None else diff(recorded, changed)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             what = f"{type(error).__name__}: {error}"
             return Refolded(
                 stream=stream, events=len(events), first=first or stored, at_first=at_first, final=(), error=what

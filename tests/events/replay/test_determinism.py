@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from events.replay.determinism import Verdict, check
-from events.replay.errors import CheckFailed
+from events.replay.errors import CheckFailed, NoSuchStream
 from events.replay.export import export
 from tests.projections.recorder import WEB, log_of, tell_everything
 
@@ -49,7 +49,21 @@ def fails(state, event, at):
 def exits(state, event, at):
     print("to nobody")
     os._exit(3)
+
+def exits_well(state, event, at):
+    if type(event).__name__.startswith("Team"):
+        os._exit(0)
+    return _then(state, event, at)
+
+def gives_up(state, event, at):
+    sys.exit(0)
+
+def prints(state, event, at):
+    print("{}")
+    os.write(1, b"{}\\n")
+    return _then(state, event, at)
 """
+LOUD = "print('while it is imported')\nfrom impure import prints\n"
 
 
 @pytest.fixture
@@ -57,6 +71,7 @@ async def history(tmp_path: Path) -> Path:
     """Everything but the long stories, as a file."""
     short = ["node/node1", "node/node2", "team/default", f"build/{WEB}-op1"]
     (tmp_path / "impure.py").write_text(IMPURE)
+    (tmp_path / "loud.py").write_text(LOUD)
     return await write(tmp_path / "history.jsonl", short)
 
 
@@ -104,10 +119,37 @@ async def test_a_fold_that_fails_the_same_way_twice_is_told_as_failing(history: 
 
 
 async def test_a_process_that_ends_badly_is_no_verdict(history: Path) -> None:
-    with pytest.raises(CheckFailed, match=r"expected both folds|failed"):
+    with pytest.raises(CheckFailed, match="failed with exit code 3: to nobody"):
         await verdicts(history, "impure:exits")
     with pytest.raises(CheckFailed, match="cannot import"):
         await verdicts(history, "no_such_module:apply")
+
+
+async def test_a_process_that_ends_well_but_says_nothing_of_a_stream_is_no_verdict_either(history: Path) -> None:
+    found = []
+    with pytest.raises(CheckFailed, match="ended without a verdict on team/default"):
+        async for verdict in check(history, reducer="impure:exits_well", directory=history.parent):
+            found.append(verdict.stream)
+
+    assert found == [f"build/{WEB}-op1", "node/node1", "node/node2"], "those before it were folded"
+
+
+async def test_an_apply_that_asks_to_exit_is_told_as_failing(history: Path) -> None:
+    found = await verdicts(history, "impure:gives_up")
+
+    assert {v.error for v in found.values()} == {"SystemExit: 0"}
+
+
+async def test_only_the_streams_asked_for_are_folded_and_each_must_be_there(history: Path) -> None:
+    some = check(history, only=["node/node1"], directory=history.parent)
+    assert [verdict.stream async for verdict in some] == ["node/node1"]
+
+    with pytest.raises(NoSuchStream, match="team/nobody"):
+        _ = [verdict async for verdict in check(history, only=["node/node1", "team/nobody"])]
+
+
+async def test_what_an_apply_prints_does_not_stand_among_the_verdicts(history: Path) -> None:
+    assert all(v.same and not v.error for v in (await verdicts(history, "loud:prints")).values())
 
 
 _FORBIDDEN = {"time", "random", "os", "secrets", "uuid", "socket", "locale", "pathlib", "subprocess", "asyncio"}

@@ -32,6 +32,20 @@ def breaks(state, event, at):
         raise ValueError("no such thing")
     return component_fold.apply(state, event, at)
 
+def gives_up(state, event, at):
+    raise SystemExit(0)
+
+async def later(state, event, at):
+    return component_fold.apply(state, event, at)
+
+def piecemeal(state, event, at):
+    yield component_fold.apply(state, event, at)
+
+class Later:
+    async def __call__(self, state, event, at):
+        return state
+
+as_object = Later()
 nothing = 1
 """
 
@@ -75,6 +89,25 @@ async def test_an_apply_that_fails_is_told_with_the_event_it_failed_at(changed: 
 
     assert found.error == "ValueError: no such thing"
     assert found.first is not None and found.first.record.type == "RolloutSucceeded"
+
+
+async def test_an_apply_that_asks_to_exit_has_failed(changed: Path) -> None:
+    found = refold(STREAM, await told(), load_reducer("changed_component:gives_up", directory=changed))
+
+    assert (found.error, found.first and found.first.record.version) == ("SystemExit: 0", 1)
+
+
+@pytest.mark.parametrize("name", ["later", "piecemeal", "as_object"])
+def test_an_apply_that_gives_no_state_when_called_is_refused(changed: Path, name: str) -> None:
+    with pytest.raises(BadReducer, match="to return a state, found an async function or a generator"):
+        load_reducer(f"changed_component:{name}", directory=changed)
+
+
+def test_a_module_that_asks_to_exit_cannot_be_imported(tmp_path: Path) -> None:
+    (tmp_path / "exiting_component.py").write_text("import sys\nsys.exit(0)\n")
+
+    with pytest.raises(BadReducer, match="cannot import exiting_component: SystemExit: 0"):
+        load_reducer("exiting_component:apply", directory=tmp_path)
 
 
 @pytest.mark.parametrize(
