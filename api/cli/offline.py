@@ -4,8 +4,9 @@ Folds in this process, with this version's aggregates. Must not know a platform,
 """
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TypedDict, TypeVar
 
@@ -148,7 +149,8 @@ class Offline:
     def refold(self, stream: str, reducer: str) -> Document:
         """The history under a changed `apply`, `module:function`, looked for in the working directory first."""
         events = self.events(stream)
-        with explained():
+        # What the module prints must not stand in the answer.
+        with explained(), redirect_stdout(sys.stderr):
             return documents.refolded_document(refold(stream, events, load_reducer(reducer, directory=Path.cwd())))
 
     def bounds(self, stream: str, first: int | None, last: int | None, moment: Moment) -> tuple[int, int]:

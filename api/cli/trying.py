@@ -112,17 +112,22 @@ def _refolded(session: Session, found: Document) -> None:
     elif found.flag("same"):
         session.out.line(f"the same state after each of {found.whole('events')} events")
     else:
-        session.out.line(f"{styled('parts at', 'bad')} {event_text(found.inner('first'))}")
-        if found.text("error"):
-            session.out.line(f"  your apply failed: {visible(found.text('error'))}")
-        session.out.line("then (recorded → yours):")
-        for line in change_lines(found.items("at_first")):
-            session.out.line(line)
-        session.out.line("at the end (recorded → yours):")
-        for line in change_lines(found.items("final")) or ["  nothing differs"]:
+        for line in _parting(found):
             session.out.line(line)
     if not found.flag("same"):
         raise typer.Exit(int(ExitCode.FAILED))
+
+
+def _parting(found: Document) -> list[str]:
+    first, error = event_text(found.inner("first")), visible(found.text("error"))
+    at_first = change_lines(found.items("at_first"))
+    if error and not at_first:
+        return [f"{styled('failed at', 'bad')} {first}", f"  your apply failed: {error}"]
+    lines = [f"{styled('parts at', 'bad')} {first}", "then (recorded → yours):", *at_first]
+    if error:
+        # It has no state at the end that could be compared.
+        return [*lines, f"after that your apply failed: {error}"]
+    return [*lines, "at the end (recorded → yours):", *(change_lines(found.items("final")) or ["  nothing differs"])]
 
 
 # --- check ------------------------------------------------------------------------------------------------------------
@@ -136,7 +141,7 @@ def check(
     reducer: Reducer = "",
     file: File = None,
 ) -> None:
-    """Fold twice, in processes with another hash seed, clock, time zone and locale: the same state, or exit code 1."""
+    """Fold twice, under another hash seed, clock, time zone, locale and environment: same state, or exit code 1."""
     if bool(streams) == everything:
         raise CliError("expected either streams or --all", exit_code=ExitCode.USAGE, hint="rayfold check shop")
     names = [stream_name(session, text) for text in streams or ()]

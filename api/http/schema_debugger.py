@@ -160,8 +160,8 @@ class WhatIfView(View):
 
 
 class VerdictView(View):
-    """Two folds of a stream in processes that differ in hash seed, clock, time zone and locale. Where not `same`:
-    the `version` of the first event after which they differ, and what differs."""
+    """Two folds of a stream in processes that differ in hash seed, clock, time zone, locale and environment. Where
+    not `same`: the `version` of the first event after which they differ, and what differs."""
 
     team: str | None
     stream: str

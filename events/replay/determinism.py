@@ -1,5 +1,5 @@
 """Whether folding depends on anything but the events: the same history folded in two processes that differ in hash
-seed, clock, time zone and locale must give the same states.
+seed, clock, time zone, locale and environment must give the same states.
 
 Knows how to run the two and to find where they part; what a fold is, is `folding`'s business.
 """
@@ -7,6 +7,7 @@ Knows how to run the two and to find where they part; what a fold is, is `foldin
 import asyncio
 import contextlib
 import os
+import site
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
@@ -24,20 +25,31 @@ _LINE_BYTES = 64 * 1024 * 1024  # a state as one line
 _TAIL_BYTES = 64 * 1024
 _ERROR_CHARACTERS = 600
 
-_COMMON = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "HOME")
+_COMMON = ("PATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
+"""Without these a process may find neither its Python nor its libraries."""
+_PERSONAL = ("HOME", "PWD", "OLDPWD", "USER", "LOGNAME", "USERNAME", "HOSTNAME", "SHELL", "TERM", "EDITOR", "PAGER",
+             "RAYFOLD_CHECK")  # fmt: skip
+"""What any environment may have, and another person's has otherwise."""
 
 
 class World(msgspec.Struct, frozen=True, kw_only=True):
-    """What a fold runs under. `zone`: as TZ takes it, needing no zone files; `shift`: seconds the clock is wrong."""
+    """What a fold runs under. `zone`: as TZ takes it, needing no zone files; `shift`: seconds the clock is wrong.
 
+    `name`: what HOME, USER and their like say; `inherits`: it has the other variables of this process too.
+    """
+
+    name: str
     seed: str
     zone: str
     locale: str
     shift: int
+    inherits: bool
 
 
-HERE = World(seed="0", zone="UTC0", locale="C", shift=0)
-ELSEWHERE = World(seed="4242", zone="ELSE-13:45", locale="tr_TR.UTF-8", shift=YEARS_LATER_S)
+HERE = World(name="here", seed="0", zone="UTC0", locale="C", shift=0, inherits=True)
+ELSEWHERE = World(
+    name="elsewhere", seed="4242", zone="ELSE-13:45", locale="tr_TR.UTF-8", shift=YEARS_LATER_S, inherits=False
+)
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,17 +161,30 @@ async def _tail(said: asyncio.StreamReader) -> bytes:
     return end
 
 
+def _environment(world: World) -> dict[str, str]:
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "LC_"))}
+    kept = own if world.inherits else {name: own[name] for name in _COMMON if name in own}
+    return {
+        **kept,
+        **dict.fromkeys(_PERSONAL, f"/{world.name}"),
+        "TZ": world.zone,
+        "LC_ALL": world.locale,
+        "LANG": world.locale,
+        "PYTHONHASHSEED": world.seed,
+        "PYTHONUTF8": "1",
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "PYTHONUSERBASE": site.getuserbase(),  # which HOME would say otherwise
+    }
+
+
 async def _run(world: World, arguments: Sequence[str]) -> AsyncIterator[Folded]:
-    environment = {name: os.environ[name] for name in _COMMON if name in os.environ}
-    environment |= {"PYTHONHASHSEED": world.seed, "TZ": world.zone, "LC_ALL": world.locale, "LANG": world.locale}
-    environment |= {"PYTHONUTF8": "1", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     command = [sys.executable, "-m", "events.replay.fold_once", *arguments, "--shift", str(world.shift)]
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env=environment,
+        env=_environment(world),
         limit=_LINE_BYTES,
     )
     assert process.stdout is not None and process.stderr is not None  # noqa: S101 -- both were asked for

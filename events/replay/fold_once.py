@@ -10,8 +10,11 @@ import locale
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypeVar
+
+Told = TypeVar("Told")
 
 
 def main() -> None:
@@ -33,17 +36,21 @@ def main() -> None:
     if given.shift:
         shift_clock(given.shift)
     # Only now: whatever an aggregate takes from `time` or `datetime` as it is imported must be the shifted one.
+    from events.replay.errors import ReplayError
     from events.replay.folding import print_folds
 
-    print_folds(
-        given.file,
-        to=answers,
-        reducer=given.reducer,
-        directory=given.directory,
-        only=given.only,
-        each=given.each,
-        state_at=given.state,
-    )
+    try:
+        print_folds(
+            given.file,
+            to=answers,
+            reducer=given.reducer,
+            directory=given.directory,
+            only=given.only,
+            each=given.each,
+            state_at=given.state,
+        )
+    except ReplayError as error:
+        sys.exit(str(error))
 
 
 def _own_stdout() -> TextIO:
@@ -56,9 +63,17 @@ def _own_stdout() -> TextIO:
 
 def shift_clock(seconds: int) -> None:
     """Set `time` and `datetime` of this process wrong by so many seconds."""
-    for name in ("time", "monotonic", "perf_counter"):
+    for name in ("time", "monotonic", "perf_counter", "process_time", "thread_time", "clock_gettime"):
         setattr(time, name, _later(getattr(time, name), seconds))
         setattr(time, f"{name}_ns", _later(getattr(time, f"{name}_ns"), seconds * 1_000_000_000))
+    # These ask for the time themselves, past `time.time`, when they are given none.
+    now, local = time.time, time.localtime
+    time.gmtime = _at(time.gmtime, now)
+    time.localtime = _at(local, now)
+    time.ctime = _at(time.ctime, now)
+    time.asctime = _at(time.asctime, time.localtime)
+    formatted = time.strftime
+    time.strftime = lambda wanted, t=None: formatted(wanted, local(now()) if t is None else t)
     real = datetime_module.datetime
     span = datetime_module.timedelta(seconds=seconds)
 
@@ -71,7 +86,7 @@ def shift_clock(seconds: int) -> None:
 
         @classmethod
         def today(cls) -> datetime_module.datetime:
-            return real.today() + span
+            return real.now() + span
 
         @classmethod
         def utcnow(cls) -> datetime_module.datetime:
@@ -80,12 +95,12 @@ def shift_clock(seconds: int) -> None:
     datetime_module.datetime = Shifted  # type: ignore[misc]
 
 
-def _later(clock: object, amount: float) -> object:
-    def shifted() -> float:
-        now: float = clock()  # type: ignore[operator]
-        return now + amount
+def _later(clock: Callable[..., float], amount: float) -> Callable[..., float]:
+    return lambda *which: clock(*which) + amount
 
-    return shifted
+
+def _at(told: Callable[..., Told], present: Callable[[], object]) -> Callable[..., Told]:
+    return lambda moment=None: told(present() if moment is None else moment)
 
 
 if __name__ == "__main__":

@@ -151,6 +151,54 @@ def test_a_changed_apply_is_compared_with_the_recorded_one(run: Run, tmp_path: P
     assert checked.startswith(f"same  {STREAM}  {LAST} events")
 
 
+APPLIES = """
+import os, sys
+from events.model.component_fold import apply
+import msgspec
+print("read in")
+
+def gives_up(state, event, at):
+    sys.exit(0)
+
+def leaves(state, event, at):
+    os._exit(0)
+
+def breaks_late(state, event, at):
+    if state.version == 20:
+        raise ValueError("no such thing")
+    return msgspec.structs.replace(apply(state, event, at), drained=("x",))
+
+async def later(state, event, at):
+    return state
+"""
+
+
+def test_an_apply_that_never_gives_a_state_is_never_told_as_sound(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "applies_for_the_command_line.py").write_text(APPLIES)
+    mine = "applies_for_the_command_line:"
+
+    assert f"ended without a verdict on {STREAM}" in run("check", "shop", "--with", mine + "leaves", code=1)
+    assert "1 streams checked, 1 unsound" in run("check", "shop", "--with", mine + "gives_up", code=1)
+    gone = run("whatif", "shop", "--with", mine + "gives_up", code=1)
+    assert "failed at" in gone and " v1 " in gone and "your apply failed: SystemExit: 0" in gone
+    late = run("whatif", "shop", "--with", mine + "breaks_late", code=1)
+    assert "parts at" in late and "after that your apply failed: ValueError: no such thing" in late
+    assert "nothing differs" not in gone + late and "at the end" not in gone + late
+    for command in ("check", "whatif"):
+        assert "found an async function" in run(command, "shop", "--with", mine + "later", code=1 + (command[0] == "w"))
+
+
+def test_what_a_module_prints_does_not_stand_in_the_answer(
+    file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "loud_for_the_command_line.py").write_text(APPLIES)
+
+    assert main(["whatif", "shop", "--with", "loud_for_the_command_line:apply", "--json", "--file", file]) == 0
+
+    out, err = capsys.readouterr()
+    assert json.loads(out)["same"] and "read in" in err
+
+
 def test_folds_are_checked(run: Run, tmp_path: Path) -> None:
     (tmp_path / "clocked_for_the_command_line.py").write_text(
         "import msgspec, time\n"

@@ -1,11 +1,13 @@
-"""Folding twice in processes of their own, under another hash seed, clock, time zone and locale."""
+"""Folding twice in processes of their own, under another hash seed, clock, time zone, locale and environment."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
 from events.replay.determinism import Verdict, check
+from events.replay.diffing import split_path
 from events.replay.errors import CheckFailed, NoSuchStream
 from events.replay.export import export
 from tests.projections.recorder import WEB, log_of, tell_everything
@@ -15,7 +17,7 @@ STREAM = f"component/{WEB}"
 
 IMPURE = """
 import os, time, sys
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 from events.model.registry import aggregate_of
 
 def _then(state, event, at):
@@ -34,6 +36,44 @@ def asks_the_world(state, event, at):
         address=time.strftime("%H:%M", time.localtime(at // 1_000_000)),
         runtime=",".join({"lost", "gone", "away", "silent", "absent", "missing", "off"}),
     )
+
+CLOCKS = {
+    "time": lambda: time.time() // 10**8,
+    "time_ns": lambda: time.time_ns() // 10**17,
+    "monotonic": lambda: time.monotonic() // 10**8,
+    "perf_counter_ns": lambda: time.perf_counter_ns() // 10**17,
+    "process_time": lambda: time.process_time() // 10**8,
+    "clock_gettime": lambda: time.clock_gettime(time.CLOCK_REALTIME) // 10**8,
+    "clock_gettime_ns": lambda: time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 10**17,
+    "gmtime": lambda: time.gmtime().tm_year,
+    "gmtime of None": lambda: time.gmtime(None).tm_year,
+    "localtime": lambda: time.localtime().tm_year,
+    "strftime": lambda: time.strftime("%Y"),
+    "ctime": lambda: time.ctime()[-4:],
+    "asctime": lambda: time.asctime()[-4:],
+    "datetime.now": lambda: datetime.now().year,
+    "datetime.today": lambda: datetime.today().year,
+    "datetime.utcnow": lambda: datetime.utcnow().year,
+    "date.today": lambda: date.today().year,
+}
+KEPT = {
+    "gmtime": lambda: time.gmtime(0).tm_year,
+    "strftime": lambda: time.strftime("%Y", time.gmtime(0)),
+    "asctime": lambda: time.asctime(time.gmtime(0)),
+    "ctime": lambda: time.ctime(0)[-4:],
+}
+
+def asks_every_clock(state, event, at):
+    import msgspec
+    tokens = {f"differs/{name}": str(ask()) for name, ask in CLOCKS.items()}
+    tokens |= {f"keeps/{name}": str(ask()) for name, ask in KEPT.items()}
+    return msgspec.structs.replace(_then(state, event, at), tokens=tokens)
+
+def asks_the_environment(state, event, at):
+    import msgspec
+    names = ("HOME", "USER", "PWD", "LANG", "TZ", "FEATURE_OF_THE_TEST")
+    tokens = {name: os.environ.get(name, "") for name in names} | {"path": os.environ["PATH"]}
+    return msgspec.structs.replace(_then(state, event, at), tokens=tokens)
 
 def by_order(state, event, at):
     import msgspec
@@ -102,6 +142,31 @@ async def test_a_fold_that_asks_for_more_than_its_events_is_caught(history: Path
     by_zone, by_date, by_clock, by_seed = "address", "name", "reason", "runtime"
     assert [change.path for change in lost.changes] == [by_zone, by_date, by_clock, by_seed]
     assert found["node/node1"].same
+
+
+async def team_verdict(history: Path, reducer: str) -> Verdict:
+    [found] = [v async for v in check(history, only=["team/default"], reducer=reducer, directory=history.parent)]
+    return found
+
+
+async def test_every_way_to_ask_for_the_time_tells_another_one(history: Path) -> None:
+    found = await team_verdict(history, "impure:asks_every_clock")
+
+    asked = set(re.findall(r'^    "([^"]+)": lambda', IMPURE.partition("KEPT")[0], re.MULTILINE))
+    assert {split_path(change.path) for change in found.changes} == {("tokens", f"differs/{name}") for name in asked}
+    years = {
+        str(change.before): str(change.after) for change in found.changes if re.fullmatch(r"\d{4}", str(change.before))
+    }
+    assert {int(after) - int(before) for before, after in years.items()} <= {19, 20}, "none of them is shifted twice"
+
+
+async def test_what_is_read_from_the_environment_shows(history: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEATURE_OF_THE_TEST", "on")
+
+    found = await team_verdict(history, "impure:asks_the_environment")
+
+    differ = {change.path.removeprefix("tokens.") for change in found.changes}
+    assert differ == {"HOME", "USER", "PWD", "LANG", "TZ", "FEATURE_OF_THE_TEST"}
 
 
 async def test_a_map_in_another_order_is_caught_too(history: Path) -> None:
