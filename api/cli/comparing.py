@@ -123,6 +123,9 @@ def why(
     file: File = None,
 ) -> None:
     """Which event set a field, who asked for it and why, and what it was before."""
+    if not field:
+        raise CliError("expected a FIELD as diff shows it, found an empty one", exit_code=ExitCode.USAGE,
+                       hint="rayfold why shop config.KEY")  # fmt: skip
     name = stream_name(session, stream)
     limit = _WHOLE_STORY if whole else _STORY
     if file is not None:

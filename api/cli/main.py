@@ -113,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command.main(args=list(arguments) if arguments is not None else None, prog_name="rayfold", obj=session)
     except CliError as error:
-        session.out.error(error)
+        session.out.error(session.in_their_words(error))
         return int(error.exit_code)
     except KeyboardInterrupt:
         return int(ExitCode.INTERRUPTED)

@@ -22,9 +22,9 @@ from events.replay.causes import Causes
 from events.replay.determinism import Verdict, check
 from events.replay.documents import Document
 from events.replay.errors import BadHistoryFile, CheckFailed, NoSuchStream, ReplayError
-from events.replay.history import compare, history, place_of, state_of
+from events.replay.history import Replayed, compare, history, place_of, state_at
 from events.replay.imported import HistoryFile
-from events.replay.moments import parse_time
+from events.replay.moments import parse_time, show_time
 from events.replay.steps import Step, steps
 from events.replay.whatif import load_reducer, refold, what_if
 from events.replay.whole import summary, whole
@@ -104,15 +104,15 @@ class Offline:
 
     def state(self, stream: str, moment: Moment) -> Document:
         """As GET /v1/replay/{stream}."""
-        events = self.events(stream)
-        with explained():
-            return {"team": None, **documents.state_document(state_of(stream, events, **moment))}
+        return {"team": None, **documents.state_document(self._state(stream, self.events(stream), moment))}
+
+    def _state(self, stream: str, events: list[StoredEvent], moment: Moment) -> Replayed:
+        return _run(state_at(self.file, stream, events, **moment))
 
     def diff(self, stream: str, before: Moment, after: Moment) -> Document:
         """As GET /v1/diff/{stream}."""
         events = self.events(stream)
-        with explained():
-            difference = compare(state_of(stream, events, **before), state_of(stream, events, **after))
+        difference = compare(self._state(stream, events, before), self._state(stream, events, after))
         versions = difference.before.version, difference.after.version
         changes = attribute(stream, events, difference.changes, before=versions[0], after=versions[1])
         return {"team": None, **documents.difference_document(difference, changes)}
@@ -139,8 +139,8 @@ class Offline:
     def what_if(self, stream: str, moment: Moment, raw: bytes) -> Document:
         """As POST /v1/whatif/{stream}; `raw`: a command or a list of them, as JSON."""
         events = self.events(stream)
+        found = self._state(stream, events, moment)
         with explained():
-            found = state_of(stream, events, **moment)
             at = moment.get("at") if moment else now_micros()
             outcomes = what_if(found, events, raw, at=at, actor="you")
         told = [documents.outcome_document(outcome) for outcome in outcomes]
@@ -156,8 +156,14 @@ class Offline:
     def bounds(self, stream: str, first: int | None, last: int | None, moment: Moment) -> tuple[int, int]:
         """The versions to step through: from `first` to the nearer of `last` and the moment."""
         events = self.events(stream)
-        with explained():
-            until = state_of(stream, events, **moment).version
+        until = self._state(stream, events, moment).version
+        if until == 0:
+            begun = show_time(events[0].record.at)
+            raise CliError(
+                f"expected a moment from the first event of {stream} on, {begun}, found one before it: nothing to step "
+                "through",
+                exit_code=ExitCode.USAGE,
+            )
         return first or 1, min(until, last or until)
 
     def steps(self, stream: str, first: int, last: int) -> Iterator[Step]:

@@ -54,6 +54,10 @@ def replay(
         raise CliError("expected a STREAM, or --all, found neither", exit_code=ExitCode.USAGE, hint="rayfold events")
     name = stream_name(session, stream)
     if step or pdb:
+        if offset is not None and file is None:
+            # What the platform sends ends with the stream's own events: whether there is such an offset it must say.
+            then = session.client.get(path_of("replay", name), query)
+            offset, version = None, then.whole("version")
         with history_of(session, file, path_of("export", name), {"related": step}) as tools:
             first, last = tools.bounds(name, begin, end, _moment(tools, at, offset, version))
             if pdb:
@@ -83,7 +87,8 @@ def _state(session: Session, name: str, found: Document) -> None:
     if session.out.as_json:
         session.out.json(found)
         return
-    session.out.say(f"{name} at version {found.whole('version')}, {found.text('position')}, {clock(found.text('at'))}")
+    told = f"at version {found.whole('version')}, {found.text('position')}, {clock(found.text('at'))}"
+    session.out.say(f"{name} {told if found.whole('version') else 'before its first event'}")
     session.out.line(visible_json(found.raw.get("state"), indent=2))
 
 

@@ -42,6 +42,7 @@ class Session:
     component: str = ""
     out: Output = field(default_factory=Output)
     directory: Path = field(default_factory=Path.cwd)
+    said: dict[str, str] = field(default_factory=dict)  # a stream that was named otherwise → how
 
     @cached_property
     def data_dir(self) -> Path:
@@ -129,6 +130,12 @@ class Session:
             if problem.status == 404:
                 self.explain_missing(problem)
             raise
+
+    def in_their_words(self, error: CliError) -> CliError:
+        """The error, with each stream that is named in it as whoever typed the command named it."""
+        for name, text in self.said.items():
+            error.message = error.message.replace(name, text)
+        return error
 
     def explain_missing(self, problem: ApiProblem) -> None:
         """Raise a better word than 404 when the app or the component of this session is what is missing."""

@@ -41,8 +41,11 @@ def stream_name(session: Session, text: str) -> str:
     team = parts[0] if len(parts) == 3 else session.team_name
     app = parts[-2] if len(parts) > 1 else parts[0]
     component = parts[-1] if len(parts) > 1 else session.component or DEFAULT_COMPONENT
+    full = f"{team}/{app}/{component}"
     # The same name has the same id for ever (see events.model.base): no need to ask for it.
-    return "component/" + hashlib.blake2b(f"{team}/{app}/{component}".encode(), digest_size=8).hexdigest()
+    name = "component/" + hashlib.blake2b(full.encode(), digest_size=8).hexdigest()
+    session.said[name] = f"{text} ({name})" if text == full else f"{text} ({full}, {name})"
+    return name
 
 
 def moment_name(text: str) -> str:

@@ -3,6 +3,7 @@
 Works on the log's port and the aggregates' pure `apply` alone; must not know SQL, HTTP or how anything is shown.
 """
 
+import asyncio
 from collections.abc import Sequence
 
 import msgspec
@@ -109,6 +110,25 @@ async def history(log: Past, stream: str) -> list[StoredEvent]:
     if not events:
         raise NoSuchStream(f"expected events of {stream}, found none; list streams with: rayfold events")
     return events
+
+
+async def state_at(
+    past: Past,
+    stream: str,
+    events: Sequence[StoredEvent],
+    *,
+    at: int | None = None,
+    offset: int | None = None,
+    version: int | None = None,
+) -> Replayed:
+    """As `state_of`, folded in a thread, of a stream of `past`. Raises NoSuchMoment also for an offset that its
+    partition has not reached: what a state will be after it nobody knows."""
+    if offset is not None:
+        partition = place_of(past, stream)
+        tail = await past.tail(partition)
+        if offset >= tail:
+            raise NoSuchMoment(f"expected an offset below {tail} of partition {partition}, found {offset}")
+    return await asyncio.to_thread(state_of, stream, events, at=at, offset=offset, version=version)
 
 
 def state_of(

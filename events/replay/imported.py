@@ -40,6 +40,7 @@ class HistoryFile:
         self._path = path
         self._by_partition = checked.by_partition
         self._by_stream = checked.by_stream
+        self._last = checked.offsets
 
     @classmethod
     def open(cls, path: Path) -> "HistoryFile":
@@ -71,6 +72,10 @@ class HistoryFile:
             if wanted:
                 yield wanted
 
+    async def tail(self, partition: int) -> int:
+        """The offset after the last event that it holds; see `Past.tail`. What came then nobody knows from here."""
+        return self._last.get(partition, -1) + 1
+
     def _block(self, places: "array[int]") -> list[StoredEvent]:
         found: list[StoredEvent] = []
         with self._path.open("rb") as file:
@@ -91,7 +96,7 @@ class _Checking:
         self._number = 0
         self._chain = Chain()
         self._versions: dict[str, int] = {}
-        self._offsets: dict[int, int] = {}
+        self.offsets: dict[int, int] = {}
         self.header: Header
         self.by_partition: dict[int, array[int]] = {}
         self.by_stream: dict[str, array[int]] = {}
@@ -158,13 +163,14 @@ class _Checking:
         stream, version = stored.record.stream, stored.record.version
         expected = self._versions.get(stream, 0) + 1
         if version != expected:
-            raise self._bad(f"expected version {expected} of {stream[:200]}, found {version}: an event is missing")
+            wrong = "an event is missing" if version > expected else "a line is in the file twice"
+            raise self._bad(f"expected version {expected} of {stream[:200]}, found {version}: {wrong}")
         home = partition_of(partition_key(stream), self.header.partitions)
         partition, offset = stored.position
-        if partition != home or offset <= self._offsets.get(partition, -1):
+        if partition != home or offset <= self.offsets.get(partition, -1):
             raise self._bad(f"expected a later place in partition {home}, found {stored.position}: it was moved")
         self._versions[stream] = version
-        self._offsets[partition] = offset
+        self.offsets[partition] = offset
 
     def _finish(self) -> None:
         told = {line.stream: line.events for line in self.header.streams}

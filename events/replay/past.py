@@ -23,6 +23,11 @@ class Past(Protocol):
         raises."""
         ...
 
+    async def tail(self, partition: int) -> int:
+        """The offset that the partition's next event will get; of a file, that after the last one which it holds.
+        Raises what the log raises."""
+        ...
+
 
 async def in_total_order(past: Past, partitions: Collection[int] | None = None) -> AsyncGenerator[StoredEvent, None]:
     """Every event, or those of some partitions, by (revision, partition, offset).

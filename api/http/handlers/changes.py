@@ -91,7 +91,7 @@ async def component_state(call: Call) -> ComponentState:
     await call.context.reads.wait_for(call)
     row = await call.context.reads.component(call)
     stream = f"component/{row.service_id}"
-    found = await state_at(stream, await history_of(call, stream), {})
+    found = await state_at(call, stream, await history_of(call, stream), {})
     assert isinstance(found.state, ComponentState)  # noqa: S101 -- the stream's kind says so
     return found.state
 

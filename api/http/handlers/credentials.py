@@ -142,7 +142,7 @@ async def _team(call: Call) -> TeamState:
     team = call.name("team")
     await call.context.reads.team(team)
     stream = f"team/{team}"
-    return cast("TeamState", (await state_at(stream, await history_of(call, stream), {})).state)
+    return cast("TeamState", (await state_at(call, stream, await history_of(call, stream), {})).state)
 
 
 def _view(team: str, name: str, held: Credential, keys: TeamKeys) -> c.CredentialView:

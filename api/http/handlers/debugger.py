@@ -136,7 +136,7 @@ async def what_if(call: Call) -> web.Response:
     stream, team = await stream_of(call)
     moment = moment_of(asked.at, asked.offset, asked.version)
     events = await history_of(call, stream)
-    found = await state_at(stream, events, moment)
+    found = await state_at(call, stream, events, moment)
     at = moment.get("at") if moment else now_micros()
     raw = msgspec.json.encode(asked.commands)
     try:

@@ -14,7 +14,8 @@ from api.http.schema_platform import StateView
 from events.log.records import Position, StoredEvent
 from events.replay.documents import Document, difference_document, state_document
 from events.replay.errors import NoSuchMoment, NoSuchStream
-from events.replay.history import Replayed, compare, history, state_of
+from events.replay.history import Replayed, compare, history
+from events.replay.history import state_at as folded_at
 from events.replay.names import resolve_stream
 from events.replay.why import attribute
 
@@ -43,7 +44,7 @@ async def replay(call: Call) -> web.Response:
     asked = call.query_as(Replay)
     moment = moment_of(asked.at, asked.offset, asked.version)
     stream, team = await stream_of(call)
-    found = await state_at(stream, await history_of(call, stream), moment)
+    found = await state_at(call, stream, await history_of(call, stream), moment)
     document = await asyncio.to_thread(state_document, found)
     return answer(StateView.model_validate({"team": team, **document}))
 
@@ -55,7 +56,8 @@ async def diff(call: Call) -> web.Response:
     begin = _moment(asked.from_, partition)
     end = Moment() if asked.to is None else _moment(asked.to, partition)
     events = await history_of(call, stream)
-    before, after = await state_at(stream, events, begin), await state_at(stream, events, end)
+    before = await state_at(call, stream, events, begin)
+    after = await state_at(call, stream, events, end)
     document = await asyncio.to_thread(_difference, stream, events, before, after)
     return answer(DiffView.model_validate({"team": team, **document}))
 
@@ -87,11 +89,10 @@ async def history_of(call: Call, stream: str) -> list[StoredEvent]:
         raise not_found(str(error), hint="rayfold events shows the streams there are") from None
 
 
-async def state_at(stream: str, events: list[StoredEvent], moment: Moment) -> Replayed:
+async def state_at(call: Call, stream: str, events: list[StoredEvent], moment: Moment) -> Replayed:
     """The state at a moment. Raises HttpProblem 422."""
     try:
-        # A long history takes a while to fold: not on the loop.
-        return await asyncio.to_thread(state_of, stream, events, **moment)
+        return await folded_at(call.context.services.log, stream, events, **moment)
     except NoSuchMoment as error:
         raise invalid(str(error)) from None
 

@@ -112,7 +112,7 @@ async def _upgrade(
     name = call.name("app")
     row = await app_named(call, name)
     stream = f"app/{call.name('team')}.{name}"
-    state = (await state_at(stream, await history_of(call, stream), {})).state
+    state = (await state_at(call, stream, await history_of(call, stream), {})).state
     if not isinstance(state, AppState) or state.template is None:
         detail = f"app {name} was not installed from a template"
         raise HttpProblem(409, "conflict", detail, hint="rayfold template install NAME --app NEW makes one that is")

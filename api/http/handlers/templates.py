@@ -76,7 +76,7 @@ async def state_of(call: Call, service_id: str) -> ComponentState:
         if problem.status == 404:
             return ComponentState()
         raise
-    state = (await state_at(stream, events, {})).state
+    state = (await state_at(call, stream, events, {})).state
     assert isinstance(state, ComponentState)  # noqa: S101 -- the stream's kind says so
     return state if state.status is ComponentStatus.ACTIVE else ComponentState()
 

@@ -73,6 +73,12 @@ def test_a_state_is_shown_as_it_was(run: Run) -> None:
     assert json.loads(run("replay", "shop", "--offset", offset, "--json")) == then
 
 
+def test_a_moment_before_the_first_event_is_said_to_be_one(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["replay", "shop", "--at", "1960-01-01", "--file", file]) == 0
+
+    assert f"{STREAM} before its first event\n" in capsys.readouterr().err
+
+
 def test_steps_are_printed_where_nobody_sits_at_a_terminal(run: Run) -> None:
     told = run("replay", "shop", "--step", "--to", "20")
 
@@ -177,7 +183,9 @@ def test_an_apply_that_never_gives_a_state_is_never_told_as_sound(run: Run, tmp_
     (tmp_path / "applies_for_the_command_line.py").write_text(APPLIES)
     mine = "applies_for_the_command_line:"
 
-    assert f"ended without a verdict on {STREAM}" in run("check", "shop", "--with", mine + "leaves", code=1)
+    assert f"ended without a verdict on shop (default/shop/web, {STREAM})" in run(
+        "check", "shop", "--with", mine + "leaves", code=1
+    )
     assert "1 streams checked, 1 unsound" in run("check", "shop", "--with", mine + "gives_up", code=1)
     gone = run("whatif", "shop", "--with", mine + "gives_up", code=1)
     assert "failed at" in gone and " v1 " in gone and "your apply failed: SystemExit: 0" in gone
@@ -233,6 +241,12 @@ def test_a_file_is_checked_and_listed(file: str, capsys: pytest.CaptureFixture[s
         (["replay", "shop", "--all"], 2, "expected --all with --at only"),
         (["replay", "shop", "--from", "3"], 2, "with --step or --pdb"),
         (["replay", "team/nobody"], 3, "expected events of team/nobody"),
+        (["replay", "nope"], 3, "expected events of nope (default/nope/web, component/e10431f5de8c25b6), found none"),
+        (["check", "mine/nope/web"], 3, "expected events of mine/nope/web (component/"),
+        (["replay", "shop", "--offset", "99999"], 2, "expected an offset below"),
+        (["replay", "shop", "--step", "--offset", "999999999999999999999"], 2, "expected an offset below"),
+        (["replay", "shop", "--step", "--at", "1960-01-01"], 2, "expected a moment from the first event of shop"),
+        (["why", "shop", ""], 2, "expected a FIELD"),
         (["replay", "planet/mars/x/y"], 2, "expected a stream"),
         (["replay", "shop", "--version", "99999"], 2, "expected a version from 0"),
         (["replay", "shop", "--step", "--from", "9", "--to", "3"], 2, "first before last"),
@@ -380,6 +394,10 @@ def test_without_a_file_the_platform_is_asked(
         assert main(["replay", "shop", moment, "0"]) == 0
         assert server.of("replay")[-1].query == {moment[2:]: "0"}
         assert '"TOKEN": "•••• (22d6)"' in capsys.readouterr().out
+    server.answers["replay"] = (200, {"stream": STREAM, "version": 4, "state": {}})
+    assert main(["replay", "shop", "--step", "--offset", "700"]) == 0, "whether there is such an offset it must say"
+    assert server.of("replay")[-1].query == {"offset": "700"}
+    assert " v4 " in (told := capsys.readouterr().out) and " v5 " not in told
     kept = tmp_path / "kept.jsonl"
     assert main(["export", "--app", "shop", "-o", str(kept)]) == 0
     assert kept.read_bytes() == exported

@@ -172,6 +172,8 @@ async def test_what_cannot_be_told_says_why(house: House) -> None:
         (f"/v1/replay/{stream}/steps?cursor=9999", 422),
         (f"/v1/replay/{stream}/steps?cursor=x", 422),
         ("/v1/replay/component/0123456789abcdef/steps", 404),
+        (f"/v1/replay/{stream}?offset=99999", 422),
+        (f"/v1/replay/{stream}?offset=999999999999999999999", 422),
         (f"/v1/why/{stream}/scael", 422),
         ("/v1/why/team/nobody/name", 404),
         ("/v1/diff?app=nothing&from=1h", 404),
@@ -186,5 +188,7 @@ async def test_what_cannot_be_told_says_why(house: House) -> None:
         answer = await house.get(path)
         assert answer.status == status, (path, answer.text[:300])
     assert "did you mean scale" in (await house.get(f"/v1/why/{stream}/scael")).json["detail"]
-    for body in ({}, {"commands": []}, {"commands": [{"type": "No"}]}, {"commands": [{"type": "Restart"}], "at": "x"}):
+    restart: dict[str, object] = {"commands": [{"type": "Restart"}]}
+    bad: list[dict[str, object]] = [{}, {"commands": []}, {"commands": [{"type": "No"}]}, {**restart, "at": "x"}]
+    for body in (*bad, {**restart, "offset": 99_999}):
         assert (await house.post(f"/v1/whatif/{stream}", body)).status == 422, body

@@ -129,6 +129,7 @@ def other_raw(line: str) -> str:
         ("text between", lambda lines: [*lines[:3], "nothing", *lines[3:]], 4, "expected an event"),
         ("a line twice", lambda lines: [*lines[:4], lines[3], *lines[4:]], 5, "expected version"),
         ("a line less", lambda lines: [*lines[:1], *lines[2:]], 2, "an event is missing"),
+        ("a line twice", lambda lines: [*lines[:3], lines[2], *lines[3:]], 4, "a line is in the file twice"),
         ("cut between lines", lambda lines: lines[:-1], -1, "cut off"),
         ("one line more", lambda lines: [*lines, change(lines[-1], version=10**6)], -1, "expected version"),
         ("another body", lambda lines: [lines[0], change(lines[1], body={"a": 1}), *lines[2:]], 2, "different things"),

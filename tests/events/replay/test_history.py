@@ -1,14 +1,20 @@
 """Any past state of anything can be shown, compared and explained."""
 
+from pathlib import Path
+
 import pytest
 
+import events.replay.history as history_module
 from events.log.memory import MemoryEventLog
 from events.model.component_parts import ComponentState
 from events.model.registry import apply_record, initial_state
 from events.replay.diffing import Change, diff
 from events.replay.errors import NoSuchMoment, NoSuchStream
+from events.replay.export import export
 from events.replay.history import Replayed, compare, history, state_of
-from tests.projections.recorder import WEB, Recorder, log_of, tell_component
+from events.replay.imported import HistoryFile
+from events.replay.past import Past
+from tests.projections.recorder import WEB, Recorder, log_of, tell_component, tell_everything
 
 STREAM = f"component/{WEB}"
 
@@ -46,6 +52,25 @@ async def test_a_moment_may_be_a_time_an_offset_or_a_version() -> None:
     assert (await state_at(log, STREAM, at=third.record.at)).version == last_of_that_time
     before = await state_at(log, STREAM, at=events[0].record.at - 1)
     assert (before.version, before.state, before.last_event) == (0, ComponentState(), None)
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+async def test_an_offset_that_the_partition_has_not_reached_is_refused(tmp_path: Path, as_file: bool) -> None:
+    past: Past
+    past = log = await log_of(tell_everything(), partitions=1)
+    if as_file:
+        path = tmp_path / "all.jsonl"
+        path.write_bytes(b"".join([block async for block in export(log, None, rayfold="test", now=0)]))
+        past = HistoryFile.open(path)
+    stream = "node/node1"
+    events = await history(past, stream)
+    tail = await past.tail(0)
+    assert tail > events[-1].position.offset + 1, "other streams' events came after the last of this one"
+
+    assert (await history_module.state_at(past, stream, events, offset=tail - 1)).version == len(events)
+    for beyond in (tail, 99_999, 10**21):
+        with pytest.raises(NoSuchMoment, match=f"expected an offset below {tail} of partition 0, found"):
+            await history_module.state_at(past, stream, events, offset=beyond)
 
 
 async def test_every_version_is_the_fold_of_what_came_before() -> None:
