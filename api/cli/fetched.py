@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from api.cli.client import Query
+from api.cli.loglines import since_time
 from api.cli.session import Session
 
 if TYPE_CHECKING:
-    from api.cli.offline import Offline
+    from api.cli.offline import Moment, Offline
 
 
 def offline(file: Path) -> "Offline":
@@ -34,3 +35,12 @@ def history_of(session: Session, file: Path | None, path: str, query: Query | No
         with fetched.open("xb") as target:
             session.client.save(path, query, target)
         yield offline(fetched)
+
+
+def moment_in(tools: "Offline", at: str, offset: int | None, version: int | None) -> "Moment":
+    """The moment that --at, --offset or --version name, as the tools take it; none of them: now."""
+    if at:
+        return {"at": tools.time(since_time(at))}
+    if offset is not None:
+        return {"offset": offset}
+    return {} if version is None else {"version": version}

@@ -15,7 +15,7 @@ import typer
 from api.cli.debugtext import step_lines
 from api.cli.document import Document
 from api.cli.errors import CliError, ExitCode
-from api.cli.fetched import history_of, offline
+from api.cli.fetched import history_of, moment_in, offline
 from api.cli.loglines import since_time
 from api.cli.output import clock
 from api.cli.safe import visible_json
@@ -23,7 +23,7 @@ from api.cli.session import Session, takes_session
 from api.cli.streams import AnyStream, At, File, Offset, Version, one_moment, path_of, stream_name
 
 if TYPE_CHECKING:
-    from api.cli.offline import Moment, Offline
+    from api.cli.offline import Offline
 
 _BLOCK = 50  # steps worded at once
 
@@ -59,7 +59,7 @@ def replay(
             then = session.client.get(path_of("replay", name), query)
             offset, version = None, then.whole("version")
         with history_of(session, file, path_of("export", name), {"related": step}) as tools:
-            first, last = tools.bounds(name, begin, end, _moment(tools, at, offset, version))
+            first, last = tools.bounds(name, begin, end, moment_in(tools, at, offset, version))
             if pdb:
                 _debug(tools, name, first, last)
             else:
@@ -69,18 +69,10 @@ def replay(
         raise CliError("expected --from, --to and --states with --step or --pdb", exit_code=ExitCode.USAGE)
     if file is not None:
         tools = offline(file)
-        found = Document(tools.state(name, _moment(tools, at, offset, version)))
+        found = Document(tools.state(name, moment_in(tools, at, offset, version)))
     else:
         found = session.client.get(path_of("replay", name), query)
     _state(session, name, found)
-
-
-def _moment(tools: "Offline", at: str, offset: int | None, version: int | None) -> "Moment":
-    if at:
-        return {"at": tools.time(since_time(at))}
-    if offset is not None:
-        return {"offset": offset}
-    return {} if version is None else {"version": version}
 
 
 def _state(session: Session, name: str, found: Document) -> None:

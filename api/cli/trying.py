@@ -12,13 +12,12 @@ import typer
 from api.cli.debugtext import change_lines
 from api.cli.document import Document
 from api.cli.errors import CliError, ExitCode
-from api.cli.fetched import history_of, offline
+from api.cli.fetched import history_of, moment_in, offline
 from api.cli.history import event_text
-from api.cli.loglines import since_time
 from api.cli.output import styled
 from api.cli.safe import visible, visible_json
 from api.cli.session import Session, takes_session
-from api.cli.streams import At, File, Stream, Version, one_moment, path_of, stream_name
+from api.cli.streams import At, File, Offset, Stream, Version, one_moment, path_of, stream_name
 
 _MAX_COMMAND_BYTES = 4 * 1024 * 1024
 
@@ -35,28 +34,32 @@ def whatif(
     command: Annotated[
         list[str] | None,
         typer.Option(
-            "--command", metavar="JSON|FILE", help='Like {"type": "ChangeSpec", "scale": 3}; may be repeated.'
+            "--command",
+            metavar="JSON|FILE",
+            help='Like {"type": "ChangeSpec", "scale": 3} or {"type": "ChangeSpec", "settings": '
+            '{"memory_bytes": "1073741824"}}; may be repeated.',
         ),
     ] = None,
     at: At = "",
+    offset: Offset = None,
     version: Version = None,
     file: File = None,
 ) -> None:
     """What another apply would have made of the history, or what commands would come to. Nothing is written."""
-    query = one_moment(at, None, version)
+    query = one_moment(at, offset, version)
     if bool(reducer) == bool(command):
         raise CliError("expected either --with or --command", exit_code=ExitCode.USAGE, hint="rayfold whatif --help")
     name = stream_name(session, stream)
     if reducer:
-        if at or version is not None:
-            raise CliError("expected --at and --version with --command only", exit_code=ExitCode.USAGE)
+        if any(given is not None for given in query.values()):
+            raise CliError("expected --at, --offset and --version with --command only", exit_code=ExitCode.USAGE)
         with history_of(session, file, path_of("export", name)) as tools:
             _refolded(session, Document(tools.refold(name, reducer)))
         return
     commands = [one for text in command or () for one in _commands(text)]
     if file is not None:
         tools = offline(file)
-        moment = tools.moment(name, since_time(at) if at else "" if version is None else f"v{version}")
+        moment = moment_in(tools, at, offset, version)
         found = Document(tools.what_if(name, moment, json.dumps(commands).encode()))
     else:
         body = {"commands": commands, **{key: value for key, value in query.items() if value is not None}}

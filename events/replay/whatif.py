@@ -4,6 +4,7 @@ Pure: nothing is appended, no effect is run. Loading a changed `apply` runs the 
 runs as the caller may do it.
 """
 
+import difflib
 import importlib
 import inspect
 import sys
@@ -14,6 +15,7 @@ import msgspec
 
 from events.log.records import StoredEvent
 from events.model.base import PROGRESS_ROUNDS, Command, Event, Meta, Refusal
+from events.model.component_parts import SETTINGS
 from events.model.placement import Room
 from events.model.registry import Aggregate, aggregate_of, decode_event, initial_state
 from events.replay.diffing import Change, diff
@@ -116,9 +118,40 @@ def read_commands(stream: str, raw: bytes) -> list[Command]:
         if not 1 <= len(items) <= MAX_COMMANDS:
             raise BadCommand(f"expected 1 to {MAX_COMMANDS} commands, found {len(items)}")
         # Through JSON's own rules (a list for a tuple, text for an enum), as a command over the wire is read.
-        return [msgspec.convert(item, kind) for item in items]
+        commands = [msgspec.convert(item, kind) for item in items]
     except (msgspec.ValidationError, RecursionError) as error:
         raise BadCommand(f"expected a command of {stream}, found another: {error}; {_known(stream)}") from None
+    for item, command in zip(items, commands, strict=True):
+        _refuse_unknown(item, command, type(command).__name__)
+    return commands
+
+
+def _refuse_unknown(given: object, read: object, path: str) -> None:
+    """Raise BadCommand for a field of `given` that `read`, which was made of it, does not have: what is misspelt would
+    else look as if it changed nothing."""
+    steps: list[tuple[object, object, str]] = []
+    if isinstance(read, msgspec.Struct) and isinstance(given, dict):
+        names = read.__struct_encode_fields__
+        for key in given:
+            if key not in names and key != read.__struct_config__.tag_field:
+                raise BadCommand(_unknown(path, key, names))
+        steps = [(given[name], getattr(read, name), name) for name in names if name in given]
+    elif isinstance(read, (list, tuple)) and isinstance(given, list):
+        steps = [(one, other, str(place)) for place, (one, other) in enumerate(zip(given, read, strict=True))]
+    elif isinstance(read, dict) and isinstance(given, dict):
+        by_text = {str(key): value for key, value in read.items()}
+        steps = [(value, by_text.get(key), key) for key, value in given.items()]
+    for one, other, step in steps:
+        _refuse_unknown(one, other, f"{path}.{step}")
+
+
+def _unknown(path: str, key: str, names: Sequence[str]) -> str:
+    known = f"it has {', '.join(names)}" if names else "it has none"
+    near = difflib.get_close_matches(key, names, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    if "settings" in names and (key in SETTINGS or key == "probe_path"):
+        hint = f'; it is a setting: {{"settings": {{"{key}": "…"}}}}'
+    return f"expected a field of {path[:200]}, found {key[:60]!r}; {known}{hint}"
 
 
 def _known(stream: str) -> str:

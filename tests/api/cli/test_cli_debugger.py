@@ -133,6 +133,9 @@ def test_commands_nobody_gave_are_decided(run: Run, tmp_path: Path) -> None:
     assert told.count("refused, conflict") == 2, "the first one is under way"
     refused = json.loads(run("whatif", "shop", "--command", '{"type":"ChangeSpec","scale":101}', "--json"))
     assert refused["outcomes"][0]["refusal"]["code"] == "invalid"
+    position = json.loads(run("replay", "shop", "--version", "3", "--json"))["position"].partition(":")[2]
+    then = json.loads(run("whatif", "shop", "--offset", position, "--command", '{"type":"Restart"}', "--json"))
+    assert then["version"] == 3
     early = run("whatif", "shop", "--version", "0", "--command", '{"type":"Restart"}')
     assert "refused, not_found" in early
 
@@ -257,6 +260,9 @@ def test_a_file_is_checked_and_listed(file: str, capsys: pytest.CaptureFixture[s
         (["whatif", "shop"], 2, "either --with or --command"),
         (["whatif", "shop", "--with", "nothing"], 2, "expected module:function"),
         (["whatif", "shop", "--command", "{"], 2, "expected a command as JSON"),
+        (["whatif", "shop", "--command", '{"type":"ChangeSpec","scael":3}'], 2, "did you mean scale"),
+        (["whatif", "shop", "--command", '{"type":"Restart"}', "--offset", "99999"], 2, "expected an offset below"),
+        (["whatif", "shop", "--with", "a:b", "--offset", "0"], 2, "with --command only"),
         (["whatif", "shop", "--command", "no.json"], 2, "a file that holds it"),
         (["whatif", "shop", "--command", '{"type":"No"}'], 2, "NAME one of"),
         (["check"], 2, "either streams or --all"),

@@ -190,5 +190,5 @@ async def test_what_cannot_be_told_says_why(house: House) -> None:
     assert "did you mean scale" in (await house.get(f"/v1/why/{stream}/scael")).json["detail"]
     restart: dict[str, object] = {"commands": [{"type": "Restart"}]}
     bad: list[dict[str, object]] = [{}, {"commands": []}, {"commands": [{"type": "No"}]}, {**restart, "at": "x"}]
-    for body in (*bad, {**restart, "offset": 99_999}):
+    for body in (*bad, {**restart, "offset": 99_999}, {"commands": [{"type": "ChangeSpec", "scal": 1}]}):
         assert (await house.post(f"/v1/whatif/{stream}", body)).status == 422, body

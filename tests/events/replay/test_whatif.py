@@ -170,5 +170,34 @@ def test_what_is_no_command_is_refused_with_those_there_are(raw: bytes) -> None:
         read_commands(STREAM, raw)
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (b'{"type":"ChangeSpec","nosuch":3}', "expected a field of ChangeSpec, found 'nosuch'; it has config_set,"),
+        (b'{"type":"ChangeSpec","scael":3}', "did you mean scale"),
+        (b'{"type":"ChangeSpec","memory_bytes":1}', r'it is a setting: \{"settings": \{"memory_bytes": "…"\}\}'),
+        (b'{"type":"Restart","scale":3}', "expected a field of Restart, found 'scale'; it has none"),
+        (b'[{"type":"Restart"},{"type":"ChangeSpec","typ":3}]', "expected a field of ChangeSpec, found 'typ'"),
+        (
+            b'{"type":"ChangeSpec","routes_add":[{"host":"a.b"},{"host":"c.d","pth":"/"}]}',
+            r"expected a field of ChangeSpec\.routes_add\.1, found 'pth'; it has host, path; did you mean path\?",
+        ),
+        (
+            b'{"type":"Deploy","source":{"kind":"git","branch":"main"}}',
+            r"expected a field of Deploy\.source, found 'branch'; it has kind, digest, url, ref, subdir",
+        ),
+    ],
+)
+def test_a_field_that_no_command_has_is_refused_with_those_there_are(command: bytes, said: str) -> None:
+    with pytest.raises(BadCommand, match=said):
+        read_commands(STREAM, command)
+
+
+def test_keys_that_are_the_users_own_are_no_fields() -> None:
+    raw = b'{"type":"ChangeSpec","config_set":{"NOSUCH":"1"},"settings":{"memory_bytes":"1"}}'
+
+    assert [type(command).__name__ for command in read_commands(STREAM, raw)] == ["ChangeSpec"]
+
+
 def test_the_real_apply_is_the_registrys() -> None:
     assert aggregate_of(STREAM).apply is component_fold.apply
