@@ -140,11 +140,9 @@ class Offline:
         """As POST /v1/whatif/{stream}; `raw`: a command or a list of them, as JSON."""
         events = self.events(stream)
         found = self._state(stream, events, moment)
-        with explained():
-            at = moment.get("at") if moment else now_micros()
-            outcomes = what_if(found, events, raw, at=at, actor="you")
-        told = [documents.outcome_document(outcome) for outcome in outcomes]
-        return {"team": None, "stream": stream, "version": found.version, "outcomes": told}
+        at = moment.get("at") if moment else now_micros()
+        tried = _run(what_if(self.file, found, events, raw, at=at, actor="you", complete=False))
+        return {"team": None, **documents.tried_document(stream, found.version, tried)}
 
     def refold(self, stream: str, reducer: str) -> Document:
         """The history under a changed `apply`, `module:function`, looked for in the working directory first."""

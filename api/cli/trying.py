@@ -19,6 +19,7 @@ from api.cli.safe import visible, visible_json
 from api.cli.session import Session, takes_session
 from api.cli.streams import At, File, Offset, Stream, Version, one_moment, path_of, stream_name
 
+_BODY_CHARACTERS = 200  # of an event; --json shows all of it
 _MAX_COMMAND_BYTES = 4 * 1024 * 1024
 
 Reducer = Annotated[
@@ -98,14 +99,29 @@ def _outcomes(session: Session, found: Document) -> None:
             refused = f"refused, {refusal.text('code')}: {visible(refusal.text('message'))}{hint}"
             session.out.line(f"  {styled(refused, 'bad')}")
             continue
-        for event in outcome.items("events"):
-            body = visible_json(event.raw.get("body"))
-            follows = "then " if event.flag("follows") else ""
-            session.out.line(f"  {follows}{styled(event.text('type'), 'name')} {styled(body[:200], 'dim')}")
-        for line in change_lines(outcome.items("changes")):
+        for line in _outcome_lines(outcome):
             session.out.line(line)
-        if not outcome.items("events"):
-            session.out.line("  nothing would change")
+    for note in found.words("notes"):
+        session.out.line(styled(f"note: {visible(note)}", "dim"))
+
+
+def _outcome_lines(outcome: Document) -> list[str]:
+    """What is wanted compared with what is, the events that would be written, and what they change in the state."""
+    events = outcome.items("events")
+    if not events:
+        return ["  nothing would change"]
+    lines = change_lines(outcome.items("wanted"))
+    lines.append("  by these events:")
+    for event in events:
+        text = visible_json(event.raw.get("body"))
+        body = text if len(text) <= _BODY_CHARACTERS else text[: _BODY_CHARACTERS - 1] + "…"
+        follows = "then " if event.flag("follows") else ""
+        lines.append(f"    {follows}{styled(event.text('type'), 'name')} {styled(body, 'dim')}")
+    for failed in [event.inner("body") for event in events if event.text("type") == "OperationFailed"]:
+        why = f"it would fail, {failed.text('code')}: {visible(failed.text('reason'))}"
+        lines.append(f"  {styled(why, 'bad')}")
+    lines.append("  in the whole state:")
+    return lines + change_lines(outcome.items("changes"), indent="    ")
 
 
 def _refolded(session: Session, found: Document) -> None:

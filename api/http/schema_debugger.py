@@ -142,21 +142,24 @@ class WouldBeView(View):
 
 
 class OutcomeView(View):
-    """What one command would come to: its events and what they change, or its refusal."""
+    """What one command would come to: its events and what they change, or its refusal. `wanted`: what it asks for,
+    compared with what is: limits, variables, artifact by their names, `routes` each on its own, `ports` by instance."""
 
     command: str
     refusal: RefusalView | None
     events: list[WouldBeView]
+    wanted: list[KindOfChange]
     changes: list[KindOfChange]
 
 
 class WhatIfView(View):
-    """`version`: that of the state which the first command was decided against."""
+    """`version`: that of the state which the first command was decided against. `notes`: what was not looked at."""
 
     team: str | None
     stream: str
     version: int
     outcomes: list[OutcomeView]
+    notes: list[str]
 
 
 class VerdictView(View):

@@ -15,7 +15,7 @@ from events.replay.diffing import Change, Plain, to_plain
 from events.replay.history import Difference, Replayed
 from events.replay.moments import show_time
 from events.replay.steps import Step
-from events.replay.whatif import Outcome, Refolded
+from events.replay.whatif import Outcome, Refolded, Tried
 from events.replay.whole import Summary, Then
 from events.replay.why import AttributedChange, Setting, Why
 from events.secrets import mask
@@ -158,12 +158,19 @@ def app_difference_document(difference: AppDifference) -> Document:
     }
 
 
+def tried_document(stream: str, version: int, tried: Tried) -> Document:
+    """What hypothetical commands would come to from a version of a stream on."""
+    outcomes = [outcome_document(outcome) for outcome in tried.outcomes]
+    return {"stream": stream, "version": version, "outcomes": outcomes, "notes": list(tried.notes)}
+
+
 def outcome_document(outcome: Outcome) -> Document:
-    """What a hypothetical command would come to."""
+    """What one of them would come to."""
     return {
         "command": outcome.command,
         "refusal": None if outcome.refusal is None else to_plain(outcome.refusal),
         "events": [{"type": w.type, "follows": w.follows, "body": _shown(w.event)} for w in outcome.events],
+        "wanted": [change_document(change) for change in outcome.wanted],
         "changes": [change_document(change) for change in outcome.changes],
     }
 

@@ -1,9 +1,10 @@
 """What would have been: a history folded with a changed `apply`, and commands that nobody gave decided anyway.
 
-Pure: nothing is appended, no effect is run. Loading a changed `apply` runs the caller's own code, so only a tool that
+Nothing is appended, no effect is run. Loading a changed `apply` runs the caller's own code, so only a tool that
 runs as the caller may do it.
 """
 
+import asyncio
 import difflib
 import importlib
 import inspect
@@ -15,17 +16,29 @@ import msgspec
 
 from events.log.records import StoredEvent
 from events.model.base import PROGRESS_ROUNDS, Command, Event, Meta, Refusal
-from events.model.component_parts import SETTINGS
+from events.model.component_commands import ReportClaims
+from events.model.component_events import InstanceStarting
+from events.model.component_parts import SETTINGS, ComponentState, Phase, RouteSpec
+from events.model.component_progress import unclaimed_routes
 from events.model.placement import Room
 from events.model.registry import Aggregate, aggregate_of, decode_event, initial_state
+from events.model.route import ClaimRoute
+from events.model.route import decide as decide_route
+from events.replay.around import Around, around
 from events.replay.diffing import Change, diff
 from events.replay.errors import BadCommand, BadReducer
 from events.replay.history import Replayed
+from events.replay.past import Past
+from events.replay.wanted import wanted_changes
 
 Reducer = Callable[[msgspec.Struct, Event, int], object]
 """state, event, microseconds UTC → the state after it."""
 
 MAX_COMMANDS = 100
+_PLACES = (
+    "nodes are those that the component was given to before, with the memory that the log tells of: their labels, and "
+    "what other components take there, were not looked at"
+)
 
 
 class Refolded(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,12 +63,21 @@ class WouldBe(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What one command would come to: events and what they change, or a refusal that changes nothing."""
+    """What one command would come to: events and what they change, or a refusal that changes nothing. `wanted`: what it
+    asks for, compared with what is (see `wanted_changes`); `changes`: of the whole state, with what follows."""
 
     command: str
     refusal: Refusal | None
-    events: Sequence[WouldBe]
-    changes: Sequence[Change]
+    events: Sequence[WouldBe] = ()
+    wanted: Sequence[Change] = ()
+    changes: Sequence[Change] = ()
+
+
+class Tried(msgspec.Struct, frozen=True, kw_only=True):
+    """What commands would come to, and in words what of the world around was not looked at or is worth a thought."""
+
+    outcomes: Sequence[Outcome]
+    notes: Sequence[str]
 
 
 def load_reducer(name: str, *, directory: Path) -> Reducer:
@@ -166,21 +188,16 @@ def command_types(aggregate: Aggregate) -> tuple[type[Command], ...]:
 
 
 def decide_all(
-    stream: str,
-    state: msgspec.Struct,
-    commands: Sequence[Command],
-    *,
-    at: int,
-    actor: str,
-    nodes: Sequence[Room],
-) -> list[Outcome]:
+    stream: str, state: msgspec.Struct, commands: Sequence[Command], *, at: int, actor: str, around: Around
+) -> Tried:
     """What `commands`, one after another, would come to in `state` at `at` (microseconds UTC).
 
-    What follows by itself is told as well, up to where the world would have to do something; `nodes` are the machines
-    an instance could be given to.
+    What follows by itself is told as well, up to where the world would have to do something; routes are claimed, and
+    instances given to nodes, as `around` has them.
     """
     aggregate = aggregate_of(stream)
     outcomes: list[Outcome] = []
+    notes = [*around.notes]
     for number, command in enumerate(commands, 1):
         meta = Meta(command_id=f"whatif-{number}", at=at, actor=actor, reason="what if")
         name = type(command).__name__
@@ -189,22 +206,27 @@ def decide_all(
         except TypeError as error:
             raise BadCommand(f"{name} cannot be decided: {error}") from None
         if isinstance(decision, Refusal):
-            outcomes.append(Outcome(command=name, refusal=decision, events=(), changes=()))
+            outcomes.append(Outcome(command=name, refusal=decision))
             continue
         before = state
         would = [WouldBe(type=type(event).__name__, event=event, follows=False) for event in decision]
         for event in decision:
             state = aggregate.apply(state, event, at)
-        state = _progress(aggregate, state, at, nodes, would)
-        outcomes.append(Outcome(command=name, refusal=None, events=would, changes=diff(before, state)))
-    return outcomes
+        # Before what follows: that may end the operation, and with it what it wanted.
+        wanted = wanted_changes(before, state)
+        state = _progress(aggregate, state, at, around, would)
+        notes += _crowded(state, would, around.nodes)
+        outcomes.append(Outcome(command=name, refusal=None, events=would, wanted=wanted, changes=diff(before, state)))
+    if any(isinstance(would.event, InstanceStarting) for outcome in outcomes for would in outcome.events):
+        notes.append(_PLACES)
+    return Tried(outcomes=outcomes, notes=list(dict.fromkeys(notes)))
 
 
 def _progress(
-    aggregate: Aggregate, state: msgspec.Struct, at: int, nodes: Sequence[Room], would: list[WouldBe]
+    aggregate: Aggregate, state: msgspec.Struct, at: int, around: Around, would: list[WouldBe]
 ) -> msgspec.Struct:
     for _ in range(PROGRESS_ROUNDS):
-        events = aggregate.progress(state, at, nodes)
+        events = aggregate.progress(state, at, around.nodes) or _claimed(state, at, around)
         if not events:
             break
         for event in events:
@@ -213,16 +235,79 @@ def _progress(
     return state
 
 
-def what_if(found: Replayed, events: Sequence[StoredEvent], raw: bytes, *, at: int | None, actor: str) -> list[Outcome]:
-    """What the commands in `raw` (JSON) would come to in the state `found` of a stream whose history is `events`.
+def _claimed(state: msgspec.Struct, at: int, around: Around) -> Sequence[Event]:
+    """What comes of the claims that an operation waits for, asked in order up to the first refusal, as its owner asks
+    them; nothing while one of them was not looked at."""
+    if not isinstance(state, ComponentState) or state.operation is None or state.operation.phase is not Phase.CLAIMING:
+        return []
+    meta = Meta(command_id="whatif-claims", at=at, reason="what if")
+    claimed: list[RouteSpec] = []
+    refused = ""
+    for wanted in unclaimed_routes(state):
+        if wanted not in around.claims:
+            return []
+        claim = ClaimRoute(
+            host=wanted.host,
+            path=wanted.path,
+            service_id=state.service_id,
+            team=state.team,
+            app=state.app,
+            as_of=state.version,
+        )
+        decision = decide_route(around.claims[wanted], claim, meta)
+        if isinstance(decision, Refusal):
+            refused = decision.message
+            break
+        claimed.append(wanted)
+    if not claimed and not refused:
+        return []
+    decided = aggregate_of("component/").decide(state, ReportClaims(routes=tuple(claimed), refused=refused), meta)
+    return [] if isinstance(decided, Refusal) else decided
 
-    `at` in microseconds UTC; None: when the last event before that state happened. Raises BadCommand.
+
+def _crowded(state: msgspec.Struct, would: Sequence[WouldBe], nodes: Sequence[Room]) -> list[str]:
+    """Which nodes would be given more than they have; that refuses nothing, since limits are seldom reached."""
+    free = {room.name: room.free_bytes for room in nodes}
+    asked = dict.fromkeys(free, 0)
+    for one in would:
+        if isinstance(one.event, InstanceStarting) and isinstance(state, ComponentState):
+            release = state.releases.get(one.event.release)
+            asked[one.event.node] += release.spec.memory_bytes if release else 0
+    return [
+        f"{name} has {free[name]} bytes left by this component's instances, and new ones may take {asked[name]}: "
+        "they would be started all the same"
+        for name in sorted(free)
+        if asked[name] > free[name]
+    ]
+
+
+async def what_if(
+    past: Past,
+    found: Replayed,
+    events: Sequence[StoredEvent],
+    raw: bytes,
+    *,
+    at: int | None,
+    actor: str,
+    complete: bool,
+) -> Tried:
+    """What the commands in `raw` (JSON) would come to in the state `found` of a stream of `past` whose history is
+    `events`, decided in a thread.
+
+    `at` in microseconds UTC; None: when the last event before that state happened (the first one's time where there was
+    none). `complete`: as `around` takes it. Raises BadCommand, and what reading raises.
     """
     commands = read_commands(found.stream, raw)
-    return decide_all(found.stream, found.state, commands, at=at or found.at, actor=actor, nodes=nodes_of(events))
+    then = at or found.at or events[0].record.at
+    met = await around(past, found.state, events, _routes_in(commands), at=then, complete=complete)
+    return await asyncio.to_thread(decide_all, found.stream, found.state, commands, at=then, actor=actor, around=met)
 
 
-def nodes_of(events: Sequence[StoredEvent]) -> list[Room]:
-    """The machines that a component was given to, by its own history; with room for whatever may come."""
-    found = {getattr(decode_event(s.record), "node", "") for s in events if s.record.type == "InstanceStarting"}
-    return [Room(name=name, free_bytes=sys.maxsize) for name in sorted(found - {""})]
+def _routes_in(value: object) -> set[RouteSpec]:
+    """Every route that a command names, wherever it stands."""
+    if isinstance(value, RouteSpec):
+        return {value}
+    parts = msgspec.structs.astuple(value) if isinstance(value, msgspec.Struct) else value
+    if isinstance(parts, (list, tuple)):
+        return {route for part in parts for route in _routes_in(part)}
+    return set()

@@ -140,12 +140,13 @@ async def what_if(call: Call) -> web.Response:
     at = moment.get("at") if moment else now_micros()
     raw = msgspec.json.encode(asked.commands)
     try:
-        outcomes = await asyncio.to_thread(would_be, found, events, raw, at=at, actor=call.principal.name)
+        tried = await would_be(
+            call.context.services.log, found, events, raw, at=at, actor=call.principal.name, complete=True
+        )
     except BadCommand as error:
         raise invalid(str(error)) from None
-    told = [documents.outcome_document(outcome) for outcome in outcomes]
-    document = {"team": team, "stream": stream, "version": found.version, "outcomes": told}
-    return answer(WhatIfView.model_validate(document))
+    told = await asyncio.to_thread(documents.tried_document, stream, found.version, tried)
+    return answer(WhatIfView.model_validate({"team": team, **told}))
 
 
 async def check(call: Call) -> web.Response:

@@ -131,6 +131,12 @@ def test_commands_nobody_gave_are_decided(run: Run, tmp_path: Path) -> None:
 
     assert "OperationStarted" in told and "then RolloutStarted" in told
     assert told.count("refused, conflict") == 2, "the first one is under way"
+    quota = '{"type":"ChangeSpec","settings":{"memory_bytes":"1073741824"},"routes_add":[{"host":"x.example.com"}]}'
+    compared = run("whatif", "shop", "--version", "100", "--command", quota).splitlines()
+    assert compared[1:3] == ["  ~ memory_bytes: 536870912 → 1073741824", "  ~ release: 4 → 5"]
+    assert compared[3:5] == ['  + routes: "x.example.com/"', "  by these events:"]
+    assert all(len(line) < 260 for line in compared) and any(line.endswith("…") for line in compared)
+    assert "note: nothing here tells who holds x.example.com/: it is taken for free" in compared
     refused = json.loads(run("whatif", "shop", "--command", '{"type":"ChangeSpec","scale":101}', "--json"))
     assert refused["outcomes"][0]["refusal"]["code"] == "invalid"
     position = json.loads(run("replay", "shop", "--version", "3", "--json"))["position"].partition(":")[2]

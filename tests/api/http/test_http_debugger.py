@@ -114,6 +114,30 @@ async def test_commands_are_tried_against_now_and_then_and_change_nothing(house:
     assert (await house.get(f"/v1/replay/{stream}")).json == before
 
 
+async def test_what_a_command_asks_for_is_compared_and_a_route_of_another_team_is_not_given(house: House) -> None:
+    mill = await house.team("mill")
+    theirs = "/v1/teams/mill/apps/grind/components/web"
+    await deployed(house, theirs, token=mill)
+    added = await house.call("POST", f"{theirs}/routes", {"host": "taken.example.com"}, token=mill)
+    await house.ended(added.json["operation"])
+    stream = await deployed(house)
+    command = {"type": "ChangeSpec", "settings": {"memory_bytes": "1073741824"}}
+
+    found = (await house.post(f"/v1/whatif/{stream}", {"commands": [command]})).json
+    routed = {**command, "routes_add": [{"host": "free.example.com"}, {"host": "taken.example.com"}]}
+    refused = (await house.post(f"/v1/whatif/{stream}", {"commands": [routed]})).json
+
+    wanted = {(c["path"], c["before"], c["after"]) for c in found["outcomes"][0]["wanted"]}
+    assert ("memory_bytes", 536870912, 1073741824) in wanted
+    assert any("labels" in note for note in found["notes"])
+    last = refused["outcomes"][0]["events"][-1]
+    assert (last["type"], last["follows"], last["body"]["code"]) == ("OperationFailed", True, "conflict")
+    assert last["body"]["reason"] == "taken.example.com/ is taken by another application"
+    assert {c["after"] for c in refused["outcomes"][0]["wanted"] if c["path"] == "routes"} == {
+        "free.example.com/", "taken.example.com/",
+    }  # fmt: skip
+
+
 async def test_a_stream_is_checked_in_processes_of_its_own(house: House) -> None:
     stream = await deployed(house)
 

@@ -1,0 +1,62 @@
+"""What a component is asked to be, apart from how far it has come, and how two states of it differ in that. Pure.
+
+Knows the parts of a component; must not know who asked, nor how a difference is shown.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from events.model.component_parts import ComponentState, RouteSpec
+from events.replay.diffing import Change, Plain, diff, to_plain
+
+
+def wanted_changes(before: msgspec.Struct, after: msgspec.Struct) -> list[Change]:
+    """What `after` wants otherwise than `before`: limits, scale, variables, artifact and placement by their names
+    (`memory_bytes`, `config.KEY`, `artifact.digest`), `routes` each on its own, and `ports`, where instances listen.
+
+    Of a release that is being rolled out it is that release's. Nothing for what is no component.
+    """
+    if not (isinstance(before, ComponentState) and isinstance(after, ComponentState)):
+        return []
+    gone, come = _routes(before) - _routes(after), _routes(after) - _routes(before)
+    return [
+        *diff(_wanted(before), _wanted(after)),
+        *(Change(path="routes", kind="removed", before=_address(route)) for route in sorted(gone)),
+        *(Change(path="routes", kind="added", after=_address(route)) for route in sorted(come)),
+    ]
+
+
+def _wanted(state: ComponentState) -> Mapping[str, Plain]:
+    number = _release(state)
+    release = state.releases.get(number)
+    spec = to_plain(release.spec if release and _coming(state) else state.spec)
+    assert isinstance(spec, Mapping)  # noqa: S101 -- a struct as JSON
+    return {
+        "status": state.status.value,
+        "release": number,
+        **{name: value for name, value in spec.items() if name != "routes"},
+        "command": release.command if release else "",
+        "artifact": to_plain(release.artifact) if release else {},
+        "placement": to_plain(state.placement),
+        "releases_kept": state.releases_kept,
+        "ports": {instance.id: instance.port for instance in state.instances.values() if instance.port},
+    }
+
+
+def _coming(state: ComponentState) -> int:
+    """The release that the operation under way is for; 0: none."""
+    return state.operation.release if state.operation else 0
+
+
+def _release(state: ComponentState) -> int:
+    return _coming(state) or state.current
+
+
+def _routes(state: ComponentState) -> set[RouteSpec]:
+    release = state.releases.get(_coming(state))
+    return set((release.spec if release else state.spec).routes)
+
+
+def _address(route: RouteSpec) -> str:
+    return f"{route.host}{route.path}"
