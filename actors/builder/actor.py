@@ -17,8 +17,8 @@ from actors.builder.access import Access
 from actors.builder.engine import BuildDirs, BuildEngine
 from actors.builder.errors import SourceError
 from actors.builder.log import LogSink
+from actors.builder.model import IMAGE, BuildOutcome, BuildRequest, BuildState, LogLine, SourceSpec
 from actors.builder.model import Artifact as BuiltArtifact
-from actors.builder.model import BuildOutcome, BuildRequest, BuildState, LogLine, SourceSpec
 from actors.builder.orders import BUILDS
 from actors.builder.retention import SWEEPER, InUse, Swept
 from actors.builder.slots import NodeSlots
@@ -37,7 +37,7 @@ from actors.logs.line import LineRecord
 from actors.runtime.users import UserBook
 from actors.supervisor.orders import BuildOrder, SourceAccess
 from events.log.errors import LogError as LogStoreError
-from events.model.build import RELEASE_TIMEOUT, Artifact, BuildStatus, FinishBuild
+from events.model.build import PORT, RELEASE_TIMEOUT, Artifact, BuildStatus, FinishBuild
 from events.queue.etcd_queue import EtcdTaskQueue
 from projections.database import Database
 from projections.errors import ProjectionsError
@@ -237,6 +237,9 @@ def artifact_of(built: BuiltArtifact, operator: Mapping[str, float]) -> Artifact
     release = built.settings.step_seconds.get(RELEASE) or operator.get(RELEASE)
     if release and built.release_command:
         settings[RELEASE_TIMEOUT] = str(ceil(release))
+    if built.runtime == IMAGE and built.settings.port:
+        # Of what is no image it says nothing: its port is told it in PORT.
+        settings[PORT] = str(built.settings.port)
     return Artifact(
         digest=built.digest,
         size_bytes=built.size_bytes,

@@ -25,7 +25,7 @@ from actors.builder.image_build import EXIT_ENGINE
 from actors.builder.image_retention import remove_images
 from actors.builder.image_steps import VARIABLE, end_steps, mark
 from actors.builder.languages.plan import Workbench
-from actors.builder.model import Artifact
+from actors.builder.model import IMAGE, Artifact
 from actors.builder.process import ProcessExecutor
 from actors.builder.procfile import RELEASE, Procfile
 from actors.builder.retention import ImagesGone, InUse
@@ -283,7 +283,7 @@ class ContainerExecutor:
         release = procfile.release or bench.settings.processes.get(RELEASE)
         run = ImageRun(reference=reference, command=command, port=bench.settings.port or facts.port)
         manifest = Manifest(
-            language=language, runtime="image", interpreter=None, app=None, deps=None, image=run,
+            language=language, runtime=IMAGE, interpreter=None, app=None, deps=None, image=run,
             processes=processes, release_command=release,
         )  # fmt: skip
         blob = await put_manifest(self._store, manifest, scratch=bench.work)
@@ -295,12 +295,12 @@ class ContainerExecutor:
             processes=processes,
             release_command=release,
             language=language,
-            runtime="image",
+            runtime=IMAGE,
             detected=detected,
             also_saw=also_saw,
             source_commit=source.commit,
             source_author=source.author,
-            settings=bench.settings,
+            settings=msgspec.structs.replace(bench.settings, port=run.port),
             warnings=tuple(bench.warnings),
         )
 

@@ -94,6 +94,10 @@ class ComponentSettings(msgspec.Struct, frozen=True, kw_only=True):
     step_seconds: dict[str, float] = {}
 
 
+IMAGE = "image"
+"""The runtime of what was built as a container image, and runs as one."""
+
+
 class Artifact(msgspec.Struct, frozen=True, kw_only=True):
     """A finished build: `digest` names its manifest in the artifact store and is all that running it needs.
 

@@ -33,6 +33,10 @@ RELEASE_TIMEOUT = "release_timeout_seconds"
 """Of an artifact's settings: how long its release command may take, where somebody said so."""
 RELEASE_SECONDS = 600  # time for a migration; one that hangs on a lock is not waited for until the whole deploy ends
 MOST_RELEASE_SECONDS = 24 * 3600
+PORT = "port"
+"""Of an artifact's settings: the port inside that its image is reached at; without it an image is told one in PORT."""
+MOST_PORT = 65_535
+_OF_THE_ARTIFACT = (RELEASE_TIMEOUT, PORT)
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -79,7 +83,7 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
 
     def of_component(self) -> dict[str, str]:
         """The settings that are the component's; the others are about this artifact alone."""
-        return {key: text for key, text in self.settings.items() if key != RELEASE_TIMEOUT}
+        return {key: text for key, text in self.settings.items() if key not in _OF_THE_ARTIFACT}
 
     def release_seconds(self) -> int:
         """How long its release command may take: what the source or the operator says, else `RELEASE_SECONDS`."""

@@ -16,6 +16,7 @@ import msgspec
 
 from events.log.records import StoredEvent
 from events.model.base import PROGRESS_ROUNDS, Command, Event, Meta, Refusal
+from events.model.build import MOST_PORT, PORT
 from events.model.component_commands import ReportClaims
 from events.model.component_events import InstanceStarting
 from events.model.component_parts import SETTINGS, ComponentState, Phase, RouteSpec
@@ -35,6 +36,8 @@ Reducer = Callable[[msgspec.Struct, Event, int], object]
 """state, event, microseconds UTC → the state after it."""
 
 MAX_COMMANDS = 100
+NOT_BUILT = "not built"
+"""Stands for the digest of an artifact that there is not."""
 _PLACES = (
     "nodes are those that the component was given to before, with the memory that the log tells of: their labels, and "
     "what other components take there, were not looked at"
@@ -128,8 +131,12 @@ def refold(stream: str, events: Sequence[StoredEvent], reducer: Reducer) -> Refo
     return Refolded(stream=stream, events=len(events), first=first, at_first=at_first, final=diff(recorded, changed))
 
 
-def read_commands(stream: str, raw: bytes) -> list[Command]:
-    """Commands of the stream's kind from JSON: one object with its `type`, or a list of them. Raises BadCommand."""
+def read_commands(stream: str, raw: bytes, state: msgspec.Struct | None = None) -> list[Command]:
+    """Commands of the stream's kind from JSON: one object with its `type`, or a list of them. Raises BadCommand.
+
+    With the component's `state`, what a DeployArtifact's artifact leaves out is as in the one that runs: so it can be
+    asked what would come of a build that differs in its port, or its commands.
+    """
     kind = aggregate_of(stream).command
     try:
         try:
@@ -140,12 +147,31 @@ def read_commands(stream: str, raw: bytes) -> list[Command]:
         if not 1 <= len(items) <= MAX_COMMANDS:
             raise BadCommand(f"expected 1 to {MAX_COMMANDS} commands, found {len(items)}")
         # Through JSON's own rules (a list for a tuple, text for an enum), as a command over the wire is read.
+        items = [_with_artifact(item, state) for item in items]
         commands = [msgspec.convert(item, kind) for item in items]
     except (msgspec.ValidationError, RecursionError) as error:
         raise BadCommand(f"expected a command of {stream}, found another: {error}; {_known(stream)}") from None
     for item, command in zip(items, commands, strict=True):
         _refuse_unknown(item, command, type(command).__name__)
     return commands
+
+
+def _with_artifact(item: object, state: msgspec.Struct | None) -> object:
+    artifact = item.get("artifact") if isinstance(item, dict) and item.get("type") == "DeployArtifact" else None
+    live = state.releases.get(state.current) if isinstance(state, ComponentState) else None
+    if not isinstance(item, dict) or not isinstance(artifact, dict):
+        return item
+    settings = artifact.get("settings", {})
+    port = settings.get(PORT) if isinstance(settings, dict) else None
+    if isinstance(port, str) and not (port.isascii() and port.isdecimal() and 1 <= int(port) <= MOST_PORT):
+        raise BadCommand(f"expected a port from 1 to {MOST_PORT}, found {port[:60]!r}")
+    if live is None:
+        return item
+    own = msgspec.to_builtins(live.artifact)
+    if isinstance(settings, dict):
+        settings = {**own.get("settings", {}), **settings}
+    # Another artifact is another process: with the same digest nothing would be started anew.
+    return {**item, "artifact": {**own, "digest": NOT_BUILT, **artifact, "settings": settings}}
 
 
 def _refuse_unknown(given: object, read: object, path: str) -> None:
@@ -297,7 +323,7 @@ async def what_if(
     `at` in microseconds UTC; None: when the last event before that state happened (the first one's time where there was
     none). `complete`: as `around` takes it. Raises BadCommand, and what reading raises.
     """
-    commands = read_commands(found.stream, raw)
+    commands = read_commands(found.stream, raw, found.state)
     then = at or found.at or events[0].record.at
     met = await around(past, found.state, events, _routes_in(commands), at=then, complete=complete)
     return await asyncio.to_thread(decide_all, found.stream, found.state, commands, at=then, actor=actor, around=met)

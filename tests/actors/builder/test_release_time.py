@@ -1,5 +1,6 @@
-"""How long the release command may take, as a finished build tells the log."""
+"""What a finished build tells the log of itself: how long its release command may take, where its image is reached."""
 
+import msgspec
 import pytest
 
 from actors.builder.actor import artifact_of
@@ -29,6 +30,15 @@ def test_what_the_source_says_counts_before_what_the_operator_says(
 ) -> None:
     settings, _ = parse_settings(text)
     assert artifact_of(built(settings), operator).release_seconds() == seconds
+
+
+@pytest.mark.parametrize(("runtime", "told"), [("image", {"port": "8080"}), ("python3.11", {})])
+def test_the_port_of_an_image_is_told_and_is_no_setting_of_its_component(runtime: str, told: dict[str, str]) -> None:
+    settings, _ = parse_settings("[component]\nport = 8080")
+
+    artifact = artifact_of(msgspec.structs.replace(built(settings, None), runtime=runtime), {})
+
+    assert (artifact.settings, artifact.of_component()) == (told, {})
 
 
 def test_nothing_is_said_where_there_is_no_release_command() -> None:

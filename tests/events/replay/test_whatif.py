@@ -352,6 +352,32 @@ async def test_an_instance_that_listens_elsewhere_shows_its_port() -> None:
     assert compared(got.outcomes[0])[f"ports.{starting.instance}"] == (None, 8443)
 
 
+async def test_a_build_that_differs_in_its_port_alone_is_compared_by_it() -> None:
+    port: dict[str, object] = {"type": "DeployArtifact", "artifact": {"settings": {"port": "9000"}}}
+
+    [outcome] = (await tried(command=port, version=await version_of(release=3))).outcomes
+
+    found = compared(outcome)
+    assert found.pop("release") == (3, 4)
+    assert found.pop("artifact.digest")[1] == "not built"
+    assert found == {"port": (None, 9000)}
+    assert any(would.type == "InstanceStarting" for would in outcome.events), "it is another process"
+
+
+@pytest.mark.parametrize(
+    ("artifact", "said"),
+    [
+        ({"settings": {"port": "0"}}, "expected a port from 1 to 65535, found '0'"),
+        ({"settings": {"port": "eighty"}}, "expected a port from 1 to 65535, found 'eighty'"),
+        ({"settings": {"port": 80}}, "Expected `str`, got `int`"),
+        ({"prot": "80"}, "expected a field of DeployArtifact.artifact, found 'prot'"),
+    ],
+)
+async def test_an_artifact_that_none_could_be_is_refused(artifact: dict[str, object], said: str) -> None:
+    with pytest.raises(BadCommand, match=said):
+        await tried(command={"type": "DeployArtifact", "artifact": artifact})
+
+
 @pytest.mark.parametrize("key", ["PORT", "RAYFOLD_PORT"])
 async def test_the_port_that_the_platform_gives_is_refused_as_a_variable(key: str) -> None:
     [outcome] = (await tried(command={"type": "ChangeSpec", "config_set": {key: "80"}})).outcomes
