@@ -23,7 +23,7 @@ from events.model.component_parts import SETTINGS, ComponentState, Phase, RouteS
 from events.model.component_progress import unclaimed_routes
 from events.model.placement import Room
 from events.model.registry import Aggregate, aggregate_of, decode_event, initial_state
-from events.model.route import ClaimRoute
+from events.model.route import ClaimRoute, plain_path
 from events.model.route import decide as decide_route
 from events.replay.around import Around, around
 from events.replay.diffing import Change, diff
@@ -330,9 +330,9 @@ async def what_if(
 
 
 def _routes_in(value: object) -> set[RouteSpec]:
-    """Every route that a command names, wherever it stands."""
+    """Every route that a command names, wherever it stands, spelled as it is claimed."""
     if isinstance(value, RouteSpec):
-        return {value}
+        return {RouteSpec(value.host, plain_path(value.path))}
     parts = msgspec.structs.astuple(value) if isinstance(value, msgspec.Struct) else value
     if isinstance(parts, (list, tuple)):
         return {route for part in parts for route in _routes_in(part)}

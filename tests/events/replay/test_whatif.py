@@ -292,6 +292,16 @@ async def test_a_route_that_somebody_else_holds_fails_the_operation_as_it_would(
     assert [would.type for would in ours.events][2:4] == ["RoutesClaimed", "RolloutStarted"]
 
 
+async def test_a_route_is_looked_up_as_it_is_spelled_when_it_is_claimed() -> None:
+    event = RouteClaimed(host="x.example.com", path="/a", service_id="0123456789abcdef", team="other", app="mill")
+    asked: dict[str, object] = {"type": "ChangeSpec", "routes_add": [{"host": "x.example.com", "path": "/a/"}]}
+
+    [outcome] = (await tried(*told_by("route/x.example.com/a", event), command=asked)).outcomes
+
+    assert outcome.events[-1].type == "OperationFailed"
+    assert [c.after for c in outcome.wanted if c.path == "routes"] == ["x.example.com/a"]
+
+
 async def test_a_claim_counts_only_from_when_it_was_made() -> None:
     asked: dict[str, object] = {"type": "ChangeSpec", "routes_add": [{"host": "x.example.com"}]}
     [claim] = claimed("x.example.com")
