@@ -99,8 +99,18 @@ class EtcdStartFailed(LogError):
     """The embedded etcd cannot be found, or does not come up; the message holds the last lines it said."""
 
 
-class CorruptBatch(LogBroken):
+class LogDamaged(LogBroken):
+    """Stored bytes are not what was written, or are missing; the message names the place. To ask again helps nobody:
+    only whoever puts them back does. What is elsewhere can be read all the same. `position`: where the events are
+    that cannot be read, if it is known."""
+
+    position: Position | None = None
+
+
+class CorruptBatch(LogDamaged):
     """A stored batch cannot be decoded or fails its checksum; `position` is where it begins."""
+
+    position: Position
 
     def __init__(self, position: Position, why: str) -> None:
         super().__init__(f"batch at {position} is corrupt: {why}; restore it from a backup or an archived segment")
@@ -108,11 +118,13 @@ class CorruptBatch(LogBroken):
         self.why = why
 
 
-class CorruptSegment(LogBroken):
+class CorruptSegment(LogDamaged):
     """An archived segment is not what its manifest says; `position` is the batch in it that is damaged.
 
     Where no batch can be told (it is cut short, its index is damaged) `position` is where the segment begins.
     """
+
+    position: Position
 
     def __init__(self, position: Position, location: str, why: str) -> None:
         super().__init__(f"archived segment {location} is corrupt at {position}: {why}; restore it from a backup")
@@ -121,7 +133,7 @@ class CorruptSegment(LogBroken):
         self.why = why
 
 
-class LogHole(LogBroken):
+class LogHole(LogDamaged):
     """The offsets from `position` on are absent although later ones exist."""
 
     def __init__(self, position: Position, next_base: int) -> None:
@@ -155,9 +167,11 @@ class LogRewritten(LogBroken):
         self.position = position
 
 
-class BlobMissing(LogBroken):
-    """The archive has no blob of this name although something points at it."""
+class BlobMissing(LogDamaged):
+    """The archive has no blob of this name although something points at it. `position`: of the events in it."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"expected a blob {name} in the archive, found none; restore it from a backup of the archive")
+    def __init__(self, name: str, position: Position | None = None) -> None:
+        what = f"a blob {name}" if position is None else f"segment {name} with the events from {position} on"
+        super().__init__(f"expected {what} in the archive, found none; restore it from a backup of the archive")
         self.name = name
+        self.position = position

@@ -23,7 +23,7 @@ from events.log.etcd_wire import ModRevisionIs, Put
 from events.log.keys import HASH_NAME, LAYOUT_FORMAT, Keys
 from events.log.ledger import WINDOW
 from events.log.pace import Pace
-from events.log.port import Followed, OwnerRecord, PartitionWriter
+from events.log.port import Followed, OnDamage, OwnerRecord, PartitionWriter
 from events.log.reader import RECHECK_S, LogReader
 from events.log.records import StoredEvent
 from events.log.recovery import recover
@@ -160,15 +160,19 @@ class EtcdEventLog:
     def follow(self, partition: int, from_offset: int) -> AsyncIterator[list[StoredEvent]]:
         return self.follow_all({partition: from_offset})
 
-    def follow_all(self, from_offsets: Mapping[int, int]) -> AsyncIterator[list[StoredEvent]]:
+    def follow_all(
+        self, from_offsets: Mapping[int, int], on_damage: OnDamage | None = None
+    ) -> AsyncIterator[list[StoredEvent]]:
         for partition in from_offsets:
             self._check(partition)
-        return self._reader.follow_all(from_offsets)
+        return self._reader.follow_all(from_offsets, on_damage)
 
-    def follow_types(self, from_offsets: Mapping[int, int], types: Collection[str]) -> AsyncIterator[Followed]:
+    def follow_types(
+        self, from_offsets: Mapping[int, int], types: Collection[str], on_damage: OnDamage | None = None
+    ) -> AsyncIterator[Followed]:
         for partition in from_offsets:
             self._check(partition)
-        return self._reader.follow_types(from_offsets, types)
+        return self._reader.follow_types(from_offsets, types, on_damage)
 
     async def tail(self, partition: int) -> int:
         self._check(partition)

@@ -16,9 +16,9 @@ from events.log.archive.cold import ColdSegments
 from events.log.archive.manifest import SegmentManifest
 from events.log.archive.tiers import TieredStore
 from events.log.blobs import MemoryBlobs
-from events.log.errors import Fenced, LayoutMismatch, LogBroken, PartitionOwned
+from events.log.errors import Fenced, LayoutMismatch, LogBroken, LogError, PartitionOwned
 from events.log.ledger import WINDOW
-from events.log.port import Followed, OwnerRecord
+from events.log.port import Followed, OnDamage, OwnerRecord
 from events.log.reader import LogReader
 from events.log.records import StoredEvent
 from events.log.recovery import recover
@@ -218,7 +218,11 @@ class MemoryEventLog:
         epoch = kept.epoch
         slots = _MemorySlots(self._store, partition, epoch)
         shelf = SnapshotShelf(partition=partition, epoch=epoch, blobs=self._store.blobs, pointer=slots)
-        recovered = await recover(self._tiers, partition, self._ledger_window, await shelf.load())
+        try:
+            recovered = await recover(self._tiers, partition, self._ledger_window, await shelf.load())
+        except LogError:
+            await slots.give_up(None)
+            raise
         writer = BatchingWriter(
             partition=partition, epoch=epoch, recovered=recovered, slots=slots, limits=self._limits, snapshots=shelf
         )
@@ -239,15 +243,19 @@ class MemoryEventLog:
     def follow(self, partition: int, from_offset: int) -> AsyncIterator[list[StoredEvent]]:
         return self.follow_all({partition: from_offset})
 
-    def follow_all(self, from_offsets: Mapping[int, int]) -> AsyncIterator[list[StoredEvent]]:
+    def follow_all(
+        self, from_offsets: Mapping[int, int], on_damage: OnDamage | None = None
+    ) -> AsyncIterator[list[StoredEvent]]:
         for partition in from_offsets:
             self._check(partition)
-        return self._reader.follow_all(from_offsets)
+        return self._reader.follow_all(from_offsets, on_damage)
 
-    def follow_types(self, from_offsets: Mapping[int, int], types: Collection[str]) -> AsyncIterator[Followed]:
+    def follow_types(
+        self, from_offsets: Mapping[int, int], types: Collection[str], on_damage: OnDamage | None = None
+    ) -> AsyncIterator[Followed]:
         for partition in from_offsets:
             self._check(partition)
-        return self._reader.follow_types(from_offsets, types)
+        return self._reader.follow_types(from_offsets, types, on_damage)
 
     async def tail(self, partition: int) -> int:
         self._check(partition)

@@ -4,11 +4,12 @@ Must not know etcd, nor what any event means.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
 
+from events.log.errors import LogDamaged
 from events.log.records import EventRecord, Position, StoredEvent
 from events.log.runs import Runs
 from events.log.snapshots.contents import Snapshot
@@ -45,6 +46,10 @@ class Followed(NamedTuple):
     partition: int
     end: int
     events: list[StoredEvent]
+
+
+OnDamage = Callable[[int, LogDamaged | None], None]
+"""(partition, what is damaged in it): told once for each; None: it can be read again."""
 
 
 class OwnerRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,14 +174,20 @@ class EventLog(Protocol):
         except LogUnavailable, which it waits out, and LogRewritten where it has read what the log no longer holds."""
         ...
 
-    def follow_all(self, from_offsets: Mapping[int, int]) -> AsyncIterator[list[StoredEvent]]:
+    def follow_all(
+        self, from_offsets: Mapping[int, int], on_damage: OnDamage | None = None
+    ) -> AsyncIterator[list[StoredEvent]]:
         """`follow` for several partitions at once ({partition: offset}); each list is of one partition.
 
-        Order holds within a partition, not between partitions. One watch serves all followers of a process.
+        Order holds within a partition, not between partitions. One watch serves all followers of a process. With
+        `on_damage` a partition that is damaged is told, stands still and is looked at again every few seconds, while
+        the others go on; without it LogDamaged is raised.
         """
         ...
 
-    def follow_types(self, from_offsets: Mapping[int, int], types: Collection[str]) -> AsyncIterator[Followed]:
+    def follow_types(
+        self, from_offsets: Mapping[int, int], types: Collection[str], on_damage: OnDamage | None = None
+    ) -> AsyncIterator[Followed]:
         """`follow_all`, of events of these types only. It also says how far it has come where there are none, and
         makes little work of batches that hold none."""
         ...

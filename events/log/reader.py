@@ -18,8 +18,8 @@ from events.log.codec import (
     decode_header,
     decode_types,
 )
-from events.log.errors import BeyondTail, LogHole, LogRewritten, LogUnavailable
-from events.log.port import Followed
+from events.log.errors import BeyondTail, LogDamaged, LogHole, LogRewritten, LogUnavailable
+from events.log.port import Followed, OnDamage
 from events.log.records import EventRecord, Position, StoredEvent
 from events.log.store import PAGE_BATCHES, PAGE_OFFSETS, BatchStore, StoredBatch
 
@@ -66,15 +66,13 @@ class _Cursor:
             await self._expect_last(store)
         if sum(len(batch.value) for batch in page) > DECODE_INLINE_BYTES:
             # Decoding a whole page takes long enough to hold up everything else on this loop.
-            events = await asyncio.to_thread(self._take_all, page)
+            events, whole = await asyncio.to_thread(self._take_all, page)
         else:
-            events = self._take_all(page)
-        at_tail = len(page) < PAGE_BATCHES and self.base < start + PAGE_OFFSETS
+            events, whole = self._take_all(page)
+        at_tail = whole and len(page) < PAGE_BATCHES and self.base < start + PAGE_OFFSETS
         if at_tail and self.base < self.expected:
             raise BeyondTail(Position(self.partition, self.expected), self.base)
         self._aligned = True
-        if page:
-            self._last = page[-1]
         return events, at_tail
 
     def live(self, batch: StoredBatch) -> list[StoredEvent]:
@@ -98,13 +96,20 @@ class _Cursor:
             if not page or (page[0].base, page[0].value) != (self._last.base, self._last.value):
                 raise LogRewritten(Position(self.partition, self._last.base))
 
-    def _take_all(self, page: Sequence[StoredBatch]) -> list[StoredEvent]:
+    def _take_all(self, page: Sequence[StoredBatch]) -> tuple[list[StoredEvent], bool]:
+        """The page's events, and False where they end before damage: it is met, and raised, at the next page."""
         events: list[StoredEvent] = []
         for batch in page:
-            if not self.follows(batch):
-                raise LogHole(Position(self.partition, self.base), batch.base)
-            events += self.take(batch)
-        return events
+            try:
+                if not self.follows(batch):
+                    raise LogHole(Position(self.partition, self.base), batch.base)
+                events += self.take(batch)
+            except LogDamaged:
+                if events:
+                    return events, False
+                raise
+            self._last = batch
+        return events, True
 
     def follows(self, batch: StoredBatch) -> bool:
         """Whether the batch is the very next one, or an older one that `take` drops."""
@@ -156,6 +161,25 @@ class _Cursor:
         return self._types is None or record.type in self._types
 
 
+class _Damage:
+    """What one follower has met, and whom it tells: each change once. Without anybody to tell it is raised."""
+
+    def __init__(self, tell: OnDamage | None) -> None:
+        self._tell = tell
+        self._met: dict[int, str] = {}
+
+    def met(self, partition: int, error: LogDamaged) -> None:
+        if self._tell is None:
+            raise error
+        if self._met.get(partition) != str(error):
+            self._met[partition] = str(error)
+            self._tell(partition, error)
+
+    def passed(self, partition: int) -> None:
+        if self._tell is not None and self._met.pop(partition, None) is not None:
+            self._tell(partition, None)
+
+
 class LogReader:
     """Reads and follows any adapter's partitions."""
 
@@ -192,22 +216,28 @@ class LogReader:
             if events:
                 yield events
 
-    async def follow_all(self, from_offsets: Mapping[int, int]) -> AsyncIterator[list[StoredEvent]]:
+    async def follow_all(
+        self, from_offsets: Mapping[int, int], on_damage: OnDamage | None = None
+    ) -> AsyncIterator[list[StoredEvent]]:
         """See `EventLog.follow_all`."""
         cursors = {partition: _Cursor(partition, offset) for partition, offset in from_offsets.items()}
-        async with aclosing(self._follow(cursors)) as following:
+        async with aclosing(self._follow(cursors, _Damage(on_damage))) as following:
             async for _, events in following:
                 if events:
                     yield events
 
-    async def follow_types(self, from_offsets: Mapping[int, int], types: Collection[str]) -> AsyncIterator[Followed]:
+    async def follow_types(
+        self, from_offsets: Mapping[int, int], types: Collection[str], on_damage: OnDamage | None = None
+    ) -> AsyncIterator[Followed]:
         """See `EventLog.follow_types`."""
         cursors = {partition: _Cursor(partition, offset, types=types) for partition, offset in from_offsets.items()}
-        async with aclosing(self._follow(cursors)) as following:
+        async with aclosing(self._follow(cursors, _Damage(on_damage))) as following:
             async for cursor, events in following:
                 yield Followed(cursor.partition, cursor.expected, events)
 
-    async def _follow(self, cursors: Mapping[int, _Cursor]) -> AsyncGenerator[tuple[_Cursor, list[StoredEvent]], None]:
+    async def _follow(
+        self, cursors: Mapping[int, _Cursor], damage: _Damage
+    ) -> AsyncGenerator[tuple[_Cursor, list[StoredEvent]], None]:
         """Each step of a cursor, also one without events.
 
         Subscribe first, page to the tail second: whatever is committed after a page was read arrives live, because the
@@ -220,7 +250,7 @@ class LogReader:
             behind = set(cursors)
             recheck_at = loop.time() + self._recheck_s
             while True:
-                async for step in self._catch_up(cursors, behind):
+                async for step in self._catch_up(cursors, behind, damage):
                     yield step
                 failpoint("log.follow.caught-up")
                 item = await subscription.next(recheck_at - loop.time())
@@ -230,17 +260,23 @@ class LogReader:
                     continue
                 partition, batch = item
                 cursor = cursors[partition]
-                if cursor.follows(batch):
-                    yield cursor, cursor.live(batch)
-                else:
+                if not cursor.follows(batch):
                     behind = {partition}
+                    continue
+                try:
+                    events = cursor.live(batch)
+                except LogDamaged as error:
+                    damage.met(partition, error)
+                else:
+                    yield cursor, events
         finally:
             self._store.unsubscribe(subscription)
 
     async def _catch_up(
-        self, cursors: Mapping[int, _Cursor], behind: set[int]
+        self, cursors: Mapping[int, _Cursor], behind: set[int], damage: _Damage
     ) -> AsyncIterator[tuple[_Cursor, list[StoredEvent]]]:
-        """Page each partition in `behind`, in turn, until it is at the tail; waits out an unavailable store."""
+        """Page each partition in `behind`, in turn, until it is at the tail or damaged; waits out an unavailable
+        store."""
         pause = RETRY_FIRST_S
         while behind:
             for partition in sorted(behind):
@@ -250,7 +286,12 @@ class LogReader:
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, RETRY_MOST_S)
                     continue
+                except LogDamaged as error:
+                    damage.met(partition, error)
+                    behind.discard(partition)  # until the next look at everything
+                    continue
                 pause = RETRY_FIRST_S
+                damage.passed(partition)
                 if at_tail:
                     behind.discard(partition)
                 yield cursors[partition], events

@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable
 from events.log.archive.manifest import SegmentManifest
 from events.log.archive.segment import Segment, decode_segment
 from events.log.blobs import BlobStore
-from events.log.errors import LogBroken
+from events.log.errors import BlobMissing, LogBroken
+from events.log.records import Position
 
 KEPT_BYTES = 64 << 20
 """Some segments at their usual 8 MiB: a few readers at different places do not throw out each other's."""
@@ -63,7 +64,10 @@ class ColdSegments:
                 f"expected an archive to read {manifest.location} from, found none configured; "
                 "set [log] archive as the platform has it"
             )
-        data = await self._blobs.get(manifest.location)
+        try:
+            data = await self._blobs.get(manifest.location)
+        except BlobMissing as error:
+            raise BlobMissing(manifest.location, Position(partition, manifest.base)) from error
         return await asyncio.to_thread(decode_segment, partition, manifest, data)
 
     def _opened(self, name: str, done: "asyncio.Task[Segment]") -> None:
