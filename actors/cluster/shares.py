@@ -30,11 +30,17 @@ class Shares:
         self._streams = list(streams)
         self._given: dict[int, str] = {}
         self._serving: dict[int, str] = {}
+        self._unserved: frozenset[int] = frozenset()
 
     @property
     def complete(self) -> bool:
         """Whether every partition was served when last asked."""
         return len(self._serving) == self._partitions
+
+    @property
+    def settled(self) -> bool:
+        """Whether every partition was served, or found to be one that cannot be: waiting brings no more."""
+        return len(self._serving.keys() | self._unserved) == self._partitions
 
     def owned(self) -> dict[str, list[int]]:
         """Who served what when last asked."""
@@ -75,7 +81,9 @@ class Shares:
         return [state for answer in answers.values() if answer is not None for state in answer.pools]
 
     def _note(self, answers: dict[str, Serving | None]) -> None:
-        self._serving = {p: name for name, answer in answers.items() if answer is not None for p in answer.partitions}
+        told = {name: answer for name, answer in answers.items() if answer is not None}
+        self._serving = {p: name for name, answer in told.items() for p in answer.partitions}
+        self._unserved = frozenset(p for answer in told.values() for p in answer.unserved)
 
     async def _ask(self, name: str) -> Serving | None:
         return await self._call(name, "serving", self._streams)

@@ -27,22 +27,25 @@ WORK = "work"
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """How an actor is; `detail` in words, for a person. `gauges` are what it measures of itself, by name: bytes,
-    seconds and counts; `work` is what its pool is scaled by. `going`: it was asked to go, and takes on nothing new."""
+    """How an actor is; `detail` in words, for a person, and `fix` what that one can do. `gauges` are what it measures
+    of itself, by name: bytes, seconds and counts; `work` is what its pool is scaled by. `going`: it was asked to go,
+    and takes on nothing new."""
 
     name: str
     pid: int
     ready: bool
     detail: str = ""
+    fix: str = ""
     gauges: dict[str, float] = {}
     going: bool = False
 
 
 class Serving(msgspec.Struct, frozen=True, kw_only=True):
-    """What an actor of a pool that shares the log's partitions serves now. `pools`: decisions about pools that it
-    knows from the log, where it owns it."""
+    """What an actor of a pool that shares the log's partitions serves now. `unserved`: those given to it that it cannot
+    serve, and why; a person must look. `pools`: decisions about pools that it knows from the log, where it owns it."""
 
     partitions: list[int]
+    unserved: dict[int, str] = {}
     pools: list[PoolState] = []
 
 
@@ -53,6 +56,8 @@ class ActorShell:
     """
 
     gives_way = True
+    fix = ""
+    """What a person does when it is not `fine`."""
 
     def __init__(self, name: str, settings: bytes) -> None:
         self.name = name
@@ -95,6 +100,7 @@ class ActorShell:
             pid=os.getpid(),
             ready=await self.fine(),
             detail=await self.detail(),
+            fix=self.fix,
             gauges={**_of_process(), **await self.gauges()},
             going=self.going,
         )

@@ -36,6 +36,7 @@ _unpack = msgspec.msgpack.Decoder(list[Envelope]).decode
 class LifecycleSupervisor(ActorShell):
     """One of a pool; each owns some partitions, as the Reconciler assigns them."""
 
+    fix = "rayfold log verify; docs/operations.md, What is damaged"
     _supervisor: Supervisor
 
     async def open(self) -> None:
@@ -80,7 +81,11 @@ class LifecycleSupervisor(ActorShell):
 
     async def detail(self) -> str:
         served = f"{len(self._supervisor.engines)} partitions"
-        return "; ".join((served, *self._supervisor.unreadable.values()))
+        return "; ".join((served, *self._supervisor.unserved().values()))
+
+    async def fine(self) -> bool:
+        """False while a partition that is its own cannot be served."""
+        return not self._supervisor.unserved()
 
     async def gauges(self) -> dict[str, float]:
         """Commands per second are what the pool is scaled by."""
@@ -96,7 +101,7 @@ class LifecycleSupervisor(ActorShell):
         """What is served here now, and the states of those `streams` of pools that are."""
         await self.opened()
         pools = [state for state in self._supervisor.states(streams) if isinstance(state, PoolState)]
-        return Serving(partitions=sorted(self._supervisor.engines), pools=pools)
+        return Serving(partitions=sorted(self._supervisor.engines), unserved=self._supervisor.unserved(), pools=pools)
 
     async def assign(self, partitions: Sequence[int], streams: Sequence[str] = ()) -> Serving:
         """Serve exactly these partitions from now on; returns what is served already."""
@@ -113,6 +118,11 @@ class LifecycleSupervisor(ActorShell):
         """Whether commands for the partition are decided here now."""
         await self.opened()
         return self._supervisor.serves(partition)
+
+    async def unserved(self) -> dict[int, str]:
+        """Partitions given to it that it cannot serve, and why."""
+        await self.opened()
+        return self._supervisor.unserved()
 
     async def source_access(self, team: str, url: str) -> SourceAccess | None:
         """What the team reads a git URL with; None while its stream is not served here, or is about to change."""

@@ -21,7 +21,7 @@ from actors.supervisor.orders import Known, NodePort
 from actors.supervisor.parking import Hand
 from actors.supervisor.slices import batched, in_slices
 from events.failpoints import failpoint
-from events.log.errors import Fenced, LogError, PartitionOwned
+from events.log.errors import Fenced, LogDamaged, LogError, PartitionOwned
 from events.log.port import EventLog
 from events.log.records import partition_of
 from events.model.base import Envelope, Reply, partition_key
@@ -39,6 +39,8 @@ log = structlog.get_logger("supervisor")
 TEND_SECONDS = 0.5
 SWEEP_SECONDS = 5.0
 GIVE_BACK_SECONDS = 5.0
+DAMAGED_SECONDS = 30.0  # between tries at a partition that is damaged: each reads it, and raises its epoch
+SAME_SECONDS = 60.0  # between log lines about a partition that cannot be taken for the same reason
 SWEPT_PER_SECOND = 2_000  # streams: looking at so many takes some 10 ms, one per cent of a core
 ASKED_AT_ONCE = 5_000  # instances in one question to a node
 IN_HAND_COMMANDS = 16_384  # of all callers: some 100 MB with everything that belongs to them
@@ -67,7 +69,9 @@ class Supervisor:
         self.name = name
         self.engines: dict[int, PartitionEngine] = {}
         self.unreadable: dict[int, str] = {}
-        """Partitions that hold an event which this version cannot read, and what it says about it."""
+        """Partitions that cannot be folded, for an event that this version cannot read or for damage, and why."""
+        self._damaged_at: dict[int, float] = {}
+        self._said: dict[int, tuple[str, float]] = {}
         self._log = event_log
         self._nodes = nodes
         self._lost_seconds = lost_seconds
@@ -98,6 +102,10 @@ class Supervisor:
         """Whether commands for the partition are decided here now."""
         engine = self.engines.get(partition)
         return engine is not None and not engine.closed
+
+    def unserved(self) -> dict[int, str]:
+        """Partitions that were given to this supervisor and that it cannot serve, and why."""
+        return {p: why for p, why in self.unreadable.items() if p in self._assigned}
 
     def states(self, streams: Sequence[str]) -> list[msgspec.Struct]:
         """The durable states of those of `streams` that are served here and have events."""
@@ -153,9 +161,9 @@ class Supervisor:
     def _decide(self, envelope: Envelope) -> "Reply | asyncio.Future[Reply]":
         partition = partition_of(partition_key(envelope.stream), self._log.partitions)
         engine = self.engines.get(partition)
-        if partition in self.unreadable and partition in self._assigned:
+        if partition in self.unserved():
             message = self.unreadable[partition]
-            return Reply(command_id=envelope.command_id, error="unavailable", error_message=message)
+            return Reply(command_id=envelope.command_id, error="unreadable", error_message=message)
         if engine is None or engine.closed:
             message = f"{self.name} does not serve partition {partition}"
             return Reply(command_id=envelope.command_id, error="not_owner", error_message=message)
@@ -211,7 +219,9 @@ class Supervisor:
         async with self._claiming:
             leaving = [p for p, engine in self.engines.items() if engine.closed or p not in self._assigned]
             await asyncio.gather(*(self._leave(partition) for partition in leaving))
-            missing = sorted(self._assigned - self.engines.keys() - self.unreadable.keys())
+            now = time.monotonic()
+            mended = {p for p, at in self._damaged_at.items() if now - at > DAMAGED_SECONDS}  # perhaps
+            missing = sorted(self._assigned - self.engines.keys() - (self.unreadable.keys() - mended))
             await asyncio.gather(*(self._claim(partition) for partition in missing))
 
     async def _leave(self, partition: int) -> None:
@@ -251,11 +261,26 @@ class Supervisor:
             failpoint("supervisor.recovered")
         except PartitionOwned:
             return  # its owner's lease lapses or is given back; the next round tries again
+        except LogDamaged as error:
+            self.unreadable[partition] = f"partition {partition} is not served: {error}"
+            self._damaged_at[partition] = time.monotonic()
+            self._complain(partition, error)
+            return
         except LogError as error:
-            log.warning("could not take a partition", partition=partition, error=str(error))
+            self._complain(partition, error)
             return
         self.engines[partition] = engine
+        self.unreadable.pop(partition, None)
+        self._damaged_at.pop(partition, None)
+        self._said.pop(partition, None)
         log.info("serves partition", partition=partition, events=count, epoch=writer.epoch)
+
+    def _complain(self, partition: int, error: LogError) -> None:
+        """It is tried again several times a second: what is the same each time is said once in a while."""
+        before, at = self._said.get(partition, ("", 0.0))
+        if before != str(error) or time.monotonic() - at > SAME_SECONDS:
+            self._said[partition] = (str(error), time.monotonic())
+            log.warning("could not take a partition", partition=partition, error=str(error))
 
     async def _leave_alone(self, partition: int, engine: PartitionEngine, error: Exception) -> None:
         """What cannot be folded must not be decided upon: the rest of its streams wait for a version that knows it.

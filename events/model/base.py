@@ -74,7 +74,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `operation` is the id to follow, when the command started one. `error` is set when nothing was decided at all
     (`not_owner`, `unavailable`, `overloaded`, `full`): the same command may be sent again; or `failed`: deciding it
-    went wrong here, and would again.
+    went wrong here, and would again; or `unreadable`: the stream's partition cannot be folded until a person mends it.
     """
 
     command_id: str

@@ -42,16 +42,22 @@ class Owners:
         self.decided: list[str] = []
         self.calls = 0
         self.away: set[str] = set()
+        self.damaged: dict[int, str] = {}
         self.before: Callable[[], Any] | None = None
         self.go_on = asyncio.Event()
         self.go_on.set()
 
-    async def call(self, actor: str, method: str, argument: Any, *, seconds: float | None = None) -> Any:
+    async def names(self, pool: str) -> list[str]:
+        return ["a", "b"]
+
+    async def call(self, actor: str, method: str, argument: Any = None, *, seconds: float | None = None) -> Any:
         await asyncio.sleep(0)
         if actor in self.away:
             raise ActorUnreachable(f"{actor} is away")
         if method == "serves":
             return self.serving.get(argument) == actor
+        if method == "unserved":
+            return self.damaged
         self.calls += 1
         await self.go_on.wait()
         envelopes = msgspec.msgpack.decode(argument, type=list[Envelope])
@@ -195,4 +201,18 @@ async def test_twenty_clients_that_flood_are_refused_at_once_and_hold_no_more_th
     assert {r.error for r in replies} == {"", "overloaded"}
     assert taken | {"c1"} == set(owners.decided)
     assert len(owners.decided) == len(taken) + 1
+    assert router.gate.things == 0
+
+
+async def test_one_for_a_partition_that_cannot_be_served_is_answered_at_once_with_the_reason(
+    router: Router, log: Log, owners: Owners
+) -> None:
+    envelope = command(1)
+    damaged = _partition(envelope)
+    log.owners[damaged] = None
+    owners.serving.pop(damaged, None)
+    owners.damaged = {damaged: "batch at 8:76 is corrupt"}
+    async with asyncio.timeout(5):
+        [reply] = await router.submit([envelope])
+    assert (reply.error, reply.error_message) == ("unreadable", "batch at 8:76 is corrupt")
     assert router.gate.things == 0

@@ -21,6 +21,7 @@ class Owners:
         self.away: set[str] = set()
         self.refused = 0
         self.unserved = 0
+        self.damaged: set[int] = set()
 
     async def call(self, actor: str, method: str, *arguments: Any, seconds: float | None = None) -> Serving:
         await asyncio.sleep(0)
@@ -32,10 +33,11 @@ class Owners:
             mine &= wanted
             others = {p for name, held in self.serving.items() if name != actor for p in held}
             self.refused += len(wanted & others)
-            mine |= wanted - others
+            mine |= wanted - others - self.damaged
         served = sum(len(held) for name, held in self.serving.items() if name not in self.away)
         self.unserved = max(self.unserved, PARTITIONS - served)
-        return Serving(partitions=sorted(mine), pools=[PoolState(name="builder", size=3)] if 5 in mine else [])
+        pools = [PoolState(name="builder", size=3)] if 5 in mine else []
+        return Serving(partitions=sorted(mine), unserved=dict.fromkeys(self.damaged, "damaged"), pools=pools)
 
 
 def shares_of(owners: Owners) -> Shares:
@@ -79,6 +81,16 @@ async def test_one_that_goes_is_emptied_first() -> None:
     await rounds(shares, ["a"], ["b"])
     assert not shares.holds("b")
     assert shares.owned() == {"a": list(range(PARTITIONS))}
+
+
+async def test_what_cannot_be_served_is_not_waited_for_but_it_is_not_served_either() -> None:
+    owners = Owners()
+    owners.damaged = {7}
+    shares = shares_of(owners)
+    assert not shares.settled
+    await shares.round(staying=["a"], going=[])
+    assert (shares.settled, shares.complete) == (True, False)
+    assert 7 not in shares.owned()["a"]
 
 
 async def test_what_a_dead_one_had_goes_to_the_others_at_once() -> None:

@@ -65,7 +65,7 @@ async def test_its_partition_is_left_alone_and_says_why(change: dict[str, object
     assert await supervisor.assign(range(PARTITIONS)) == [partition(NEW)]
 
     reply = await told_to(supervisor, OLD)
-    assert reply.error == "unavailable" and why in reply.error_message
+    assert reply.error == "unreadable" and why in reply.error_message
     assert f"partition {partition(OLD)} is not served" in reply.error_message
     served = await told_to(supervisor, NEW)
     assert not served.error and served.refusal is None
