@@ -29,11 +29,14 @@ class Projector(ActorShell):
         self.keep(self._models.run(), "follow")
 
     async def detail(self) -> str:
-        return self._models.refused or f"{sum(self._models.positions().values())} events folded"
+        if self._models.refused:
+            return self._models.refused
+        folded = f"{sum(self._models.positions().values())} events folded"
+        return "; ".join((folded, *self._models.damaged.values()))
 
     async def fine(self) -> bool:
-        """False while the log lacks what the read models have folded."""
-        return not self._models.refused
+        """False while the log lacks what the read models have folded, or a part of it cannot be read."""
+        return not self._models.refused and not self._models.damaged
 
     async def gauges(self) -> dict[str, float]:
         """Events a second, and those that are behind, are what the pool is scaled by."""

@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 import msgspec
 
-from events.log.errors import BeyondTail
+from events.log.errors import BeyondTail, LogDamaged
 from events.log.port import EventLog
 from events.log.records import Position
 from projections.errors import HistoryLost
@@ -28,7 +28,8 @@ async def check_history(log: EventLog, checkpoints: Mapping[Checkpoint, str]) ->
     """Compare each checkpoint ({checkpoint: the name of a projection}) with the log. Raises HistoryLost.
 
     Beyond the tail: the log lost what was folded. Another time at the last folded event: it lost it and went on, so
-    the offset is there again and holds something else. Also raises what the log's reading raises.
+    the offset is there again and holds something else. Also raises what the log's reading raises, but for damage: what
+    cannot be read cannot be compared, and whoever reads on from there meets it.
     """
     for checkpoint, name in sorted(checkpoints.items()):
         if checkpoint.next:
@@ -47,6 +48,8 @@ async def _check(log: EventLog, checkpoint: Checkpoint, name: str) -> None:
                 break
     except BeyondTail:
         pass
+    except LogDamaged:
+        return
     tail = await log.tail(checkpoint.partition)
     raise HistoryLost(
         f"the read models are ahead of the log: expected the event at {last} that {name} has folded, found {found} "

@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import Connection
 
 from events.failpoints import failpoint
-from events.log.errors import BeyondTail, LogRewritten, LogUnavailable
+from events.log.errors import BeyondTail, LogDamaged, LogRewritten, LogUnavailable
 from events.log.port import EventLog
 from events.log.records import StoredEvent
 from projections.catalogue import ALL
@@ -98,6 +98,8 @@ class Projector:
         self._followed: dict[int, int] = {}
         self.refused = ""
         """Why nothing is folded, and the way out; empty while all is well."""
+        self.damaged: dict[int, str] = {}
+        """Partitions that cannot be read on, and what is damaged in each; the others are folded."""
         self.backlog = 0
         """Events read and not folded yet; what is not even read is not counted."""
         self._applying = asyncio.Lock()
@@ -107,7 +109,8 @@ class Projector:
     async def run(self) -> None:
         """Follow the log until cancelled. Waits out a database that is away; raises what the log's reading raises.
 
-        Folds nothing while the log lacks what is folded already (`refused` says so), until that is rebuilt.
+        Folds nothing while the log lacks what is folded already (`refused` says so), until that is rebuilt; of a
+        partition that is damaged what is before the damage (`damaged` says so), and the others.
         """
         pause = UNAVAILABLE_FIRST_S
         while True:
@@ -237,9 +240,18 @@ class Projector:
 
     # --- following ----------------------------------------------------------------------------------------------------
 
+    def _note_damage(self, partition: int, damage: LogDamaged | None) -> None:
+        if damage is None:
+            self.damaged.pop(partition, None)
+            _log.info("projector.reads_on", partition=partition)
+        else:
+            self.damaged[partition] = str(damage)
+            _log.error("projector.cannot_read", partition=partition, error=str(damage))
+
     async def _follow(self) -> None:
         queue: asyncio.Queue[list[StoredEvent]] = asyncio.Queue(QUEUED_LISTS)
         self.backlog = 0
+        self.damaged = {}
         async with asyncio.TaskGroup() as group:
             group.create_task(self._until_reassigned())
             group.create_task(self._read_ahead(self.positions(), queue))
@@ -250,7 +262,7 @@ class Projector:
         raise _Reassigned
 
     async def _read_ahead(self, starts: dict[int, int], queue: asyncio.Queue[list[StoredEvent]]) -> None:
-        async for events in self._log.follow_all(starts):
+        async for events in self._log.follow_all(starts, self._note_damage):
             for part in _parts(events):
                 self.backlog += len(part)
                 await queue.put(part)

@@ -16,6 +16,7 @@ from actors.gateway.errors import NotAppliedError, RejectedByEnvoyError
 from actors.gateway.gateway import Gateway, GatewaySettings
 from actors.gateway.table import ComponentRouting, EndpointSpec, RouteSpec
 from events.failpoints import failpoint
+from events.log.errors import LogDamaged
 from events.log.etcd_log import EtcdEventLog
 from events.log.etcd_wire import Delete, ModRevisionIs
 from events.log.records import Position, StoredEvent
@@ -25,6 +26,10 @@ from events.model.registry import decode_event
 log = structlog.get_logger("gateway")
 
 LEAVE_POLL_SECONDS = 1.0
+
+
+class DamageMended(Exception):
+    """A part of the log that could not be read when the gateway started can be now."""
 
 
 class RoutingFold:
@@ -84,6 +89,7 @@ class RoutingFold:
 class GatewayNode(ActorShell):
     """One per gateway machine."""
 
+    fix = "rayfold log verify; docs/operations.md, What is damaged"
     _gateway: Gateway
     _log: EtcdEventLog
     _key: str
@@ -95,6 +101,7 @@ class GatewayNode(ActorShell):
         settings = self.settings
         self._log = make_event_log(settings)
         await self._log.open()
+        self._damaged: dict[int, str] = {}
         self._gateway = Gateway(
             GatewaySettings(
                 run_dir=settings.gateway_dir,
@@ -122,7 +129,12 @@ class GatewayNode(ActorShell):
     async def detail(self) -> str:
         health = await self._gateway.health()
         contested = f"addresses wanted twice: {len(health.conflicts)}, " if health.conflicts else ""
-        return f"{health.hosts} hosts, {health.components} components, {contested}envoy {health.envoy_pid}"
+        served = f"{health.hosts} hosts, {health.components} components, {contested}envoy {health.envoy_pid}"
+        return "; ".join((served, *self._damaged.values()))
+
+    async def fine(self) -> bool:
+        """False while a part of the log cannot be read: what it would say of components is not known."""
+        return not self._damaged
 
     async def drained(self) -> bool:
         """The port is shut, what is in flight ends, and the proxy with it; a gateway that died meanwhile does it again.
@@ -175,15 +187,31 @@ class GatewayNode(ActorShell):
         tails = {p: await self._log.tail(p) for p in range(self._log.partitions)}
         behind = {p for p, tail in tails.items() if tail > 0}
         fold = RoutingFold()
+
+        def reached(partition: int) -> None:
+            behind.discard(partition)
+            if not behind and not self._gateway.is_ready:
+                self._gateway.ready(doubtful=set(self._damaged))
+                log.info("caught up with the log", gateway=self.name)
+
+        def damaged(partition: int, error: LogDamaged | None) -> None:
+            if error is not None:
+                self._damaged[partition] = str(error)
+                log.error("a partition cannot be read on", gateway=self.name, partition=partition, error=str(error))
+                reached(partition)  # the others are not to wait for it
+            elif self._gateway.doubts(partition):
+                # What was kept from Envoy for it is sorted out by a gateway that starts anew.
+                raise DamageMended(f"partition {partition} can be read again: the gateway begins anew")
+            else:
+                self._damaged.pop(partition, None)
+
         if not behind:
             self._gateway.ready()
-        async for partition, end, events in self._log.follow_types(dict.fromkeys(tails, 0), RoutingFold.TYPES):
+        following = self._log.follow_types(dict.fromkeys(tails, 0), RoutingFold.TYPES, damaged)
+        async for partition, end, events in following:
             if snapshots := fold.fold(events):
                 self._gateway.apply(snapshots)
                 failpoint("gateway.folded")
             self._gateway.advance(partition, end - 1)
-            if behind and end >= tails[partition]:
-                behind.discard(partition)
-                if not behind:
-                    self._gateway.ready()
-                    log.info("caught up with the log", gateway=self.name)
+            if partition in behind and end >= tails[partition]:
+                reached(partition)

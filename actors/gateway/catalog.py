@@ -40,6 +40,20 @@ class Catalog:
     def __init__(self) -> None:
         self._resources: dict[str, dict[str, Resource]] = {type_url: {} for type_url in ORDER}
         self.generation = 0
+        self._doubtful: frozenset[str] | None = None
+        self._gone: set[tuple[str, str]] = set()
+
+    def leave(self, names: frozenset[str]) -> None:
+        """From now on what Envoy holds under one of these names, or under one that never was in here, stays as it is:
+        what would be known of it could not be read."""
+        self._doubtful = names
+
+    def leaves(self, type_url: str, name: str) -> bool:
+        """Whether Envoy is to keep what it holds under this name, whatever is in here."""
+        if self._doubtful is None or type_url == LDS:
+            return False
+        known = name in self._resources[type_url] or (type_url, name) in self._gone
+        return name in self._doubtful or not known
 
     def get(self, type_url: str, name: str) -> Resource | None:
         return self._resources[type_url].get(name)
@@ -65,6 +79,7 @@ class Catalog:
                 resource = resources[name]
                 if resource is None:
                     del self._resources[type_url][name]
+                    self._gone.add((type_url, name))
                 else:
                     self._resources[type_url][name] = resource
             if names:

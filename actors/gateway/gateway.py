@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import ipaddress
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -92,6 +92,7 @@ class Gateway:
         self._directory = RunDirectory(settings.run_dir)
         self._xds = XdsServer(self._envoy.xds_socket)
         self._is_ready = False
+        self._doubtful: frozenset[int] = frozenset()
         self._open = False
         self._draining = False
         self._tasks: asyncio.Task[None] | None = None
@@ -172,10 +173,29 @@ class Gateway:
         self._table.advance(partition, offset)
         self._xds.advance(partition, offset)
 
-    def ready(self) -> None:
-        """The table has caught up with the log: from now on Envoy is answered."""
+    def ready(self, doubtful: Collection[int] = ()) -> None:
+        """The table has caught up with the log: from now on Envoy is answered.
+
+        Of `doubtful` partitions it could not read everything. What an adopted Envoy holds of their components, or
+        beyond the table, is newer than the table or all there is: it is left as it is.
+        """
         self._is_ready = True
+        self._doubtful = frozenset(doubtful)
+        if self._doubtful:
+            routings = (self._table.component(service_id) for service_id in self._table.services)
+            of_them = [r for r in routings if r is not None and r.position.partition in self._doubtful]
+            hosts = {normal_host(spec.host) for routing in of_them for spec in routing.routes}
+            self._xds.leave(frozenset(hosts | {routing.service_id for routing in of_them}))
         self._xds.ready()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether Envoy is answered."""
+        return self._is_ready
+
+    def doubts(self, partition: int) -> bool:
+        """Whether the table had not all of this partition when it was `ready`."""
+        return partition in self._doubtful
 
     def applied(self) -> dict[int, int]:
         """Offset by partition up to which Envoy holds everything; what it refused is in `rejections` instead."""

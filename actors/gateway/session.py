@@ -59,6 +59,8 @@ class _TypeState:
         self.returning = False
         self.wanted: set[str] = set()
         self.held: dict[str, str] = {}
+        self.brought: dict[str, str] = {}
+        """What Envoy held when the stream began, and has not asked for anew since."""
         self.dirty: dict[str, int] = {}
         self.alone: set[str] = set()
         """Names to send one by one, because a response that held them was refused."""
@@ -140,6 +142,7 @@ class Session:
     def _begin(self, state: _TypeState, message: Incoming) -> None:
         """First request of a type on this stream: take over what Envoy already holds, find what differs."""
         state.held = dict(message.held)
+        state.brought = dict(message.held)
         state.wildcard = message.type_url != EDS
         generation = self._catalog.generation
         if state.wildcard:
@@ -165,6 +168,8 @@ class Session:
             # A name subscribed again is asked for anew: Envoy may have dropped what it held (delta protocol).
             version = self._catalog.version(message.type_url, name)
             gone = not version and name in self._types[CDS].held
+            if not message.held:
+                state.brought.pop(name, None)
             if not gone and not (message.held and message.held.get(name) == version):
                 state.held.pop(name, None)
                 state.dirty.setdefault(name, self._catalog.generation)
@@ -227,8 +232,12 @@ class Session:
         flying = {name for flight in self._flights.values() if flight.type_url == type_url for name in flight.names}
         for name in list(state.dirty):
             version = self._catalog.version(type_url, name)
-            if version and name not in flying and state.held.get(name) == version:
+            equal = bool(version) and state.held.get(name) == version
+            left = name in state.brought and self._catalog.leaves(type_url, name)
+            if name not in flying and (equal or left):
                 del state.dirty[name]
+                if left:
+                    state.held[name] = state.brought[name]
 
     def _may_go(self, type_url: str, name: str) -> bool:
         """Make before break: routes after their clusters, clusters out after their routes."""

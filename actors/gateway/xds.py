@@ -91,6 +91,10 @@ class XdsServer:
         self._ready.set()
         self._wake.set()
 
+    def leave(self, names: frozenset[str]) -> None:
+        """The log could not be read to its end: see `Catalog.leave`."""
+        self._catalog.leave(names)
+
     def update(self, changes: Mapping[str, Mapping[str, Resource | None]]) -> bool:
         """Put resources into the catalog and send what changed; tells whether anything did."""
         changed = self._catalog.update(changes)

@@ -13,7 +13,7 @@ import sqlalchemy
 import structlog
 
 from events.failpoints import FailpointError, arm, disarm
-from events.log.memory import MemoryEventLog
+from events.log.memory import MemoryEventLog, MemoryStore
 from events.log.records import EventRecord, Position, StoredEvent, partition_of
 from events.model.base import Event, partition_key
 from events.model.node import NodeJoined
@@ -27,6 +27,7 @@ from projections.nodes import NODES
 from projections.projector import Projector
 from projections.rows import Rows
 from projections.schema import CHECKPOINTS, Row
+from tests.events.log.flipped import flip
 from tests.projections.recorder import Recorder, append, log_of, tell_everything
 
 Dump = dict[str, list[Row]]
@@ -396,3 +397,34 @@ async def test_lag_counts_what_is_not_folded(database: Database) -> None:
     with database.engine.begin() as connection:
         connection.execute(sqlalchemy.update(CHECKPOINTS).where(CHECKPOINTS.c.projection == "nodes").values(next=0))
     assert sum(part.events for part in progress.lag(database, tails)) == len(tell_everything())
+
+
+async def test_a_damaged_partition_is_named_and_the_others_are_folded(database: Database) -> None:
+    recorder = Recorder()
+    names = [f"n{n}" for n in range(20)]
+    whole = {name for name in names if partition_of(f"node/{name}", 2) == 1}
+    store = MemoryStore(2)
+    log = MemoryEventLog(partitions=2, store=store)
+    await log.open()
+    await append(log, [node(recorder, name) for name in names])
+    flip(store, 0, 0)
+    projector = Projector(database, log)
+    async with running(projector):
+        await until(lambda: {row.name for row in queries.list_nodes(database).items} == whole)
+        assert "batch at 0:0 is corrupt" in projector.damaged[0]
+        assert not projector.refused
+
+
+async def test_one_that_was_folded_before_it_was_damaged_is_named_at_the_next_start(database: Database) -> None:
+    recorder = Recorder()
+    store = MemoryStore(1)
+    log = MemoryEventLog(partitions=1, store=store)
+    await log.open()
+    await append(log, [node(recorder, "n1")])
+    await folded(database, log)
+    flip(store, 0, 0)
+    await append(log, [node(recorder, "n2")])
+    projector = Projector(database, log)
+    async with running(projector):
+        await until(lambda: 0 in projector.damaged or len(queries.list_nodes(database).items) == 2)
+    assert not projector.refused

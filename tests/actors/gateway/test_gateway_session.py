@@ -293,3 +293,36 @@ def test_whatever_happens_in_which_order_envoy_ends_with_the_catalog(history: li
     for type_url, names in held.items():
         assert names == {name: talk.catalog.version(type_url, name) for name in talk.catalog.names(type_url)}
     assert talk.session.settled() == talk.catalog.generation
+
+
+def test_what_could_not_be_read_stays_as_envoy_has_it_and_the_rest_is_kept_up() -> None:
+    """The log is damaged: `old` is known as of before that, of `lost` nothing is."""
+    talk = Talk()
+    talk.put(LDS, resource("http"))
+    for name in ("old", "new"):
+        talk.component(name, "2")
+    held = {"old": "7", "new": "1", "lost": "1"}
+    hosts = {f"{name}.host": version for name, version in held.items()}
+    talk.session.receive(request(CDS, held=dict.fromkeys(held, "1")))
+    talk.session.receive(request(EDS, "", *held, held=held))
+    talk.session.receive(request(LDS, held={"http": "1"}))
+    talk.session.receive(request(ROUTES, held=hosts))
+    talk.catalog.leave(frozenset({"old", "old.host"}))
+    talk.run()
+
+    assert talk.sent == [(EDS, "new"), (ROUTES, "new.host")]
+    assert talk.session.settled() == talk.catalog.generation
+    talk.sent.clear()
+    talk.drop(ROUTES, "new.host")
+    talk.run()
+    assert talk.sent == [(ROUTES, "new.host")], "what was known goes when it goes"
+
+
+def test_an_envoy_without_anything_is_given_what_could_be_read() -> None:
+    talk = Talk()
+    talk.put(LDS, resource("http"))
+    talk.component("old")
+    talk.catalog.leave(frozenset({"old", "old.host"}))
+    talk.connect()
+    talk.run()
+    assert (ROUTES, "old.host") in talk.sent
