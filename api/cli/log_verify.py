@@ -12,7 +12,7 @@ import typer
 
 from api.cli.backup import SinceHead, noted_heads, run_counting
 from api.cli.document import Document
-from api.cli.errors import CliError
+from api.cli.errors import CliError, ExitCode
 from api.cli.feed import IDLE_SECONDS
 from api.cli.output import size
 from api.cli.place import ENV_URL
@@ -31,7 +31,10 @@ Deep = Annotated[bool, typer.Option("--deep", help="Fold from the first event, a
 
 @takes_session
 def verify(session: Session, partition: Partition = None, deep: Deep = False, since_head: SinceHead = "") -> None:
-    """Walk the whole log and name the first break; exits 1 when there is one. Prints heads to note elsewhere."""
+    """Walk the whole log and name the first break; exits 1 when there is one, or when a snapshot is damaged.
+
+    Prints heads to note elsewhere.
+    """
     if os.environ.get(ENV_URL):
         found = _asked(session, partition or [], deep, noted_heads(since_head))
     else:
@@ -46,6 +49,14 @@ def verify(session: Session, partition: Partition = None, deep: Deep = False, si
         )
     if unknown := found.words("unrecognised"):
         raise CliError(f"expected the noted hash {unknown[0]} in this history, found it nowhere", code="log_rewritten")
+    if damaged := [text for report in found.items("partitions") if (text := report.text("snapshot_damaged"))]:
+        raise CliError(
+            f"the log is whole, a snapshot is damaged: {damaged[0]}",
+            lines=tuple(damaged[1:]),
+            hint="delete it from the archive: the log is folded instead, and the next one is taken by itself "
+            "(docs/operations.md, When an owner dies)",
+            code="snapshot_damaged",
+        )
 
 
 def _walked(session: Session, partitions: list[int] | None, deep: bool, noted: "list[NotedHead]") -> Document:
@@ -58,7 +69,12 @@ def _walked(session: Session, partitions: list[int] | None, deep: bool, noted: "
         async with open_log(session.data_dir) as log:
             source = await EtcdLogSource.open(log.client, log.blobs)
             if absent := [number for number in partitions or () if number >= source.partitions]:
-                raise CliError(f"expected a partition below {source.partitions}, found {absent[0]}")
+                raise CliError(
+                    f"there is no partition {absent[0]}; they go from 0 to {source.partitions - 1}",
+                    exit_code=ExitCode.NOT_FOUND,
+                    hint="rayfold log stats",
+                    code="not_found",
+                )
             check = deep_check(source) if deep else None
             walking = verify_log(source, partitions=partitions, noted=noted, deep=check, progress=progress)
             return [report async for report in walking]
@@ -109,6 +125,10 @@ def _show(session: Session, found: Document) -> None:
         f"{len(whole)} partitions whole: {events} events in {sum(r.whole('batches') for r in whole)} batches "
         f"({sum(r.whole('segments') for r in whole)} segments), {size(stored)}"
     )
+    if missing := [report.text("snapshot_missing") for report in whole if report.text("snapshot_missing")]:
+        session.out.say(
+            f"{len(missing)} snapshots were deleted ({missing[0]}, …): the log is folded instead until the next"
+        )
     if late:
         session.out.say(f"chained from {', '.join(late)}: older batches carry no hash of the one before")
     session.out.say("note the lines on stdout outside of this machine; later: rayfold log verify --since-head FILE")

@@ -184,7 +184,7 @@ ROUTES: tuple[Route, ...] = (
         answer=None,
         query=q.VerifyLog,
         reach="admin",
-        codes=(429, 503),
+        codes=(404, 429, 503),
         lines=True,
     ),
     *DEBUGGER,

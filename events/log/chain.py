@@ -100,7 +100,8 @@ class ChainCheck:
         try:
             header, records = decode_batch(value, at)
         except CorruptBatch as error:
-            raise ChainBroken(at, place=place, expected="a whole batch", found=error.why) from error
+            found = f"a damaged one ({error.why})"
+            raise ChainBroken(at, place=place, expected="a whole batch", found=found) from error
         self._check_link(header, at, place)
         self._check_body(header, records, at, place)
         self._check_versions(header, at, place)

@@ -6,7 +6,7 @@ Works on any `VerifiableLog`: memory, etcd with its archive, a backup. Must not 
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -61,6 +61,10 @@ class PartitionReport(msgspec.Struct, frozen=True, kw_only=True):
     segments: int
     snapshot: int | None
     """The offset of the snapshot that was checked; None where there is none."""
+    snapshot_damaged: Break | None = None
+    """The snapshot is not what it should be. The log is whole all the same: it is folded in the snapshot's place."""
+    snapshot_missing: str = ""
+    """The name of a recorded snapshot that was deleted, as it may be at any time."""
     chained_from: int | None
     """Batches before this offset are of format 1 and carry no hash; None: no batch carries one."""
     head: Head
@@ -100,13 +104,14 @@ async def verify_partition(
     check = ChainCheck(partition, noted)
     segments = 0
     broken: Break | None = None
+    found = _SnapshotFound()
     try:
         async for run in walk(log, check):
             segments += run.manifest is not None
             progress(partition, check.next_offset)
         check.finish(f"{log.hot_place(partition)}{check.next_offset:016x}")
         if snapshot is not None:
-            await _check_snapshot(log, check, snapshot, deep)
+            found = await _check_snapshot(log, check, snapshot, deep)
     except ChainBroken as error:
         broken = Break(position=error.position, place=error.place, expected=error.expected, found=error.found)
     return PartitionReport(
@@ -116,6 +121,8 @@ async def verify_partition(
         bytes=check.bytes,
         segments=segments,
         snapshot=None if snapshot is None else snapshot.offset,
+        snapshot_damaged=found.damaged,
+        snapshot_missing=found.missing,
         chained_from=check.chained_from,
         head=check.head,
         broken=broken,
@@ -129,27 +136,38 @@ def unrecognised(noted: Sequence[NotedHead], reports: Sequence[PartitionReport])
     return [head.hash for head in noted if head.at is None and head.hash not in known]
 
 
-async def _check_snapshot(log: VerifiableLog, check: ChainCheck, snapshot: SnapshotRef, deep: DeepCheck | None) -> None:
+class _SnapshotFound(NamedTuple):
+    damaged: Break | None = None
+    missing: str = ""
+
+
+async def _check_snapshot(
+    log: VerifiableLog, check: ChainCheck, snapshot: SnapshotRef, deep: DeepCheck | None
+) -> _SnapshotFound:
+    """Raises ChainBroken where the snapshot covers events that the log lacks; all else is wrong with it alone."""
     at = Position(check.partition, snapshot.offset)
     place = f"snapshot {snapshot.location}"
     if snapshot.offset > check.next_offset:
         found = f"the tail at offset {check.next_offset}: what came after was taken away"
         raise ChainBroken(at, place=place, expected="the events that the snapshot covers", found=found)
+
+    def damaged(expected: str, found: str) -> _SnapshotFound:
+        return _SnapshotFound(damaged=Break(position=at, place=place, expected=expected, found=found))
+
     try:
         blob = await log.blob(snapshot.location)
-    except BlobMissing as error:
-        raise ChainBroken(at, place=place, expected="the blob that its key names", found="none") from error
+    except BlobMissing:
+        return _SnapshotFound(missing=snapshot.location)
     digest = await asyncio.to_thread(lambda: hashlib.sha256(blob).hexdigest())
     if digest != snapshot.sha256:
-        raise ChainBroken(at, place=place, expected=f"bytes with sha256 {snapshot.sha256}", found=digest)
+        return damaged(f"bytes with sha256 {snapshot.sha256}", digest)
     if deep is None:
-        return
+        return _SnapshotFound()
     try:
         difference = await deep(check.partition, snapshot, blob)
     except LogBroken as error:
-        raise ChainBroken(at, place=place, expected="a snapshot that can be compared", found=str(error)) from error
-    if difference:
-        raise ChainBroken(at, place=place, expected="the state that a fold from zero gives", found=difference)
+        return damaged("a snapshot that can be compared", str(error))
+    return damaged("the state that a fold from zero gives", difference) if difference else _SnapshotFound()
 
 
 def as_document(reports: Sequence[PartitionReport], noted: Sequence[NotedHead]) -> dict[str, object]:
@@ -162,7 +180,7 @@ def as_document(reports: Sequence[PartitionReport], noted: Sequence[NotedHead]) 
 
 
 def report_document(report: PartitionReport) -> dict[str, object]:
-    """One report as plain JSON values; `broken` is empty, and `head` is, where there is none."""
+    """One report as plain JSON values; `broken`, `head` and what is said of a snapshot: empty where there is none."""
     return {
         "partition": report.partition,
         "batches": report.batches,
@@ -173,4 +191,6 @@ def report_document(report: PartitionReport) -> dict[str, object]:
         "chained_from": report.chained_from,
         "head": str(report.head) if report.events else "",
         "broken": "" if report.broken is None else str(report.broken),
+        "snapshot_damaged": "" if report.snapshot_damaged is None else str(report.snapshot_damaged),
+        "snapshot_missing": report.snapshot_missing,
     }

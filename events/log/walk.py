@@ -139,7 +139,9 @@ def _open_segment(check: ChainCheck, manifest: SegmentManifest, blob: bytes) -> 
             return batches
         differs = difference(runs, (decode_facts(batch.value, Position(partition, batch.base)) for batch in batches))
     except (CorruptBatch, CorruptSegment) as error:
-        raise ChainBroken(error.position, place=place, expected="a whole segment", found=error.why) from error
+        raise ChainBroken(
+            error.position, place=place, expected="a whole segment", found=f"a damaged one ({error.why})"
+        ) from error
     if differs:
         at = Position(partition, manifest.base)
         raise ChainBroken(at, place=place, expected="its batches' events once more, by stream", found=differs)

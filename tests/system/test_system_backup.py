@@ -116,5 +116,6 @@ def _verified_to_the_bottom(restored: Platform) -> None:
     data = bytearray(blob.read_bytes())
     data[len(data) // 2] ^= 1
     blob.write_bytes(bytes(data))
-    broken = restored.cli("log", "verify", expect=1).error
-    assert f"snapshots/{covered[0]:02d}/{blob.name}" in json.dumps(broken)
+    damaged = restored.cli("log", "verify", expect=1).error
+    assert damaged["code"] == "snapshot_damaged"
+    assert f"snapshots/{covered[0]:02d}/{blob.name}" in json.dumps(damaged)

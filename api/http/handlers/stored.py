@@ -11,7 +11,7 @@ from aiohttp import web
 
 from api.http.call import Call
 from api.http.lines import send_lines
-from api.http.problems import HttpProblem, invalid
+from api.http.problems import HttpProblem, invalid, not_found
 from api.http.queries import VerifyLog
 from events.log.chain import NotedHead, parse_heads
 from events.log.verify import PartitionReport, report_document, unrecognised, verify_log
@@ -29,7 +29,8 @@ async def verify(call: Call) -> web.StreamResponse:
     stored = call.context.services.stored
     noted = _noted(asked.since_head)
     if asked.partition is not None and asked.partition >= stored.partitions:
-        raise invalid(f"expected a partition below {stored.partitions}, found {asked.partition}")
+        detail = f"there is no partition {asked.partition}; they go from 0 to {stored.partitions - 1}"
+        raise not_found(detail, hint="rayfold log stats")
     if _walking.locked():
         # It reads the whole log: two at once would only slow each other and the platform.
         raise HttpProblem(429, "busy", "the log is being verified already", hint="wait for it, and ask again")

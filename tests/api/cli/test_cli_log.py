@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from api.cli import log_verify
+from api.cli.document import Document
 from api.cli.main import main
 from tests.api.cli.conftest import ContractServer
 
@@ -54,3 +56,23 @@ def test_archive_asks_for_what_was_named(server: ContractServer, capsys: pytest.
         {"all": False},
         {"all": False},
     ]
+
+
+@pytest.mark.parametrize(
+    ("found", "code", "advice"),
+    [
+        ({"snapshot_damaged": "3:3 in snapshot snapshots/03/x: expected …"}, 1, "delete it from the archive"),
+        ({"snapshot_missing": "snapshots/03/x"}, 0, "the log is folded instead"),
+        ({"broken": "3:3 in etcd …"}, 1, "restore a backup"),
+    ],
+)
+def test_what_is_wrong_with_a_snapshot_alone_asks_for_no_restore(
+    found: dict[str, str], code: int, advice: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAYFOLD_URL", raising=False)
+    report = {"partition": 3, "events": 3, "broken": "", "snapshot_damaged": "", "snapshot_missing": "", **found}
+    monkeypatch.setattr(log_verify, "_walked", lambda *_: Document({"partitions": [report], "unrecognised": []}))
+    assert main(["log", "verify"]) == code
+    said = capsys.readouterr().err
+    assert advice in said
+    assert ("restore a backup" in said) == ("broken" in found)

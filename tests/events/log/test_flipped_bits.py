@@ -158,7 +158,8 @@ async def test_in_a_snapshot(kept: Kept, share: float) -> None:
     [name] = await kept.blobs.names("snapshots")
     await kept.flip(name, int(share * len(await kept.blobs.get(name))))
     report = await kept.verified()
-    assert report.broken is not None and report.broken.place == f"snapshot {name}"
+    assert report.broken is None
+    assert report.snapshot_damaged is not None and report.snapshot_damaged.place == f"snapshot {name}"
     after = await kept.recovered()
     assert (before[0], after[0]) == (True, False), "it is passed over"
     assert after[1].folded == len(kept.records), "and every event folded instead"
@@ -173,7 +174,7 @@ async def test_a_snapshot_with_a_hash_that_was_made_to_fit_differs_from_the_fold
     await take_snapshot(writer, fold.next_offset, [(victim, type(state)(), version, last), *others])
     await writer.release()
     report = await kept.verified()
-    assert report.broken is not None and victim in report.broken.found
+    assert report.snapshot_damaged is not None and victim in report.snapshot_damaged.found
 
 
 def _states(fold: PartitionFold) -> dict[str, bytes]:

@@ -340,10 +340,14 @@ async def test_a_snapshot_is_checked_against_its_hash_and_when_asked_against_a_f
         return deep
 
     assert (await verify_partition(source, 0, deep=says(""))).broken is None  # type: ignore[arg-type]
-    differs = (await verify_partition(source, 0, deep=says("a/0 differs"))).broken  # type: ignore[arg-type]
+    differs = (await verify_partition(source, 0, deep=says("a/0 differs"))).snapshot_damaged  # type: ignore[arg-type]
     assert differs is not None and differs.found == "a/0 differs"
     await source.blobs.put("snapshots/00/x", flipped(blob))
-    found = await broken(source)
+    found = (await whole(source)).snapshot_damaged
+    assert found is not None, "it is damaged, and the log is whole all the same"
     assert (found.position, found.place) == (Position(0, 30), "snapshot snapshots/00/x")
+    await source.blobs.delete("snapshots/00/x")
+    report = await whole(source)
+    assert (report.snapshot_damaged, report.snapshot_missing) == (None, "snapshots/00/x"), "it may be deleted"
     source.snapshots[0] = SnapshotRef(EVENTS + 1, "snapshots/00/x", "")
     assert "taken away" in (await broken(source)).found
