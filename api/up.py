@@ -11,8 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import msgspec
@@ -24,6 +22,7 @@ from actors.cluster.ray_head import RayNotStarted
 from actors.cluster.reconciler import heartbeat_key
 from actors.cluster.settings import PlatformSettings, load_settings
 from api import place
+from api.began import last_errors, serves, waiting
 from api.config import BadConfig, PlatformConfig, load_config
 from api.down import PROJECT, down, keeper_pid, ray_of
 from events.log.embedded import EmbeddedEtcd
@@ -43,6 +42,7 @@ EVENTS_PER_SECOND = 2_000.0
 REQUESTS_PER_SECOND = 500.0
 LINES_PER_SECOND = 50_000.0
 MOST = 64
+WAITING = "not well: "
 
 
 class NotStarted(Exception):
@@ -152,6 +152,7 @@ def _detach(data: Path, api_port: int | None, gateway_port: int | None) -> int:
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd="/",
             env={**os.environ, "PYTHONPATH": _import_path()},
         )  # fmt: skip
+    began = time.time()
     deadline = time.monotonic() + READY_SECONDS
     while not _told_by(data, keeper.pid):
         code = keeper.poll()
@@ -160,8 +161,13 @@ def _detach(data: Path, api_port: int | None, gateway_port: int | None) -> int:
             words = log.read_text(errors="replace").strip()[-2000:]
             print(f"rayfold: expected the platform to become ready, found {found}; {log} says:\n{words}",
                   file=sys.stderr)  # fmt: skip
+            for line in last_errors(data / "platform", began):
+                print(line, file=sys.stderr)
             return 1
         time.sleep(0.05)
+    for line in log.read_text(errors="replace").splitlines():
+        if line.startswith(WAITING):
+            print(line, file=sys.stderr)
     return 0
 
 
@@ -236,6 +242,8 @@ class _Keeper:
             raise NotStarted(f"expected every actor to answer within {READY_SECONDS:.0f} s; look into "
                              f"{self._data / 'platform'}")  # fmt: skip
         await self._await_api(settings)
+        for words in await asyncio.to_thread(waiting, settings):
+            print(f"{WAITING}{words}", file=sys.stderr, flush=True)
         await asyncio.to_thread(_tell_where, settings)
         return settings
 
@@ -281,7 +289,7 @@ class _Keeper:
     async def _await_api(self, settings: PlatformSettings) -> None:
         url = f"http://{settings.bind}:{settings.api_port}/readyz"
         deadline = time.monotonic() + READY_SECONDS
-        while not await asyncio.to_thread(_serves, url):
+        while not await asyncio.to_thread(serves, url):
             if time.monotonic() > deadline:
                 raise NotStarted(f"expected {url} to answer 200; look into {self._data / 'platform'}")
             await asyncio.sleep(WATCH_SECONDS / 5)
@@ -361,30 +369,6 @@ def _tell_where(settings: PlatformSettings) -> None:
     draft = path.with_suffix(".draft")
     draft.write_bytes(msgspec.json.encode(where))
     draft.replace(path)
-
-
-class _Check(msgspec.Struct, frozen=True):
-    name: str
-    ok: bool
-
-
-class _Readiness(msgspec.Struct, frozen=True):
-    checks: list[_Check] = []
-
-
-def _serves(url: str) -> bool:
-    """Whether everything is ready, or all but read models that must be rebuilt: that is asked for through the API."""
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 -- our own loopback address
-            return bool(answer.status == 200)
-    except urllib.error.HTTPError as refusal:
-        try:
-            checks = msgspec.json.decode(refusal.read(), type=_Readiness).checks
-        except (msgspec.MsgspecError, OSError):
-            return False
-        return bool(checks) and all(check.ok or check.name.startswith("projector-") for check in checks)
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 if __name__ == "__main__":

@@ -69,7 +69,8 @@ class Feed:
         self._last = ""
 
     def __iter__(self) -> Iterator[Sent]:
-        """Until the server ends the list with an `end` event, or the deadline passes (TimeoutError)."""
+        """Until the server ends the list with an `end` event, or the deadline passes (TimeoutError). Raises ApiProblem,
+        also for one that came amid the list, and Unreachable."""
         broken_since = 0.0
         while True:
             try:
@@ -79,6 +80,9 @@ class Feed:
                         continue
                     if sent.event == "end":
                         return
+                    if sent.event == "problem":
+                        problem = sent.document()
+                        raise ApiProblem(problem.whole("status"), problem.raw)
                     yield sent
             except ApiProblem as problem:
                 if problem.status != 503:

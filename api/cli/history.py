@@ -41,7 +41,9 @@ def events(
     }
     if follow:
         for sent in Feed(session.client, "/v1/events", query):
-            if sent.event not in ("caught-up", "caught_up"):
+            if sent.event == "damaged":
+                session.out.say(f"not shown from here on: {sent.document().text('damaged')}")
+            elif sent.event not in ("caught-up", "caught_up"):
                 _print(session, sent.document())
         return
     left = limit or sys.maxsize

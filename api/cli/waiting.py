@@ -7,7 +7,7 @@ import time
 
 from api.cli.client import quote
 from api.cli.document import Document
-from api.cli.errors import CliError, ExitCode
+from api.cli.errors import ApiProblem, CliError, ExitCode
 from api.cli.feed import Feed
 from api.cli.output import duration
 from api.cli.progress import Progress
@@ -57,6 +57,15 @@ def watch(
             hint=how_to_follow(operation),
             code="detached",
         ) from error
+    except ApiProblem as problem:
+        if problem.code == "log_damaged":
+            raise CliError(
+                f"operation {operation} was accepted and goes on, but cannot be watched: {problem.message}",
+                hint=problem.hint,
+                code=problem.code,
+                request_id=problem.request_id,
+            ) from problem
+        raise
     except TimeoutError as error:
         raise CliError(
             f"operation {operation} is still going after {seconds:.0f} s (at: {story.current})",

@@ -53,7 +53,7 @@ class ClusterPlatform:
         except ActorUnreachable as error:
             fix = "rayfold up brings it back"
             return [CheckView(name=RECONCILER, ok=False, found=str(error), fix=fix)]
-        return [CheckView(name=h.name, ok=h.ready, found=h.detail or ("ready" if h.ready else "away")) for h in report]
+        return [_check(health) for health in report]
 
     async def pools(self) -> Sequence[PoolReport]:
         """Every pool, as the reconciler keeps it."""
@@ -111,6 +111,12 @@ class ClusterPlatform:
         except ActorUnreachable as error:
             raise PlatformAway(str(error)) from error
         return True
+
+
+def _check(health: Health) -> CheckView:
+    found = health.detail or ("ready" if health.ready else "away")
+    waiting = not health.ready and health.pid > 0  # it answered, and says what it lacks
+    return CheckView(name=health.name, ok=health.ready, found=found, fix=health.fix if waiting else "", waiting=waiting)
 
 
 class ApiServer(ActorShell):

@@ -142,6 +142,7 @@ def _serve_route(context: Context, route: Route, handler: Handler) -> _Inner:
             return response
         except Exception as error:
             status = of_exception(error, request_id).status
+            context.damage.note(error)
             raise
         finally:
             if (held := request.get(HELD)) is not None:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from actors.cluster.fair import FairGate
 from api.http.call import Call
+from api.http.damage import Damage
 from api.http.deadlines import Deadlines
 from api.http.eventview import Owners, event_view
 from api.http.feed import Feed
@@ -37,7 +38,8 @@ class Context:
 
     def __init__(self, services: Services) -> None:
         self.services = services
-        self.feed = Feed(services.log)
+        self.damage = Damage(services.log)
+        self.feed = Feed(services.log, on_damage=lambda partition, error: self.damage.note(error))
         self.reads = Reads(services.database, services.log)
         self.owners = Owners(self.reads)
         self.metrics = Metrics(lambda: self.feed.clients)

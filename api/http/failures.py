@@ -4,9 +4,9 @@ import structlog
 from aiohttp import web
 
 from actors.logs.errors import LogError as LinesError
-from api.http.problems import HttpProblem, of_http, unavailable
+from api.http.problems import HttpProblem, damaged, of_http, unavailable
 from api.http.services import PlatformAway
-from events.log.errors import BeyondTail, LogError
+from events.log.errors import BeyondTail, LogDamaged, LogError
 from events.secrets.errors import SecretError
 from projections.errors import BadCursor, ProjectionsError
 
@@ -23,6 +23,8 @@ def of_exception(error: Exception, request_id: str) -> HttpProblem:
         return HttpProblem(422, "invalid", str(error), hint="give a cursor as the page before gave it")
     if isinstance(error, BeyondTail):
         return HttpProblem(422, "invalid", str(error), hint="begin anew, without the cursor")
+    if isinstance(error, LogDamaged):
+        return damaged(str(error))
     if isinstance(error, LogError | LinesError | ProjectionsError | PlatformAway):
         log.warning("a part did not answer", request_id=request_id, error=f"{type(error).__name__}: {error}")
         return unavailable("a part of the platform did not answer", hint="try again; rayfold status shows which")

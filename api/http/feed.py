@@ -13,8 +13,8 @@ from typing import cast
 
 import structlog
 
-from events.log.errors import LogError
-from events.log.port import EventLog
+from events.log.errors import LogDamaged, LogError
+from events.log.port import EventLog, OnDamage
 from events.log.records import Position, StoredEvent
 
 log = structlog.get_logger("api.feed")
@@ -84,8 +84,14 @@ class Subscriber:
 class Feed:
     """The one follower. `run` must be kept running while clients follow."""
 
-    def __init__(self, event_log: EventLog, capacity: int = QUEUE_EVENTS) -> None:
+    def __init__(
+        self,
+        event_log: EventLog,
+        capacity: int = QUEUE_EVENTS,
+        on_damage: OnDamage = lambda partition, error: None,
+    ) -> None:
         self._log = event_log
+        self._on_damage = on_damage
         self._capacity = capacity
         self._subscribers: set[Subscriber] = set()
         self._wanted = asyncio.Event()
@@ -111,7 +117,9 @@ class Feed:
             await self._wanted.wait()
             try:
                 tails = await self.tails()
-                following = cast("AsyncGenerator[list[StoredEvent], None]", self._log.follow_all(tails))
+                following = cast(
+                    "AsyncGenerator[list[StoredEvent], None]", self._log.follow_all(tails, self._on_damage)
+                )
                 async with aclosing(following):
                     # Whoever joined before the tails were read may have missed what came in between.
                     self._lag_all()
@@ -154,26 +162,47 @@ class Feed:
         async with aclosing(_flat(self._log, position.partition, position.offset)) as reader:
             return await anext(reader, None)
 
-    async def page(self, cursor: Cursor) -> AsyncGenerator[StoredEvent, None]:
-        """From `cursor` to the tails: in order within a partition, and by time between partitions."""
+    async def page(self, cursor: Cursor, on_damage: OnDamage | None = None) -> AsyncGenerator[StoredEvent, None]:
+        """From `cursor` to the tails: in order within a partition, and by time between partitions. With `on_damage` one
+        that is damaged ends there; without it LogDamaged is raised."""
         heads: list[tuple[int, int, int, StoredEvent]] = []
         readers = {partition: _flat(self._log, partition, offset) for partition, offset in cursor.items()}
+
+        async def push(partition: int) -> None:
+            try:
+                await _push(heads, partition, readers[partition])
+            except LogDamaged as error:
+                if on_damage is None:
+                    raise
+                on_damage(partition, error)
+
         try:
-            for partition, reader in readers.items():
-                await _push(heads, partition, reader)
+            for partition in readers:
+                await push(partition)
             while heads:
                 _, partition, _, event = heapq.heappop(heads)
                 yield event
-                await _push(heads, partition, readers[partition])
+                await push(partition)
         finally:
             for reader in readers.values():
                 await reader.aclose()
 
-    async def follow(self, cursor: Cursor) -> AsyncGenerator[StoredEvent | None, None]:
+    async def follow(
+        self, cursor: Cursor, on_damage: OnDamage = lambda partition, error: None
+    ) -> AsyncGenerator[StoredEvent | None, None]:
         """From `cursor` on, for ever. A None says: nothing more now (once caught up, then at each heartbeat).
 
-        The caller's `cursor` is advanced past every event before it is handed out.
+        The caller's `cursor` is advanced past every event before it is handed out. A partition that is damaged is told
+        once and stands still, as its `cursor` does; the others go on.
         """
+        still: set[int] = set()
+
+        def stands(partition: int, error: LogDamaged | None) -> None:
+            self._on_damage(partition, error)
+            if partition not in still:
+                still.add(partition)
+                on_damage(partition, error)
+
         subscriber = Subscriber(self._capacity)
         self._subscribers.add(subscriber)
         self._wanted.set()
@@ -181,7 +210,8 @@ class Feed:
             behind = True
             while True:
                 if behind:
-                    async with aclosing(self.page(dict(cursor))) as paged:
+                    moving = {partition: at for partition, at in cursor.items() if partition not in still}
+                    async with aclosing(self.page(moving, stands)) as paged:
                         async for event in paged:
                             _advance(cursor, event.position)
                             yield event
@@ -191,7 +221,7 @@ class Feed:
                     yield None
                 for event in events:
                     expected = cursor.get(event.position.partition)
-                    if expected is None or event.position.offset < expected:
+                    if expected is None or event.position.offset < expected or event.position.partition in still:
                         continue
                     if event.position.offset > expected:
                         behind = True

@@ -142,6 +142,12 @@ def of_validation(what: str, error: ValidationError) -> HttpProblem:
     return HttpProblem(422, "invalid", detail, hint="the fields and their bounds are in /openapi.json", errors=errors)
 
 
+def damaged(detail: str) -> HttpProblem:
+    """500: what was asked for needs a part of the log that cannot be read; to ask again helps nobody."""
+    hint = "`rayfold log verify` names what is broken; docs/operations.md, What is damaged, says what then"
+    return HttpProblem(500, "log_damaged", detail, hint=hint)
+
+
 def of_refusal(refusal: Refusal, events: Sequence[EventView] = ()) -> HttpProblem:
     """A command that was refused, as the interface tells it."""
     status = _REFUSALS.get(refusal.code, 409)
@@ -156,6 +162,8 @@ def of_error(reply: Reply) -> HttpProblem:
     if reply.error == "failed":
         hint = "the platform's log has the cause; nothing has changed"
         return HttpProblem(500, "internal", reply.error_message or "the command could not be decided", hint=hint)
+    if reply.error == "unreadable":
+        return damaged(reply.error_message)
     if reply.error == "full":
         return HttpProblem(
             507,

@@ -121,12 +121,14 @@ class Rebuilt(View):
 
 
 class CheckView(View):
-    """One thing that was looked at; `fix` says what to do when it is not ok."""
+    """One thing that was looked at; `fix` says what to do when it is not ok. `waiting`: it does its work, but for
+    something that a person must see to."""
 
     name: str
     ok: bool
     found: str
     fix: str = ""
+    waiting: bool = False
 
 
 class AlarmView(View):

@@ -14,11 +14,12 @@ from api.http.call import Call
 from api.http.eventfilter import EventFilter, begin
 from api.http.eventview import event_view
 from api.http.feed import SILENCE_SECONDS, Cursor, format_cursor
-from api.http.problems import invalid, not_found
+from api.http.problems import damaged, invalid, not_found
 from api.http.queries import ComponentEvents, Events
 from api.http.schema import EventView
 from api.http.schema_story import EventPage
 from api.http.streams import EventStream, wants_stream
+from events.log.errors import LogDamaged
 from events.log.records import StoredEvent
 from events.model.operation import ENDINGS
 from projections.views import OperationView
@@ -87,15 +88,36 @@ async def _page(call: Call, wanted: EventFilter, cursor: Cursor, limit: int) -> 
 
 
 async def _stream(
-    call: Call, wanted: EventFilter, cursor: Cursor, ends: Callable[[StoredEvent], bool] = lambda stored: False
+    call: Call,
+    wanted: EventFilter,
+    cursor: Cursor,
+    ends: Callable[[StoredEvent], bool] = lambda stored: False,
+    needs: int = -1,
 ) -> web.StreamResponse:
-    """Past, then live; `caught-up` once between them; a heartbeat at least every 10 s; `end` after what `ends`."""
+    """Past, then live; `caught-up` once between them; a heartbeat at least every 10 s; `end` after what `ends`.
+
+    A partition that is damaged is told as `damaged`, and the others go on; `problem` ends it where it `needs` that one.
+    """
     context = call.context
     caught_up = False
-    async with EventStream(call) as stream, aclosing(context.feed.follow(cursor)) as following:
+    met: list[tuple[int, LogDamaged]] = []
+
+    def on_damage(partition: int, error: LogDamaged | None) -> None:
+        if error is not None:
+            met.append((partition, error))
+
+    async with EventStream(call) as stream, aclosing(context.feed.follow(cursor, on_damage)) as following:
         spoken = time.monotonic()
         async for stored in following:
             here = format_cursor(cursor, context.partitions)
+            while met:
+                partition, error = met.pop(0)
+                if partition == needs:
+                    problem = damaged(str(error)).view(call.request_id)
+                    await stream.send(problem.model_dump_json(), event="problem")
+                    return stream.response
+                words = msgspec.json.encode({"partition": partition, "damaged": str(error)}).decode()
+                await stream.send(words, event="damaged")
             if stored is None:
                 if caught_up:
                     await stream.heartbeat(here)
@@ -128,14 +150,25 @@ async def follow_operation(call: Call) -> web.StreamResponse:
         await call.context.reads.catch_up([row.stream])
         row = await call.context.reads.operation(call.principal, row.id)
     else:
-        cursor = {p: await call.context.feed.offset_at(p, row.started_at) for p in partitions}
+        cursor = {p: await _begun_at(call, p, row) for p in partitions}
     if not wants_stream(call):
         return answer(await _page(call, wanted, cursor, OPERATION_EVENTS))
     if row.ended_at and await _ended_before(call, row, cursor):
         async with EventStream(call) as stream:
             await stream.end()
         return stream.response
-    return await _stream(call, wanted, cursor, lambda stored: _is_end(stored, row))
+    own = call.context.partition(row.stream)
+    return await _stream(call, wanted, cursor, lambda stored: _is_end(stored, row), needs=own)
+
+
+async def _begun_at(call: Call, partition: int, row: OperationView) -> int:
+    """Where to look for its events; where another partition is damaged, what comes from now on must do."""
+    try:
+        return await call.context.feed.offset_at(partition, row.started_at)
+    except LogDamaged:
+        if partition == call.context.partition(row.stream):
+            raise
+        return (await call.context.feed.tails())[partition]
 
 
 async def _ended_before(call: Call, row: OperationView, cursor: Cursor) -> bool:

@@ -32,7 +32,7 @@ async def ready(call: Call) -> web.Response:
     """503 until the log, the read models and the rest of the platform answer. Names no cause to strangers."""
     checks = await _checks(call)
     good = all(check.ok for check in checks)
-    plain = [p.CheckView(name=check.name, ok=check.ok, found="") for check in checks]
+    plain = [p.CheckView(name=check.name, ok=check.ok, found="", waiting=check.waiting) for check in checks]
     return answer(p.HealthView(status="ok" if good else "not ready", checks=plain), 200 if good else 503)
 
 
@@ -50,8 +50,12 @@ async def _check_log(call: Call) -> p.CheckView:
     try:
         async with asyncio.timeout(CHECK_SECONDS):
             tails = await call.context.feed.tails()
+            damage = await call.context.damage.standing()
     except (LogError, TimeoutError) as error:
         return p.CheckView(name="event log", ok=False, found=type(error).__name__, fix="look at etcd: rayfold doctor")
+    if damage:
+        fix = "rayfold log verify; docs/operations.md, What is damaged"
+        return p.CheckView(name="event log", ok=False, found="; ".join(damage), fix=fix, waiting=True)
     return p.CheckView(name="event log", ok=True, found=f"{sum(tails.values())} events in {len(tails)} partitions")
 
 

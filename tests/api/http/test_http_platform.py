@@ -18,10 +18,13 @@ from actors.logs.measure import Counts
 from actors.logs.totals import StoreTotals
 from api.http.openapi import document
 from api.http.routes import ROUTES
+from events.log.records import partition_of
 from events.model.base import Envelope
 from events.model.parked import Park, ParkedState, ParkedStatus, parked_stream
 from events.model.registry import encode_command
 from tests.api.http.conftest import ADMIN, House
+from tests.api.http.world import PARTITIONS
+from tests.events.log.flipped import flip
 
 pytestmark = pytest.mark.servers
 
@@ -224,3 +227,40 @@ async def test_metrics_tell_what_lines_say_by_component(house: House) -> None:
         'rayfold_lines_total{app="",component="",source="build",team=""} 1.0',
     ):
         assert line in text, text
+
+
+async def test_what_is_damaged_is_answered_at_once_and_named_until_it_is_mended(house: House) -> None:
+    await house.team("shop")
+    partition = partition_of("team/shop", PARTITIONS)
+    base = min(house.store.partitions[partition].batches)
+    flip(house.store, partition, base)
+    assert (await house.get("/v1/status")).json["ready"], "nobody has met it yet"
+
+    asked = await house.get("/v1/events?stream=team/shop")
+    assert (asked.status, asked.json["code"]) == (500, "log_damaged")
+    assert f"batch at {partition}:{base} is corrupt" in asked.json["detail"]
+    assert "rayfold log verify" in asked.json["hint"] and "retry-after" not in asked.headers
+
+    status = (await house.get("/v1/status")).json
+    [check] = [check for check in status["checks"] if check["name"] == "event log"]
+    assert not status["ready"] and not check["ok"] and check["waiting"], "what is whole is served meanwhile"
+    assert f"batch at {partition}:{base} is corrupt" in check["found"] and "rayfold log verify" in check["fix"]
+    flip(house.store, partition, base)
+    assert (await house.get("/v1/status")).json["ready"]
+
+
+async def test_an_operation_is_followed_past_damage_elsewhere_and_not_past_its_own(house: House) -> None:
+    path = "/v1/teams/default/apps/shop/components/web"
+    made = await house.deploy(path)
+    await house.ended(made.json["operation"])
+    own = partition_of(made.json["service_id"], PARTITIONS)
+    follow = f"/v1/operations/{made.json['operation']}/events"
+    [elsewhere] = [p for p in range(PARTITIONS) if p != own and house.store.partitions[p].batches][:1]
+    flip(house.store, elsewhere, min(house.store.partitions[elsewhere].batches))
+    past = await house.collect(follow, lambda found: False)
+    assert past[0]["event"] == "damaged" and f"batch at {elsewhere}:" in past[0]["data"]
+    assert past[-1]["event"] == "end"
+
+    flip(house.store, own, min(house.store.partitions[own].batches))
+    problem = (await house.collect(follow, lambda found: False))[-1]
+    assert problem["event"] == "problem" and '"code":"log_damaged"' in problem["data"]
