@@ -190,9 +190,22 @@ def master_key(data: Path) -> Check:
         masters = read_masters(path)
     except MasterKeyUnusable as error:
         return _fail(name, str(error), "secrets cannot be opened without it: docs/operations.md, Secrets")
+    if trouble := _told_by_platform(data, name):
+        return _fail(name, trouble, "docs/operations.md, Secrets, says how keys are put back")
     if len(masters) > 1:
         return _warn(name, f"{path} holds {len(masters)} keys amid a rotation", "rayfold secrets rotate-master")
     return _ok(name, f"{masters[0].id} in {path}; keep a copy elsewhere")
+
+
+def _told_by_platform(data: Path, check: str) -> str:
+    """What the running platform finds wrong in a check of its own; empty where it is well, or does not run."""
+    try:
+        if not read_api_file(data):
+            return ""
+        found = ApiClient(find_address(data), retry_seconds=0).get("/v1/status")
+    except CliError:
+        return ""  # the check of the platform itself says that
+    return next((c.text("found") for c in found.items("checks") if c.text("name") == check and not c.flag("ok")), "")
 
 
 def socket_path(data: Path) -> Check:

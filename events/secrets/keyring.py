@@ -81,6 +81,15 @@ class Keyring:
         """What is known of a team's keys; no key itself can be had."""
         return (await self._table.get(team)).keys
 
+    async def openable(self, team: str) -> frozenset[str]:
+        """The ids of a team's keys that the master key here opens."""
+        kept = (await self._table.get(team)).keys
+        try:
+            masters = await self._masters()
+        except MasterKeyUnusable:
+            return frozenset()
+        return frozenset(key.id for key in kept.keys if not key.destroyed_at and key.master in masters)
+
     async def destroy(self, team: str, key_id: str, *, by: str, reason: str) -> None:
         """Destroy a data key for good, its older versions in the store included; destroyed already is done."""
         while True:
@@ -128,6 +137,17 @@ class Keyring:
             await self._table.move_fence(new.id, at=fence)
 
     # --- the master key -----------------------------------------------------------------------------------------------
+
+    async def master_trouble(self) -> str:
+        """Why the master key here is not the one that the secrets need; empty while it is, or there are none."""
+        fence = await self._table.fence()
+        if not fence.revision:
+            return ""
+        try:
+            _master_of(await self._masters(), fence.master, "secrets")
+        except MasterKeyUnusable as error:
+            return str(error)
+        return ""
 
     async def _masters(self) -> dict[str, MasterKey]:
         return {master.id: master for master in await asyncio.to_thread(read_masters, self._master_file)}

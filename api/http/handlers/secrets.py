@@ -3,6 +3,8 @@
 No handler here ever has a clear value in hand; sealing one is `changes`'s, opening one nobody's in this package.
 """
 
+from collections.abc import Collection
+
 from aiohttp import web
 
 from api.http import schema as s
@@ -15,7 +17,6 @@ from api.http.queries import PageOf
 from events.model.team import DestroyTeamKey
 from events.secrets import Sealed
 from events.secrets.rotation import rotate_master
-from events.secrets.table import TeamKeys
 from projections import queries
 from projections.views import ComponentView
 
@@ -24,20 +25,18 @@ async def list_secrets(call: Call) -> web.Response:
     reads, asked, team = call.context.reads, call.query_as(PageOf), call.name("team")
     await reads.wait_for(call)
     await reads.team(team)
-    keys = await call.context.services.keyring.keys(team)
+    openable = await call.context.services.keyring.openable(team)
     found = await reads.ask(queries.list_components, team, cursor=asked.cursor or "", limit=asked.limit)
-    items = [view for row in found.items for view in _secrets_of(row, keys)]
+    items = [view for row in found.items for view in _secrets_of(row, openable)]
     return answer(s.Page(items=items, next_cursor=found.next_cursor or None))
 
 
-def _secrets_of(row: ComponentView, keys: TeamKeys) -> list[secret.SecretView]:
+def _secrets_of(row: ComponentView, openable: Collection[str]) -> list[secret.SecretView]:
     views = []
     for name, text in sorted(row.spec.config.items()):
         sealed = Sealed.parse(text)
         if sealed is None:
             continue
-        key = keys.find(sealed.key_id)
-        readable = key is not None and not key.destroyed_at
         views.append(
             secret.SecretView(
                 team=row.team,
@@ -46,7 +45,7 @@ def _secrets_of(row: ComponentView, keys: TeamKeys) -> list[secret.SecretView]:
                 name=name,
                 fingerprint=sealed.fingerprint,
                 key=sealed.key_id,
-                readable=readable,
+                readable=sealed.key_id in openable,
             )
         )
     return views

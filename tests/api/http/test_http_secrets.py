@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from actors.cluster.settings import MASTER_KEY_FILE
 from events.failpoints import arm, disarm
 from events.secrets import is_sealed
+from events.secrets.master import ensure_master_file
 from tests.api.http.conftest import House
 
 WEB = "/v1/teams/default/apps/shop/components/web"
@@ -249,3 +251,22 @@ async def test_without_the_master_key_it_says_so_and_takes_nothing(house: House)
     assert answer.status == 503 and answer.json["code"] == "secrets"
     assert VALUE not in answer.text
     assert (await house.get(f"{WEB}/config")).json["config"] == {}
+
+
+async def test_with_another_master_key_none_is_readable_and_status_says_which_is_needed(house: House) -> None:
+    await deployed(house)
+    await set_secret(house)
+    path = house.data / MASTER_KEY_FILE
+    own = path.read_text()
+    assert (await house.get("/v1/teams/default/secrets")).json["items"][0]["readable"] is True
+    assert (await house.get("/v1/status")).json["ready"]
+
+    path.unlink()
+    ensure_master_file(path)
+
+    assert (await house.get("/v1/teams/default/secrets")).json["items"][0]["readable"] is False
+    status = (await house.get("/v1/status")).json
+    [check] = [check for check in status["checks"] if check["name"] == "master key"]
+    assert not status["ready"] and check["waiting"] and "expected the master key" in check["found"]
+    path.write_text(own)
+    assert (await house.get("/v1/status")).json["ready"]
