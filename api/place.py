@@ -27,6 +27,12 @@ PRIVATE = (
 )  # fmt: skip
 
 
+BROUGHT = ("config.toml", MASTER_KEY_FILE, "tokens", "logs", "uploads")
+"""What a person puts beside a log that is to be restored."""
+NO_MATTER = ("etcd", "pki", "ray", "cache", "platform", "run")
+"""What says nothing of what is restored, or, as etcd, is looked into by itself."""
+
+
 class PlaceUnusable(Exception):
     """The platform cannot live there; the message says what was expected, what was found and what to do."""
 
@@ -46,6 +52,20 @@ def prepare(data: Path) -> None:
     ensure_master_file(data / MASTER_KEY_FILE)
     node_root(data).mkdir(parents=True, exist_ok=True)
     node_root(data).chmod(0o711)
+
+
+def in_the_way(data: Path, beside: Path | None = None) -> Path | None:
+    """The first thing in `data` that belongs to another platform, or to none: a log is restored where nothing is but
+    what is brought along. `beside`: a file that the configuration names. Directories without files are nothing."""
+    if not data.is_dir():
+        return None
+    for entry in sorted(data.iterdir()):
+        if entry.name in (*BROUGHT, *NO_MATTER) or entry == beside:
+            continue
+        files = sorted(path for path in entry.rglob("*") if not path.is_dir()) if entry.is_dir() else [entry]
+        if files:
+            return files[0]
+    return None
 
 
 def _ensure_token(path: Path) -> None:

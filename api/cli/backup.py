@@ -33,6 +33,11 @@ NOT_IN_IT = (
     "uploads/"
 )
 
+BUCKET_HINT = (
+    "is the bucket's address right, and are there keys for it? --endpoint URL, --region NAME and --credentials-file "
+    "FILE, or log.archive_endpoint and so on in config.toml"
+)
+
 File = Annotated[str, typer.Argument(metavar="FILE|URL", help="The backup.")]
 SinceHead = Annotated[
     str,
@@ -136,26 +141,40 @@ def restore(
     session: Session, file: File, endpoint: Endpoint = "", region: Region = "", credentials_file: Credentials = ""
 ) -> None:
     """Put a backup into an empty platform: a new data directory (--data DIR), or an empty etcd named in its config."""
+    from actors.cluster.settings import MASTER_KEY_FILE
     from api.log_access import open_log
-    from events.log.backup.restore import restore_backup
+    from events.log.backup.restore import restore_backup, restore_begun
+    from events.secrets.table import EtcdKeyTable
 
-    trees = {ARTIFACTS: session.data_dir / ARTIFACTS}
+    data = session.data_dir
+    trees = {ARTIFACTS: data / ARTIFACTS}
+    brought = (data / MASTER_KEY_FILE).exists()
+    with log_errors():
+        stray = _in_the_way(data)
+    if stray is not None and not (data / "etcd" / "data").is_dir():
+        raise _not_empty(data, stray)
     with _opened(session, file, endpoint, region, credentials_file) as reader:
         found = _verified(session, reader, ())
 
-        async def work(progress: Callable[[int, int], None]) -> None:
-            async with open_log(session.data_dir, make=True) as log:
+        async def work(progress: Callable[[int, int], None]) -> str:
+            async with open_log(data, make=True) as log:
+                if stray is not None and not await restore_begun(log.client):
+                    raise _not_empty(data, stray)
                 now = now_micros()
                 await restore_backup(reader, log.client, log.blobs, now=now, trees=trees, progress=progress)
+                return (await EtcdKeyTable(log.client).fence()).master
 
-        run_counting(session, "restoring", work)
+        wanted = run_counting(session, "restoring", work)
     _expect_partitions(session, found)
     if session.out.as_json:
-        session.out.json({"data": str(session.data_dir), "events": found.manifest.events, "sha256": found.seal})
+        session.out.json(
+            {"data": str(data), "events": found.manifest.events, "sha256": found.seal, "master_key": wanted}
+        )
     else:
         _show(session, file, found)
     session.out.say(NOT_IN_IT + ("" if ARTIFACTS in found.manifest.trees else ", artifacts/") + "; copy what you have")
-    session.out.say(f"next: rayfold up --detach --data {session.data_dir}")
+    _expect_master_key(session, wanted, brought=brought)
+    session.out.say(f"next: rayfold up --detach --data {data}")
 
 
 def noted_heads(given: str) -> "list[NotedHead]":
@@ -181,7 +200,7 @@ def log_errors() -> Iterator[None]:
     from api.place import PlaceUnusable
     from events.log.backup.container import BackupDamaged
     from events.log.backup.restore import NotEmpty
-    from events.log.errors import LogError, LogUnavailable
+    from events.log.errors import ArchiveUnavailable, LogError, LogUnavailable
 
     try:
         yield
@@ -191,6 +210,8 @@ def log_errors() -> Iterator[None]:
         raise CliError(str(error), exit_code=ExitCode.CONFLICT, code="not_empty") from error
     except NoLogHere as error:
         raise CliError(str(error), exit_code=ExitCode.NOT_FOUND) from error
+    except ArchiveUnavailable as error:
+        raise CliError(str(error), hint=BUCKET_HINT, code="archive_unavailable") from error
     except LogUnavailable as error:
         raise CliError(str(error), hint="rayfold status; the same command again", code="log_unavailable") from error
     except (LogError, BadConfig, PlaceUnusable) as error:
@@ -232,6 +253,43 @@ def _expect_partitions(session: Session, found: "Verified") -> None:
     stored = found.manifest.layout.partitions
     if configured != stored:
         session.out.say(f"put `partitions = {stored}` into {session.data_dir / 'config.toml'}: the log has so many")
+
+
+def _in_the_way(data: Path) -> Path | None:
+    from api.config import load_config
+    from api.place import in_the_way
+
+    credentials = load_config(data).log.settings(data).archive.credentials_file
+    return in_the_way(data, Path(credentials) if credentials else None)
+
+
+def _not_empty(data: Path, stray: Path) -> CliError:
+    return CliError(
+        f"expected an empty directory {data} to restore into, found {stray}",
+        exit_code=ExitCode.CONFLICT,
+        hint="--data NEW_DIR; only master.key, config.toml, tokens/, logs/ and uploads/ may be there before",
+        code="not_empty",
+    )
+
+
+def _expect_master_key(session: Session, wanted: str, *, brought: bool) -> None:
+    """The log says which key wraps its secrets: another one in the file opens none, and nothing else would say so."""
+    from actors.cluster.settings import MASTER_KEY_FILE
+    from events.secrets.errors import MasterKeyUnusable
+    from events.secrets.master import read_masters
+
+    path = session.data_dir / MASTER_KEY_FILE
+    try:
+        found = [master.id for master in read_masters(path)]
+    except MasterKeyUnusable as error:
+        session.out.say(f"ATTENTION: {error}")
+        return
+    if wanted and wanted not in found:
+        made = "" if brought else ", made just now"
+        session.out.say(
+            f"ATTENTION: the log's secrets need the master key {wanted}, {path} holds {', '.join(found)}{made}: put "
+            f"the {MASTER_KEY_FILE} of where the backup is from there before rayfold up"
+        )
 
 
 def _show(session: Session, file: str, found: "Verified") -> None:

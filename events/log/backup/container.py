@@ -170,9 +170,14 @@ class BackupReader:
             raise BackupDamaged(f"{self.place}: expected sha256 {self._whole} up to {SEAL}, found {found.hexdigest()}")
         rest = begin + tarfile.BLOCKSIZE + self._places[SEAL][1]
         padding = b"".join(self._range(rest, end - rest, "its end"))
-        if any(padding) or end % tarfile.RECORDSIZE or len(padding) < 2 * tarfile.BLOCKSIZE:
+        if any(padding):
+            raise BackupDamaged(f"{self.place}: expected it to end in zeros after {SEAL}, found other bytes")
+        if end % tarfile.RECORDSIZE or len(padding) < 2 * tarfile.BLOCKSIZE:
+            least = rest + 2 * tarfile.BLOCKSIZE
+            wanted = -(-least // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
             raise BackupDamaged(
-                f"{self.place}: expected it to end in zeros after {SEAL}, found {len(padding)} other bytes"
+                f"{self.place}: expected {wanted} bytes, found {end}: it is cut short, or something was added "
+                "to its end"
             )
 
     def _compare_names(self) -> None:

@@ -73,6 +73,11 @@ async def restore_backup(
         raise NotEmpty(f"expected the mark {keys.restore} that this restore left, found another's; run it again")
 
 
+async def restore_begun(client: EtcdClient) -> bool:
+    """Whether a restore was begun in this namespace and has not ended."""
+    return await client.get(Keys(client.settings.namespace).restore) is not None
+
+
 async def _mark(client: EtcdClient, keys: Keys, reader: BackupReader, now: int) -> int:
     """Claim the namespace for this restore; returns the mark's revision. Raises NotEmpty."""
     stored = await client.get(keys.restore)

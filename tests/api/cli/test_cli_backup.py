@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,12 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from actors.cluster.settings import MASTER_KEY_FILE
 from api.cli.main import main
 from api.log_access import open_log
 from events.log.blobs import ArchiveSettings, open_blobs
 from events.log.embedded import EmbeddedEtcd
+from events.log.errors import ArchiveUnavailable
 from events.log.etcd_log import EtcdEventLog
 from events.log.keys import Keys
+from events.secrets.keyring import Keyring
+from events.secrets.master import read_masters
+from events.secrets.table import EtcdKeyTable
 from tests.events.log.filled import fill
 
 pytestmark = pytest.mark.servers
@@ -29,6 +35,13 @@ async def _fill(data: Path) -> None:
         for partition in (0, 3):
             await fill(log, partition)
         await log.close()
+
+
+async def _seal(data: Path) -> None:
+    """A secret, so that the log names the master key."""
+    async with open_log(data) as access:
+        keyring = Keyring(table=EtcdKeyTable(access.client), master_file=data / MASTER_KEY_FILE)
+        await keyring.seal_all("default", "component/x", {"PASSWORD": "hunter2"})
 
 
 async def _damage(data: Path, partition: int, base: int) -> None:
@@ -98,7 +111,7 @@ def _back_up(tmp_path: Path, capsys: pytest.CaptureFixture[str], printed: str) -
 def _verify_restored(tmp_path: Path, capsys: pytest.CaptureFixture[str], printed: str) -> None:
     there, file = str(tmp_path / "there"), str(tmp_path / "b.tar")
     heads = printed.splitlines()
-    assert "an empty namespace" in str(ran(capsys, "backup", "restore", file, "--data", there, expect=5)["error"])
+    assert "to restore into" in str(ran(capsys, "backup", "restore", file, "--data", there, expect=5)["error"])
     report = ran(capsys, "log", "verify", "--data", there, "--since-head", str(tmp_path / "heads"))
     assert report["whole"] is True
     assert [p["head"] for p in report["partitions"] if p["head"]] == heads  # type: ignore[union-attr, attr-defined]
@@ -167,3 +180,62 @@ def test_what_is_no_log_and_no_backup_is_said(tmp_path: Path, capsys: pytest.Cap
     assert ran(capsys, "backup", "verify", str(tmp_path / "x.tar"), expect=1)["code"] == "backup_damaged"
     assert ran(capsys, "backup", "verify", str(tmp_path / "none.tar"), expect=1)
     assert list(tmp_path.iterdir()) == [tmp_path / "x.tar"], "nothing was made"
+
+
+@pytest.mark.parametrize("stray", ["notes.txt", "archive/segments/08/0", "sql/rayfold.db"])
+def test_a_restore_refuses_a_directory_that_holds_something_before_it_writes_anything(
+    stray: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = tmp_path / "there"
+    (there / stray).parent.mkdir(parents=True)
+    (there / stray).write_text("x")
+    before = sorted(there.rglob("*"))
+    refused = ran(capsys, "backup", "restore", str(tmp_path / "b.tar"), "--data", str(there), expect=5)
+    assert refused["code"] == "not_empty" and str(there / stray) in str(refused["error"])
+    assert sorted(there.rglob("*")) == before
+
+
+def test_a_restore_takes_what_is_brought_along_and_says_which_master_key_it_needs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here, there, file = tmp_path / "here", tmp_path / "there", str(tmp_path / "b.tar")
+    asyncio.run(_fill(here))
+    asyncio.run(_seal(here))
+    ran(capsys, "backup", "create", file, "--data", str(here))
+    (there / "tokens").mkdir(parents=True)
+    (there / "tokens" / "admin").write_text("rfa_x")
+    assert main(["backup", "restore", file, "--data", str(there)]) == 0
+    said = capsys.readouterr().err
+    [own] = read_masters(here / MASTER_KEY_FILE)
+    assert f"need the master key {own.id}" in said and "made just now" in said
+
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(here / MASTER_KEY_FILE, other)
+    assert main(["backup", "restore", file, "--data", str(other)]) == 0
+    assert "ATTENTION" not in capsys.readouterr().err
+
+
+def test_a_backup_that_is_cut_at_its_very_end_is_said_to_be_cut(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "b.tar"
+    asyncio.run(_fill(tmp_path / "here"))
+    ran(capsys, "backup", "create", str(file), "--data", str(tmp_path / "here"))
+    whole = file.stat().st_size
+    with file.open("r+b") as cut:
+        cut.truncate(whole - 700)
+    found = ran(capsys, "backup", "verify", str(file), expect=1)
+    assert f"expected {whole} bytes, found {whole - 700}: it is cut short" in str(found["error"])
+
+
+def test_a_bucket_without_keys_points_at_the_options_that_give_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(self: object) -> bool:
+        raise ArchiveUnavailable("archive s3://nobucket: x.tar: no keys")
+
+    monkeypatch.setattr("events.log.backup.bucket.BucketBackup.exists", refuse)
+    asyncio.run(_fill(tmp_path / "here"))
+    found = ran(capsys, "backup", "create", "s3://nobucket/x.tar", "--data", str(tmp_path / "here"), expect=1)
+    assert "--credentials-file" in str(found["hint"]) and "--endpoint" in str(found["hint"])
