@@ -92,6 +92,8 @@ def _list_projections(session: Session) -> None:
         return
     rows = [[p.text("name"), p.text("behind"), str(len(p.pairs("positions")))] for p in found]
     session.out.table(["projection", "events behind", "partitions"], rows, "no projection")
+    for refused in dict.fromkeys(p.text("refused") for p in found if p.text("refused")):
+        session.out.say(f"not folded on: {refused}")
 
 
 @projections.command("rebuild")

@@ -108,11 +108,13 @@ class Decided(View):
 
 
 class ProjectionView(View):
-    """`behind`: events of the log that it has not folded yet, over all partitions."""
+    """`behind`: events of the log that it has not folded yet, over all partitions. `refused`: why nothing more is
+    folded, and what a person does about it; empty while all is well."""
 
     name: str
     positions: dict[str, int]
     behind: int
+    refused: str = ""
 
 
 class Rebuilt(View):

@@ -37,7 +37,7 @@ async def ready(call: Call) -> web.Response:
 
 
 async def _checks(call: Call) -> list[p.CheckView]:
-    own = await asyncio.gather(_check_log(call), _check_database(call))
+    own = await asyncio.gather(_check_log(call), _check_database(call), _check_master_key(call))
     try:
         async with asyncio.timeout(CHECK_SECONDS):
             others = list(await call.context.services.platform.checks())
@@ -66,6 +66,18 @@ async def _check_database(call: Call) -> p.CheckView:
     except (ProjectionsError, TimeoutError) as error:
         return p.CheckView(name="read models", ok=False, found=type(error).__name__, fix="rayfold doctor")
     return p.CheckView(name="read models", ok=True, found=f"{sum(reached.values())} events folded")
+
+
+async def _check_master_key(call: Call) -> p.CheckView:
+    """With another key than the log's everything runs, but for what has secrets."""
+    name, fix = "master key", "docs/operations.md, Secrets, says how keys are put back"
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            trouble = await call.context.services.keyring.master_trouble()
+    except (LogError, TimeoutError) as error:
+        return p.CheckView(name=name, ok=False, found=type(error).__name__, fix="look at etcd: rayfold doctor")
+    return p.CheckView(name=name, ok=not trouble, found=trouble or "opens the secrets", fix=fix if trouble else "",
+                       waiting=bool(trouble))  # fmt: skip
 
 
 async def metrics(call: Call) -> web.Response:
@@ -171,15 +183,27 @@ async def list_projections(call: Call) -> web.Response:
     positions: dict[str, dict[str, int]] = {}
     for row in rows:
         positions.setdefault(row.projection, {})[str(row.partition)] = row.next
+    refused = await _refused_by_projectors(call)
     items = [
         p.ProjectionView(
             name=name,
             positions=places,
             behind=sum(max(0, tail - places.get(str(partition), 0)) for partition, tail in tails.items()),
+            refused=refused,
         )
         for name, places in sorted(positions.items())
     ]
     return answer(s.Page(items=items))
+
+
+async def _refused_by_projectors(call: Call) -> str:
+    """Why they fold nothing, or not everything; what they say of all read models together."""
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            checks = await call.context.services.platform.checks()
+    except (TimeoutError, PlatformAway):
+        return ""
+    return "; ".join(check.found for check in checks if check.name.startswith("projector-") and check.waiting)
 
 
 async def rebuild_projection(call: Call) -> web.Response:
