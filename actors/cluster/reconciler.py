@@ -93,7 +93,12 @@ class Reconciler(ActorShell):
             new = time.monotonic() - self._wanted_since.get(name, 0.0) < STARTING_SECONDS
             starting = self._has_team and new
             absent = Health(name=name, pid=0, ready=starting, detail="starting" if starting else "did not answer")
-            found.append(self._seen.get(name, absent))
+            health = self._seen.get(name, absent)
+            # Heard while the partitions were given out, which may be later than its health.
+            unserved = [why for shares in self._shares.values() for why in shares.unserved_by(name)]
+            if unserved and health.ready:
+                health = msgspec.structs.replace(health, ready=False, detail="; ".join(unserved))
+            found.append(health)
         return found
 
     async def pools(self) -> list[PoolReport]:

@@ -30,7 +30,7 @@ class Shares:
         self._streams = list(streams)
         self._given: dict[int, str] = {}
         self._serving: dict[int, str] = {}
-        self._unserved: frozenset[int] = frozenset()
+        self._unserved: dict[int, tuple[str, str]] = {}
 
     @property
     def complete(self) -> bool:
@@ -40,7 +40,11 @@ class Shares:
     @property
     def settled(self) -> bool:
         """Whether every partition was served, or found to be one that cannot be: waiting brings no more."""
-        return len(self._serving.keys() | self._unserved) == self._partitions
+        return len(self._serving.keys() | self._unserved.keys()) == self._partitions
+
+    def unserved_by(self, name: str) -> list[str]:
+        """What an actor said of partitions that it was given and cannot serve, when it was last asked."""
+        return [why for owner, why in self._unserved.values() if owner == name]
 
     def owned(self) -> dict[str, list[int]]:
         """Who served what when last asked."""
@@ -83,7 +87,7 @@ class Shares:
     def _note(self, answers: dict[str, Serving | None]) -> None:
         told = {name: answer for name, answer in answers.items() if answer is not None}
         self._serving = {p: name for name, answer in told.items() for p in answer.partitions}
-        self._unserved = frozenset(p for answer in told.values() for p in answer.unserved)
+        self._unserved = {p: (name, why) for name, answer in told.items() for p, why in answer.unserved.items()}
 
     async def _ask(self, name: str) -> Serving | None:
         return await self._call(name, "serving", self._streams)

@@ -91,6 +91,7 @@ async def test_what_cannot_be_served_is_not_waited_for_but_it_is_not_served_eith
     await shares.round(staying=["a"], going=[])
     assert (shares.settled, shares.complete) == (True, False)
     assert 7 not in shares.owned()["a"]
+    assert (shares.unserved_by("a"), shares.unserved_by("b")) == (["damaged"], [])
 
 
 async def test_what_a_dead_one_had_goes_to_the_others_at_once() -> None:
