@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from actors.gateway.envoy import EnvoyProcess, EnvoySettings
+from actors.gateway.errors import GatewaySettingsError
 from actors.gateway.leftover import LeftEnvoy
 from actors.gateway.rundir import RunDirectory
 from tests.actors.gateway.conftest import Site
@@ -20,7 +21,8 @@ class Watch:
     def __init__(self, site: Site, *, registered: bool) -> None:
         self.registered = registered
         self.asked = 0
-        run, log = site.settings.run_dir, site.settings.envoy_log
+        self.run_dir = run = site.settings.run_dir
+        log = site.settings.envoy_log
         self.envoy = EnvoyProcess(EnvoySettings(run_dir=run, log_file=log))
         self.task = asyncio.create_task(LeftEnvoy(run, log, self._is_registered, look=SOON).watch(left_seconds=0.1))
 
@@ -33,6 +35,16 @@ class Watch:
 
     async def ended(self) -> bool:
         return self.envoy.pid is None
+
+    async def let_go(self) -> bool:
+        """Whether a gateway could begin: whoever ends an Envoy has the directory until a moment later."""
+        directory = RunDirectory(self.run_dir)
+        try:
+            directory.take()
+        except GatewaySettingsError:
+            return False
+        directory.release()
+        return True
 
 
 @pytest.fixture
@@ -54,7 +66,7 @@ async def test_an_envoy_without_a_gateway_or_a_registration_is_ended(site, event
     await site.gateway.close()
     left = watch(registered=False)
     await eventually(left.ended)
-    RunDirectory(site.settings.run_dir).take()
+    await eventually(left.let_go)
 
 
 async def test_an_envoy_whose_gateway_is_only_away_goes_on(site, eventually, watch) -> None:
