@@ -16,9 +16,9 @@ from actors.logs.intake.client import IntakeClient
 from actors.supervisor.effects import Effects
 from actors.supervisor.narrate import Narrator
 from actors.supervisor.orders import SourceAccess
-from actors.supervisor.parking import Hand
 from actors.supervisor.source_access import source_access
 from actors.supervisor.supervisor import Supervisor
+from events.hand import Hand
 from events.model.base import Envelope
 from events.model.parked import ParkedState
 from events.model.pool import PoolState

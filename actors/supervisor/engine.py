@@ -14,13 +14,14 @@ import structlog
 from actors.supervisor.answers import Answers
 from actors.supervisor.entity import Entity, Told
 from actors.supervisor.owed import RETRY_FIRST_SECONDS, RETRY_MAX_SECONDS, Owed
-from actors.supervisor.parking import Hand, Parking, parked_refusal
+from actors.supervisor.parking import Parking, parked_refusal
 from actors.supervisor.recovery import recover_entities
 from actors.supervisor.replies import DEAD, done, not_written, refused
 from actors.supervisor.slices import in_slices
 from actors.supervisor.snapshots import Cut, SnapshotPolicy, SnapshotTaker
 from events.clock import now_micros
 from events.failpoints import failpoint
+from events.hand import Hand
 from events.log.errors import Fenced, LogFull, LogUnavailable, Overloaded
 from events.log.port import Committed, EventLog, PartitionWriter
 from events.log.records import EventRecord
@@ -206,7 +207,7 @@ class PartitionEngine:
             return refused(envelope, Refusal(code="version_mismatch", message=message))
         at = self._clock()
         meta = Meta(command_id=envelope.command_id, at=at, actor=envelope.actor, reason=envelope.reason)
-        self.parking.hand.take(envelope.stream)
+        self.parking.hand.take(envelope.stream.encode())
         try:
             decision: Decision = entity.aggregate.decide(entity.state, command, meta)
         except Exception as error:
@@ -332,7 +333,7 @@ class PartitionEngine:
         """
         if self._closed or not self.parking.may_go_on(entity):
             return
-        self.parking.hand.take(entity.stream)
+        self.parking.hand.take(entity.stream.encode())
         try:
             self._progress(entity)
         except Exception as error:

@@ -5,14 +5,13 @@ process had in hand when it died stands in a file that outlives it. Knows nothin
 """
 
 import asyncio
-import mmap
 import os
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import structlog
 
 from actors.supervisor.entity import Entity
+from events.hand import Hand
 from events.model.base import Command, Envelope, Refusal, Reply
 from events.model.folding import Poisoned
 from events.model.parked import (
@@ -31,7 +30,6 @@ from events.model.registry import encode_command
 log = structlog.get_logger("parking")
 
 AGAIN_SECONDS = 5.0  # before a stream that failed is tried again
-HAND_BYTES = 4096
 ERROR_CHARACTERS = 500
 DIED = "the process died in it"
 
@@ -43,35 +41,6 @@ def parked_refusal(state: ParkedState) -> Refusal:
         message=f"{state.stream} is parked: {state.handler} failed {state.tries} times: {state.error}",
         hint=f"rayfold parked show {state.stream}",
     )
-
-
-class Hand:
-    """The stream that this process has in hand, in memory that outlives it. Without a path: in none."""
-
-    def __init__(self, path: Path | None = None) -> None:
-        self.left = ""
-        self._memory: mmap.mmap | None = None
-        if path is not None:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                os.ftruncate(descriptor, HAND_BYTES)
-                self._memory = mmap.mmap(descriptor, HAND_BYTES)
-            finally:
-                os.close(descriptor)
-            self.left = self._memory[2 : 2 + int.from_bytes(self._memory[:2])].decode("utf-8", "replace")
-            self.put_down()
-
-    def take(self, stream: str) -> None:
-        """From here on a death of this process may be the stream's fault."""
-        if self._memory is not None:
-            name = stream.encode()[: HAND_BYTES - 2]
-            self._memory[2 : 2 + len(name)] = name
-            self._memory[:2] = len(name).to_bytes(2)
-
-    def put_down(self) -> None:
-        """It was survived."""
-        if self._memory is not None:
-            self._memory[:2] = b"\0\0"
 
 
 class Parking:
@@ -127,8 +96,8 @@ class Parking:
             return False
         if state is not None and (state.status is ParkedStatus.PARKED or entity.version in state.skipped):
             return False
-        if stream == self.hand.left:
-            self.hand.left = ""
+        if self.hand.left and stream.encode() == self.hand.left:
+            self.hand.left = b""
             self._try_later(entity, "progress", DIED)
             return False
         if state is not None and state.status is ParkedStatus.SUSPECT:

@@ -18,9 +18,9 @@ from actors.cluster.tracing import span
 from actors.supervisor.engine import EffectRunner, PartitionEngine
 from actors.supervisor.entity import Entity, Told
 from actors.supervisor.orders import Known, NodePort
-from actors.supervisor.parking import Hand
 from actors.supervisor.slices import batched, in_slices
 from events.failpoints import failpoint
+from events.hand import Hand
 from events.log.errors import Fenced, LogDamaged, LogError, PartitionOwned
 from events.log.port import EventLog
 from events.log.records import partition_of

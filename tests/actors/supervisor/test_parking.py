@@ -10,7 +10,7 @@ import pytest
 
 from actors.supervisor.engine import PartitionEngine
 from actors.supervisor.entity import Entity
-from actors.supervisor.parking import Hand
+from events.hand import Hand
 from events.log.memory import MemoryEventLog, MemoryStore
 from events.model import registry
 from events.model.base import Command, Envelope, Event, Meta, Reply
@@ -156,11 +156,11 @@ async def test_who_took_the_process_along_is_tried_on_record_only_and_parked_aft
         await send(engine, SICK, CreateTeam(name="sick"), "c1")
     fault.broken, fault.error = True, Death()
     for number in (2, 3):
-        Hand(file).take(SICK)  # and there it died
+        Hand(file).take(SICK.encode())  # and there it died
         async with owner(store, Hand(file)) as engine:
             await until(lambda number=number: fault.tried == number - 1)  # type: ignore[misc]
             assert await told(engine, parked_stream(SICK)) == ["HandlingTried"] * (number - 1)
-    Hand(file).take(SICK)
+    Hand(file).take(SICK.encode())
     async with owner(store, Hand(file)) as engine:
         await until(lambda: engine.parking.parked(SICK) is not None)
         assert fault.tried == 2
