@@ -25,7 +25,8 @@ class Projector(ActorShell):
         event_log = make_event_log(self.settings)
         await event_log.open()
         self._rate = Rate()
-        self._models = ReadModels(database, event_log, partitions=())
+        hand = self.settings.platform_logs / f"{self.name}.hand"
+        self._models = ReadModels(database, event_log, partitions=(), hand=hand)
         self.keep(self._models.run(), "follow")
 
     async def detail(self) -> str:

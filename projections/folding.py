@@ -14,6 +14,7 @@ from events.failpoints import FailpointError, failpoint
 from events.log.records import StoredEvent
 from events.model.base import Event
 from events.model.registry import decode_event
+from projections.attempts import Attempts, Poison
 from projections.dispatch import Dispatch
 from projections.errors import CheckpointMoved, NewerProjection, ProjectionsError, WriteFailed
 from projections.history import Checkpoint
@@ -45,15 +46,6 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
     end: int
 
 
-class Poison(msgspec.Struct, frozen=True, kw_only=True):
-    """The event at which a projection gives up on a stream."""
-
-    projection: str
-    stored: StoredEvent
-    error: str
-    attempts: int
-
-
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """One transaction's work, for the read models in `dispatch`. `one_by_one`: write after each event, to learn which
     one the database refuses."""
@@ -65,17 +57,21 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     one_by_one: bool = False
 
 
-def fold_batch(connection: Connection, batch: Batch, kept: KeptRows) -> Rows:
-    """Fold `batch` in this connection's transaction. Whoever commits it lets the rows `leave` what is known of them.
+def fold_batch(connection: Connection, batch: Batch, kept: KeptRows, attempts: Attempts) -> Rows:
+    """Fold `batch` in this connection's transaction, each try of an event noted in `attempts` before it is made.
+    Whoever commits it lets the rows `leave` what is known of them.
 
     Raises CheckpointMoved, HandlerFailed, WriteFailed.
     """
     _advance(connection, batch)
     rows = Rows(connection, kept)
     _read_ahead(rows, batch)
-    folder = _Folder(rows, batch)
-    for part in batch.slices:
-        folder.fold(part)
+    folder = _Folder(rows, batch, attempts)
+    try:
+        for part in batch.slices:
+            folder.fold(part)
+    finally:
+        attempts.end()
     failpoint("projections.folded")
     rows.flush()
     failpoint("projections.written")
@@ -129,9 +125,10 @@ def _advance(connection: Connection, batch: Batch) -> None:
 
 
 class _Folder:
-    def __init__(self, rows: Rows, batch: Batch) -> None:
+    def __init__(self, rows: Rows, batch: Batch, attempts: Attempts) -> None:
         self._rows = rows
         self._batch = batch
+        self._attempts = attempts
         self._parked = set(batch.parked)
         self._asides = {stream for _, stream in (*batch.parked, *batch.condemned)}
 
@@ -154,6 +151,7 @@ class _Folder:
                 continue
             if self._asides and self._is_aside(name, stored):
                 continue
+            self._attempts.begin(name, stored.position)
             try:
                 if decoded is None:
                     decoded = decode_event(stored.record)

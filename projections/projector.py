@@ -9,6 +9,7 @@ what is there already, and a wait for a position does not end early.
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 import structlog
@@ -18,6 +19,7 @@ from events.failpoints import failpoint
 from events.log.errors import BeyondTail, LogDamaged, LogRewritten, LogUnavailable
 from events.log.port import EventLog
 from events.log.records import StoredEvent
+from projections.attempts import ATTEMPTS_MOST, Attempts, Gathered, Poison, Span
 from projections.catalogue import ALL
 from projections.database import Database
 from projections.dispatch import Dispatch
@@ -32,7 +34,6 @@ from projections.errors import (
 from projections.folding import (
     Batch,
     HandlerFailed,
-    Poison,
     Progress,
     Slice,
     fold_batch,
@@ -45,13 +46,10 @@ from projections.model import Projection
 
 A = TypeVar("A")
 T = TypeVar("T")
-Gathered = dict[int, list[StoredEvent]]
-"""Contiguous events by partition."""
 
 BATCH_EVENTS = 2000  # in one transaction: a few hundred milliseconds on SQLite, when catching up
 PACE_S = 0.04  # a transaction has costs of its own, some ms: under load it begins no sooner after the one before
 QUEUED_LISTS = 256  # lists read ahead of the writer; then the reader waits
-HANDLER_ATTEMPTS = 3
 UNAVAILABLE_FIRST_S = 0.2
 UNAVAILABLE_MOST_S = 5.0
 
@@ -81,7 +79,9 @@ class Projector:
         *,
         projections: Sequence[Projection] = ALL,
         partitions: Iterable[int] | None = None,
+        hand: Path | None = None,
     ) -> None:
+        """`hand`: the file in which it notes what it folds, its own, and kept when its process dies."""
         self._database = database
         self._log = log
         self._dispatch = Dispatch(projections)
@@ -91,8 +91,7 @@ class Projector:
         self._next: dict[tuple[str, int], int] = {}
         self._checkpoints: dict[Checkpoint, str] = {}
         self._parked: frozenset[tuple[str, str]] = frozenset()
-        self._condemned: dict[tuple[str, str], Poison] = {}
-        self._attempts: dict[tuple[str, str], int] = {}
+        self._attempts = Attempts(hand)
         self._rebuilding: set[str] = set()
         self._kept = KeptRows()
         self._followed: dict[int, int] = {}
@@ -272,7 +271,7 @@ class Projector:
         loop = asyncio.get_running_loop()
         next_at = 0.0
         while True:
-            gathered: Gathered = {}
+            gathered: dict[int, list[StoredEvent]] = {}
             events = await queue.get()
             if self.backlog < BATCH_EVENTS and (early := next_at - loop.time()) > 0:
                 await asyncio.sleep(early)
@@ -296,25 +295,31 @@ class Projector:
                     continue
                 end = events[-1].position.offset + 1
                 self._followed[partition] = max(end, self._followed.get(partition, 0))
-            one_by_one = False
-            while (batch := self._batch(gathered, one_by_one)).slices:
-                try:
-                    await self._in_thread(self._fold, batch)
-                except (CheckpointMoved, AmbiguousCommit) as error:
-                    _log.info("projector.reads_checkpoints_again", reason=str(error))
-                    await self._load_locked()
-                except WriteFailed:
-                    if one_by_one:
-                        raise
-                    one_by_one = True
-                except HandlerFailed as failed:
-                    self._judge(failed)
-                else:
-                    failpoint("projections.committed")
-                    self._committed(batch)
+            for portion, in_doubt in self._attempts.portions(gathered):
+                await self._apply_portion(portion, in_doubt)
+
+    async def _apply_portion(self, gathered: Gathered, one_by_one: bool) -> None:
+        while (batch := self._batch(gathered, one_by_one)).slices:
+            try:
+                await self._in_thread(self._fold, batch)
+            except (CheckpointMoved, AmbiguousCommit) as error:
+                _log.info("projector.reads_checkpoints_again", reason=str(error))
+                await self._load_locked()
+            except WriteFailed:
+                if one_by_one:
+                    raise
+                one_by_one = True
+            except HandlerFailed as failed:
+                self._judge(failed)
+            else:
+                failpoint("projections.committed")
+                self._committed(batch)
 
     def _fold(self, batch: Batch) -> None:
-        self._database.transact(lambda connection: fold_batch(connection, batch, self._kept)).leave()
+        spans = [Span(part.partition, min(part.starts.values()), part.end) for part in batch.slices]
+        with self._attempts.of(spans):
+            rows = self._database.transact(lambda c: fold_batch(c, batch, self._kept, self._attempts))
+        rows.leave()
 
     def _batch(self, gathered: Gathered, one_by_one: bool) -> Batch:
         slices = []
@@ -335,33 +340,34 @@ class Projector:
             slices=slices,
             dispatch=self._dispatch,
             parked=self._parked,
-            condemned=dict(self._condemned),
+            condemned=self._condemned(gathered, slices),
             one_by_one=one_by_one,
         )
 
+    def _condemned(self, gathered: Gathered, slices: Sequence[Slice]) -> dict[tuple[str, str], Poison]:
+        """What is to be parked with this batch, for others to go on."""
+        condemned: dict[tuple[str, str], Poison] = {}
+        for poison in self._attempts.given_up(gathered):
+            position, stream = poison.stored.position, poison.stored.record.stream
+            starts = next((part.starts for part in slices if part.partition == position.partition), {})
+            asked = any(p.name == poison.projection for p in self._dispatch.of_kind(stream.partition("/")[0]))
+            if asked and starts.get(poison.projection, position.offset + 1) <= position.offset:
+                condemned.setdefault((poison.projection, stream), poison)
+        return condemned
+
     def _judge(self, failed: HandlerFailed) -> None:
         """Count a failure; after the third the stream is to be parked for that projection, and the others go on."""
-        record = failed.stored.record
-        known = (failed.projection, record.event_id)
-        attempts = self._attempts.get(known, 0) + 1
-        self._attempts[known] = attempts
-        if attempts < HANDLER_ATTEMPTS:
-            _log.warning("projector.handler_failed", error=str(failed), attempt=attempts)
-            return
-        del self._attempts[known]
-        _log.error("projector.parks_stream", projection=failed.projection, stream=record.stream, error=str(failed))
-        self._condemned[failed.projection, record.stream] = Poison(
-            projection=failed.projection, stored=failed.stored, error=repr(failed.cause), attempts=attempts
-        )
+        attempt = self._attempts.failed(failed.projection, failed.stored.position, repr(failed.cause))
+        if attempt < ATTEMPTS_MOST:
+            _log.warning("projector.handler_failed", error=str(failed), attempt=attempt)
 
     def _committed(self, batch: Batch) -> None:
-        ends = {part.partition: part.end for part in batch.slices}
         for part in batch.slices:
             self._next.update({(name, part.partition): part.end for name in part.starts})
-        parked = {k for k, p in self._condemned.items() if p.stored.position.offset < ends.get(p.stored.position[0], 0)}
-        self._parked |= parked
-        for key in parked:
-            del self._condemned[key]
+        for (projection, stream), poison in batch.condemned.items():
+            _log.error("projector.parked_stream", projection=projection, stream=stream, error=poison.error)
+        self._parked |= batch.condemned.keys()
+        self._attempts.reached(self._next)
 
     # --- the database -------------------------------------------------------------------------------------------------
 
@@ -378,6 +384,7 @@ class Projector:
         progress = await self._in_thread(load, self._partitions)
         self._next, self._parked = progress.next, progress.parked
         self._checkpoints = progress.checkpoints
+        self._attempts.reached(self._next)
 
     async def _in_thread(self, work: Callable[[A], T], argument: A) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, argument)
