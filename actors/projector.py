@@ -61,3 +61,9 @@ class Projector(ActorShell):
         UnknownProjection."""
         await self.opened()
         return await self._models.rebuild(name)
+
+    async def retry_parked(self, name: str, stream: str) -> str | None:
+        """Fold what waits in a stream that a read model has set aside; returns why it still is, "" when it is not, None
+        when it is not folded here. Raises UnknownProjection."""
+        await self.opened()
+        return await self._models.retry_parked(name, stream)

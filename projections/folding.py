@@ -65,8 +65,8 @@ def fold_batch(connection: Connection, batch: Batch, kept: KeptRows, attempts: A
     """
     _advance(connection, batch)
     rows = Rows(connection, kept)
-    _read_ahead(rows, batch)
-    folder = _Folder(rows, batch, attempts)
+    read_ahead(rows, batch)
+    folder = Folder(rows, batch, attempts)
     try:
         for part in batch.slices:
             folder.fold(part)
@@ -87,7 +87,7 @@ def _move(names: tuple[str, ...]) -> Update:
     return statement.values(next=bindparam("to_next"), last_at=bindparam("to_last_at"))
 
 
-def _read_ahead(rows: Rows, batch: Batch) -> None:
+def read_ahead(rows: Rows, batch: Batch) -> None:
     """Read at once what the batch's events will ask for one by one."""
     idents: dict[Table, dict[str, None]] = {}
     for part in batch.slices:
@@ -124,7 +124,9 @@ def _advance(connection: Connection, batch: Batch) -> None:
             raise CheckpointMoved(f"expected {len(names)} projections at each of {places}, found {moved} in all")
 
 
-class _Folder:
+class Folder:
+    """Asks the models about each event of a batch, each try noted in `attempts` before it is made."""
+
     def __init__(self, rows: Rows, batch: Batch, attempts: Attempts) -> None:
         self._rows = rows
         self._batch = batch
@@ -133,6 +135,7 @@ class _Folder:
         self._asides = {stream for _, stream in (*batch.parked, *batch.condemned)}
 
     def fold(self, part: Slice) -> None:
+        """Change the rows by what one partition gives. Raises HandlerFailed, WriteFailed."""
         dispatch = self._batch.dispatch
         for stored in part.events:
             record = stored.record
@@ -173,8 +176,10 @@ class _Folder:
         key = (projection, stored.record.stream)
         if key in self._parked:
             row = self._rows.get(PARKED, *key)
-            if row is not None:
-                self._rows.put(PARKED, {**row, "behind": int(row["behind"]) + 1})
+            if row is None:
+                # Folded by a person's wish meanwhile, which moves no checkpoint: what comes now is not to be left out.
+                raise CheckpointMoved(f"expected {key[1]} to be parked by {projection}, found that it is not")
+            self._rows.put(PARKED, {**row, "behind": int(row["behind"]) + 1})
             return True
         poison = self._batch.condemned.get(key)
         if poison is None or poison.stored.position != stored.position:

@@ -43,6 +43,7 @@ from projections.folding import (
 from projections.history import Checkpoint, check_history
 from projections.kept import KeptRows
 from projections.model import Projection
+from projections.unparking import Unparking, Waiting, parked_at
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -208,6 +209,31 @@ class Projector:
         finally:
             self._rebuilding -= names
         return count
+
+    async def retry_parked(self, name: str, stream: str) -> str | None:
+        """Fold what waits in a stream that the model called `name` has set aside, in one transaction. Returns why it is
+        set aside still, "" when it is not; None when that is no stream that is folded here.
+
+        Raises UnknownProjection, DatabaseUnavailable; CheckpointMoved when another projector folded meanwhile.
+        """
+        self._model(name)
+        at = await self._in_thread(lambda key: parked_at(self._database, *key), (name, stream))
+        if at is None or at.partition not in self._partitions:
+            return None
+        waiting = Waiting(name, stream, at)
+        # While others are folded; what they add meanwhile is read when they are not.
+        await waiting.read(self._log, self._next.get((name, at.partition), 0))
+        async with self._applying:
+            if at.partition not in self._partitions or (name, stream) not in self._parked:
+                return None
+            end = self._next[name, at.partition]
+            await waiting.read(self._log, end)
+            unparking = Unparking(part=waiting.before(end), dispatch=self._dispatch)
+            error = await self._in_thread(lambda u: u.run(self._database, self._kept, self._attempts), unparking)
+            if not error:
+                self._parked -= {(name, stream)}
+            _log.info("projector.retried_parked", projection=name, stream=stream, error=error)
+            return error
 
     def _model(self, name: str) -> Projection:
         if name not in self._projections:

@@ -74,6 +74,8 @@ def _decide(session: Session, what: str, stream: str, message: str, told: str) -
     answer = session.client.send("POST", f"/v1/parked/{what}", {"stream": stream, "reason": message})
     if session.out.as_json:
         session.out.json(answer)
+    if not answer.text("position"):  # there was nothing to decide: read models fold at once what waits
+        told = "is folded by the read models that had set it aside"
     session.out.say(f"{stream} {told}")
 
 

@@ -30,7 +30,7 @@ from events.queue.etcd_queue import EtcdTaskQueue
 from events.secrets.keyring import Keyring
 from events.secrets.table import EtcdKeyTable
 from projections.database import Database
-from projections.errors import UnknownProjection
+from projections.errors import CheckpointMoved, UnknownProjection
 
 log = structlog.get_logger("api")
 
@@ -111,6 +111,18 @@ class ClusterPlatform:
         except ActorUnreachable as error:
             raise PlatformAway(str(error)) from error
         return True
+
+    async def retry_projection(self, name: str, stream: str) -> str | None:
+        """Have the projector that folds the stream fold what waits in it."""
+        try:
+            projectors = await self._directory.names("projector")
+            calls = (self._directory.call(p, "retry_parked", name, stream, seconds=REBUILD_SECONDS) for p in projectors)
+            told: list[str | None] = await asyncio.gather(*calls)
+        except (UnknownProjection, CheckpointMoved):
+            return None
+        except ActorUnreachable as error:
+            raise PlatformAway(str(error)) from error
+        return next((error for error in told if error is not None), None)
 
 
 def _check(health: Health) -> CheckView:

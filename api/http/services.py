@@ -88,6 +88,11 @@ class Platform(Protocol):
         """Have a read model deleted and folded again; False when there is none of that name."""
         ...
 
+    async def retry_projection(self, name: str, stream: str) -> str | None:
+        """Have folded what waits in a stream that a read model has set aside; returns why it still is, "" when it is
+        not, None when no projector has it."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Services:

@@ -30,27 +30,42 @@ async def get_parked(call: Call) -> web.Response:
 
 
 async def retry_parked(call: Call) -> web.Response:
+    stream = call.body_as(p.AboutParked).stream
+    by = await _by(call, stream)
+    for name in by - {SUPERVISOR}:
+        error = await call.context.services.platform.retry_projection(name, stream)
+        if error is None:
+            message = f"no projector has {stream} in hand just now, or another took it over meanwhile"
+            raise HttpProblem(409, "conflict", message, hint=f"again: rayfold parked retry {stream}")
+        if error:
+            message = f"the read model {name} cannot fold {stream} still: {error}"
+            raise HttpProblem(409, "conflict", message, hint=f"rayfold parked show {stream}")
+    if SUPERVISOR not in by:
+        return answer(p.Decided(stream=stream, position=None), 202)
     return await _decide(call, RetryParked())
 
 
 async def skip_parked(call: Call) -> web.Response:
+    stream = call.body_as(p.AboutParked).stream
+    if SUPERVISOR not in (by := await _by(call, stream)):
+        # It holds nothing of its own, a decision to leave an event out neither: folded anew, it would meet it again.
+        message = f"{stream} is set aside by the read model {min(by)}, which leaves no event out"
+        raise HttpProblem(409, "conflict", message, hint=f"once that is mended: rayfold parked retry {stream}")
     return await _decide(call, SkipParked())
+
+
+async def _by(call: Call, stream: str) -> set[str]:
+    by = {view.by for view in await _everything(call) if view.stream == stream}
+    if stream.startswith(f"{KIND}/"):
+        by.discard(SUPERVISOR)  # about what is told of parked streams nothing is decided
+    if not by:
+        raise not_found("nothing of this stream is parked", hint="rayfold parked list")
+    return by
 
 
 async def _decide(call: Call, command: RetryParked | SkipParked) -> web.Response:
     body = call.body_as(p.AboutParked)
-    found = [view for view in await _everything(call) if view.stream == body.stream]
-    if found and all(view.by != SUPERVISOR for view in found):
-        names = sorted(view.by for view in found)
-        raise HttpProblem(
-            409,
-            "conflict",
-            f"{body.stream} is set aside by the read model {names[0]}, which is mended by folding it anew",
-            hint=f"rayfold projections rebuild {names[0]}",
-        )
     stream = parked_stream(body.stream)
-    if not found or body.stream.startswith(f"{KIND}/"):
-        raise not_found("nothing of this stream is parked", hint="rayfold parked list")
     reply = await call.context.submit(call, stream, command, reason=body.reason)
     await call.context.accepted(reply, stream)
     return answer(p.Decided(stream=body.stream, position=f"{reply.partition}:{reply.offset}"), 202)

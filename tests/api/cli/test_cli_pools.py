@@ -93,3 +93,7 @@ def test_what_is_parked_is_listed_shown_and_decided_about(
     assert main(["parked", "skip", "component/ab"]) == 0
     assert server.of("retryParked")[0].body == {"stream": "component/ab", "reason": "mended"}
     assert server.of("skipParked")[0].body == {"stream": "component/ab", "reason": ""}
+    assert "will be tried again" in capsys.readouterr().err
+    server.answers["retryParked"] = (202, p.Decided(stream="component/ab", position=None))
+    assert main(["parked", "retry", "component/ab"]) == 0
+    assert "component/ab is folded by the read models" in capsys.readouterr().err

@@ -22,6 +22,8 @@ from events.log.records import partition_of
 from events.model.base import Envelope
 from events.model.parked import Park, ParkedState, ParkedStatus, parked_stream
 from events.model.registry import encode_command
+from projections.database import Database
+from projections.schema import PARKED, Row
 from tests.api.http.conftest import ADMIN, House
 from tests.api.http.world import PARTITIONS
 from tests.events.log.flipped import flip
@@ -194,6 +196,28 @@ async def test_what_is_parked_is_told_and_a_person_decides_with_a_reason(house: 
         )
     assert (await house.post("/v1/parked/retry", {"stream": "node/n3"})).status == 404
     assert (await house.post("/v1/parked/retry", {"stream": "x"})).status == 422
+
+
+async def test_what_a_read_model_has_set_aside_is_folded_on_request_and_never_left_out(house: House) -> None:
+    parked: Row = {
+        "projection": "nodes", "stream": "node/n4", "partition": 0, "offset": 7, "event_id": "e",
+        "event_type": "NodeJoined", "error": "KeyError: 'x'", "attempts": 3, "behind": 2,
+        "parked_at": 1_700_000_000_000_000,
+    }  # fmt: skip
+    database = Database(f"sqlite:///{house.data / 'sql' / 'rayfold.db'}")
+    await asyncio.to_thread(database.transact, lambda connection: connection.execute(PARKED.insert(), parked))
+    database.close()
+    about = {"stream": "node/n4", "reason": "mended"}
+    for told, words in (("KeyError: 'y'", "KeyError: 'y'"), (None, "no projector")):
+        house.parts.retry_answer = told
+        refused = await house.post("/v1/parked/retry", about)
+        assert refused.status == 409 and words in refused.text
+    house.parts.retry_answer = ""
+    answer = await house.post("/v1/parked/retry", about)
+    assert (answer.status, answer.json["position"]) == (202, None)
+    assert house.parts.retried == [("nodes", "node/n4")] * 3
+    refused = await house.post("/v1/parked/skip", about)
+    assert refused.status == 409 and "leaves no event out" in refused.text
 
 
 async def test_metrics_tell_of_pools_and_their_actors(house: House) -> None:

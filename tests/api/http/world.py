@@ -141,6 +141,8 @@ class Parts:
     def __init__(self) -> None:
         self.ok = True
         self.rebuilt: list[str] = []
+        self.retried: list[tuple[str, str]] = []
+        self.retry_answer: str | None = ""
         self.swept = 0
         self.set_aside: list[ParkedState] = []
         self.archived: list[tuple[tuple[int, ...], bool]] = []
@@ -181,6 +183,10 @@ class Parts:
     async def sweep_artifacts(self) -> Swept:
         self.swept += 1
         return Swept(removed=1, removed_bytes=5)
+
+    async def retry_projection(self, name: str, stream: str) -> str | None:
+        self.retried.append((name, stream))
+        return self.retry_answer
 
     async def rebuild_projection(self, name: str) -> bool:
         self.rebuilt.append(name)
