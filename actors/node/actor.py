@@ -29,6 +29,7 @@ from actors.logs.collector import Collector
 from actors.logs.drivers.port import Origin as Whose
 from actors.logs.followed import Followed
 from actors.node.agent import Agent, Prepared
+from actors.node.runtime import process_runtime
 from actors.runtime.containers import Containers
 from actors.runtime.processes import ProcessRuntime
 from actors.runtime.users import UserBook
@@ -138,9 +139,7 @@ class NodeAgent(ActorShell):
         if settings.node_home:
             await asyncio.to_thread(_prepare, settings)
         containers = Containers(settings.containers.engine, root) if settings.containers.engine else None
-        self._runtime = ProcessRuntime(
-            node_root=root, run_dir=settings.node_run_dir, host=settings.bind, containers=containers
-        )
+        self._runtime = process_runtime(settings, containers)
         users = UserBook(root / "uids.json")
         store = DirectoryArtifactStore(settings.data_dir / "artifacts")
         unpacked = root / "unpacked"
@@ -248,7 +247,7 @@ class NodeAgent(ActorShell):
                     room = self._room()
                     await event_log.client.put(key, msgspec.json.encode(room), lease=lease.id)
                     if not told:
-                        told = await self._join(event_log)
+                        told = await self._join()
                     await self._keep_telling(event_log.client, key, lease, said=room)
                     told = False  # somebody may have counted it as lost meanwhile
             except LogError as error:
@@ -277,11 +276,11 @@ class NodeAgent(ActorShell):
         free = max(0, min(memory.available, memory.total - promised))
         return Room(name=self.settings.node, free_bytes=free, labels=self.settings.node_labels, leaving=self._leaving)
 
-    async def _join(self, event_log: EtcdEventLog) -> bool:
+    async def _join(self) -> bool:
         settings = self.settings
         join = JoinNode(
             name=settings.node,
-            address=settings.bind,
+            address=settings.reached_at,
             cpus=os.cpu_count() or 1,
             memory_bytes=psutil.virtual_memory().total,
             runtime="processes",
