@@ -3,11 +3,12 @@
 import asyncio
 import fcntl
 import os
-import signal
 import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from actors.cluster.ray_head import RayHead
 from actors.cluster.ray_joined import JoinedRay
@@ -30,7 +31,7 @@ def down(*, data: Path, keep_apps: bool) -> int:
         return 3
     keeper = keeper_pid(data)
     if keeper is not None and keeper != os.getpid():
-        _end(keeper)
+        end_keeper(keeper)
     (data / "api.json").unlink(missing_ok=True)
     ray_of(data, settings.ray_address if settings.ray_joined else "").stop()
     if not keep_apps:
@@ -39,20 +40,23 @@ def down(*, data: Path, keep_apps: bool) -> int:
     return 0
 
 
-def _end(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
+def end_keeper(pid: int) -> None:
+    """End the watch over a platform, or its start; by force after 20 s. What the keeper had started ends with it."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        process.terminate()
         deadline = time.monotonic() + STOP_SECONDS
-        while time.monotonic() < deadline:
-            os.kill(pid, 0)
+        while process.status() != psutil.STATUS_ZOMBIE:
+            if time.monotonic() > deadline:
+                process.kill()
+                break
             time.sleep(0.05)
-        os.kill(pid, signal.SIGKILL)
 
 
 async def _stop_apps(settings: PlatformSettings) -> None:
     from actors.gateway.envoy import EnvoyProcess, EnvoySettings
+    from actors.node.runtime import process_runtime
     from actors.runtime.containers import Containers
-    from actors.runtime.processes import ProcessRuntime
 
     if settings.gateway_dir.is_dir():
         envoy = EnvoyProcess(
@@ -60,12 +64,7 @@ async def _stop_apps(settings: PlatformSettings) -> None:
         )
         await envoy.stop()
     engine, root = settings.containers.engine, settings.node_root_dir
-    runtime = ProcessRuntime(
-        node_root=root,
-        run_dir=settings.node_run_dir,
-        host=settings.bind,
-        containers=Containers(engine, root) if engine else None,
-    )
+    runtime = process_runtime(settings, Containers(engine, root) if engine else None)
     instances = await runtime.open()
     await asyncio.gather(*(runtime.stop(i.instance_id) for i in instances), return_exceptions=True)
     await runtime.close()

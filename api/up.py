@@ -11,7 +11,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import structlog
@@ -19,12 +21,12 @@ import structlog
 from actors.cluster.journal import open_journal
 from actors.cluster.pools import Pool, save_pools
 from actors.cluster.ray_head import RayNotStarted
-from actors.cluster.reconciler import heartbeat_key
 from actors.cluster.settings import PlatformSettings, load_settings
 from api import place
 from api.began import last_errors, serves, waiting
 from api.config import BadConfig, PlatformConfig, load_config
 from api.down import PROJECT, down, keeper_pid, ray_of
+from api.presence import readiness_url, reconciler_lives, tell_where, told_by
 from events.log.embedded import EmbeddedEtcd
 from events.log.errors import LogError
 from events.log.etcd_client import EtcdClient
@@ -47,17 +49,6 @@ WAITING = "not well: "
 
 class NotStarted(Exception):
     """The platform did not start; the message says what failed and where to look."""
-
-
-class _Told(msgspec.Struct, frozen=True, kw_only=True):
-    """What the command line reads in `api.json`."""
-
-    url: str
-    gateway_url: str
-    gateway_port: int
-    pid: int
-    grpc: str = ""
-    """host:port of the task queue for programs."""
 
 
 def pools(settings: PlatformSettings) -> list[Pool]:
@@ -154,7 +145,7 @@ def _detach(data: Path, api_port: int | None, gateway_port: int | None) -> int:
         )  # fmt: skip
     began = time.time()
     deadline = time.monotonic() + READY_SECONDS
-    while not _told_by(data, keeper.pid):
+    while not told_by(data, keeper.pid):
         code = keeper.poll()
         if code is not None or time.monotonic() > deadline:
             found = f"exit code {code}" if code is not None else f"nothing within {READY_SECONDS:.0f} s"
@@ -169,14 +160,6 @@ def _detach(data: Path, api_port: int | None, gateway_port: int | None) -> int:
         if line.startswith(WAITING):
             print(line, file=sys.stderr)
     return 0
-
-
-def _told_by(data: Path, pid: int) -> bool:
-    """Whether this keeper has said where the platform is; what an earlier one said stands until then."""
-    try:
-        return msgspec.json.decode((data / "api.json").read_bytes(), type=_Told).pid == pid
-    except (FileNotFoundError, msgspec.DecodeError):
-        return False
 
 
 def _import_path() -> str:
@@ -209,46 +192,71 @@ class _Keeper:
             told = asyncio.get_running_loop().create_future()
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, _tell, told, number)
-            settings = await self._start()
-            print(f"ready: http://{settings.bind}:{settings.api_port}", file=sys.stderr, flush=True)
-            await self._watch(settings, told)
+            settings = await self._started(told)
+            if settings is not None:
+                print(f"ready: http://{settings.bind}:{settings.api_port}", file=sys.stderr, flush=True)
+                await self._watch(settings, told)
         if told.result() == signal.SIGINT:
             await asyncio.to_thread(down, data=self._data, keep_apps=False)
         return 0
 
-    async def _start(self) -> PlatformSettings:
+    async def _started(self, told: "asyncio.Future[int]") -> PlatformSettings | None:
+        """The platform once it is ready. Of a start that fails, or that is `told` to end (None), nothing stays."""
+        async with AsyncExitStack() as begun:
+            start = asyncio.create_task(self._start(begun))
+            either: list[asyncio.Future[Any]] = [start, told]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not start.done():
+                start.cancel()
+                await asyncio.wait({start})
+            if start.cancelled():
+                return None
+            settings = start.result()
+            begun.pop_all()
+            return settings
+
+    async def _start(self, begun: AsyncExitStack) -> PlatformSettings:
+        """`begun` gets what undoes each step that starts something."""
         adopts = await asyncio.to_thread(self._ray.alive)
         if self._joined:
             print(f"joining the Ray cluster at {self._joined}", file=sys.stderr, flush=True)
             await asyncio.to_thread(ray_of(self._data, "").stop)  # one of our own, from before, would hold the names
+        elif not adopts:
+            begun.push_async_callback(asyncio.to_thread, self._ray.stop)
         # Ray takes the longest: it starts beside etcd.
         ray = asyncio.create_task(asyncio.to_thread(self._ray.ensure))
+        begun.push_async_callback(asyncio.wait, [ray])  # what is still starting cannot be stopped
         try:
-            etcd = await self._etcd_settings()
-            await _refuse_half_a_log(etcd)
-            if self._joined:  # that a cluster answers does not say that our actors are on it
-                async with EtcdClient(etcd) as client:
-                    adopts = await _reconciler_lives(client, etcd.namespace)
+            etcd = await self._etcd_settings(begun)
             settings = place.make_settings(
                 self._data, self._config, etcd, api_port=self._ports[0], gateway_port=self._ports[1]
             )
+            async with EtcdClient(etcd) as client:
+                await _refuse_half_a_log(client)
+                lives = await reconciler_lives(client)
+            if self._joined:  # that a cluster answers does not say that our actors are on it
+                adopts = lives
             settings = self._ports_in_use(settings) if adopts else self._free_ports(settings)
         finally:
             await asyncio.wait([ray])
         settings = msgspec.structs.replace(settings, ray_address=ray.result(), ray_joined=bool(self._joined))
         await asyncio.to_thread(settings.save)
         await asyncio.to_thread(save_pools, self._data, pools(settings))
+        if self._joined and not adopts:
+            begun.push_async_callback(asyncio.to_thread, self._ray.stop)
         if not await self._boot():
             raise NotStarted(f"expected every actor to answer within {READY_SECONDS:.0f} s; look into "
                              f"{self._data / 'platform'}")  # fmt: skip
         await self._await_api(settings)
         for words in await asyncio.to_thread(waiting, settings):
             print(f"{WAITING}{words}", file=sys.stderr, flush=True)
-        await asyncio.to_thread(_tell_where, settings)
+        await asyncio.to_thread(tell_where, settings)
         return settings
 
-    async def _etcd_settings(self) -> EtcdSettings:
+    async def _etcd_settings(self, begun: AsyncExitStack) -> EtcdSettings:
         if self._etcd is not None:
+            if self._etcd.pid is None:
+                begun.push_async_callback(self._etcd.stop)
             return await self._etcd.ensure()
         assert self._config.etcd is not None  # noqa: S101 -- one of the two is set
         return self._config.etcd.settings()
@@ -276,30 +284,33 @@ class _Keeper:
 
     async def _boot(self) -> bool:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "actors.cluster.boot", str(self._data), str(READY_SECONDS),
+            sys.executable, "-m", "actors.cluster.boot", str(self._data), str(READY_SECONDS), str(os.getpid()),
             env={**os.environ, **self._ray.environment()}, cwd="/",
         )  # fmt: skip
         try:
             async with asyncio.timeout(READY_SECONDS + 10):
                 return await process.wait() == 0
         except TimeoutError:
-            process.kill()
             return False
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
 
     async def _await_api(self, settings: PlatformSettings) -> None:
-        url = f"http://{settings.bind}:{settings.api_port}/readyz"
         deadline = time.monotonic() + READY_SECONDS
-        while not await asyncio.to_thread(serves, url):
+        while not await asyncio.to_thread(serves, readiness_url(settings)):
             if time.monotonic() > deadline:
-                raise NotStarted(f"expected {url} to answer 200; look into {self._data / 'platform'}")
+                raise NotStarted(f"expected {readiness_url(settings)} to answer 200; look into "
+                                 f"{self._data / 'platform'}")  # fmt: skip
             await asyncio.sleep(WATCH_SECONDS / 5)
 
     async def _watch(self, settings: PlatformSettings, told: "asyncio.Future[int]") -> None:
         tasks = [asyncio.create_task(self._watch_ray(settings))]
         if self._etcd is not None:
             tasks.append(asyncio.create_task(self._etcd.watch_over()))
-        asked: asyncio.Future[None] = asyncio.ensure_future(_until(told))
-        await asyncio.wait({asked, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        either: list[asyncio.Future[Any]] = [told, *tasks]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                 raise error
@@ -323,7 +334,7 @@ class _Keeper:
                     await self._boot()
                     silent_since = None
                     continue
-                if await _reconciler_lives(client, settings.etcd.namespace):
+                if await reconciler_lives(client):
                     silent_since = None
                 elif silent_since is None:
                     silent_since = time.monotonic()
@@ -332,43 +343,16 @@ class _Keeper:
                     silent_since = None
 
 
-async def _refuse_half_a_log(etcd: EtcdSettings) -> None:
+async def _refuse_half_a_log(client: EtcdClient) -> None:
     """Every actor would refuse it too, but only after a minute of trying."""
-    async with EtcdClient(etcd) as client:
-        if await client.get(Keys(etcd.namespace).restore) is not None:
-            raise NotStarted("expected a whole log, found a restore that has not ended; run it again: rayfold backup "
-                             "restore FILE")  # fmt: skip
-
-
-async def _until(told: "asyncio.Future[int]") -> None:
-    await told
-
-
-async def _reconciler_lives(client: EtcdClient, namespace: str) -> bool:
-    try:
-        return await client.get(heartbeat_key(namespace)) is not None
-    except LogError:
-        return True  # etcd is away: that says nothing about the reconciler
+    if await client.get(Keys(client.settings.namespace).restore) is not None:
+        raise NotStarted("expected a whole log, found a restore that has not ended; run it again: rayfold backup "
+                         "restore FILE")  # fmt: skip
 
 
 def _tell(told: "asyncio.Future[int]", number: int) -> None:
     if not told.done():
         told.set_result(number)
-
-
-def _tell_where(settings: PlatformSettings) -> None:
-    """Leave `api.json` for the command line, all or nothing."""
-    where = _Told(
-        url=f"http://{settings.bind}:{settings.api_port}",
-        gateway_url=f"http://{settings.bind}:{settings.gateway_port}",
-        gateway_port=settings.gateway_port,
-        grpc=f"{settings.bind}:{settings.grpc_port}",
-        pid=os.getpid(),
-    )
-    path = settings.data_dir / "api.json"
-    draft = path.with_suffix(".draft")
-    draft.write_bytes(msgspec.json.encode(where))
-    draft.replace(path)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
-"""Brings the actors of a platform up on a running Ray: `python -m actors.cluster.boot DATA [SECONDS]`.
+"""Brings the actors of a platform up on a running Ray: `python -m actors.cluster.boot DATA [SECONDS [STARTER]]`.
 
 A process of its own, because a Ray driver dies with its head and whoever watches over the head must not. Repeating it
-is harmless: actors that are there are left alone.
+is harmless: actors that are there are left alone. It ends with the process STARTER that started it.
 """
 
+import ctypes
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -17,6 +20,7 @@ from actors.cluster.settings import RAY_NAMESPACE, load_settings
 
 POLL_SECONDS = 0.1
 DEFAULT_SECONDS = 60.0
+PR_SET_PDEATHSIG = 1
 
 
 def boot(data: Path, seconds: float) -> bool:
@@ -45,6 +49,17 @@ def boot(data: Path, seconds: float) -> bool:
     return False
 
 
+def _end_with(starter: int) -> None:
+    """Whoever ended the keeper, as `rayfold down` does, wants no more actors. Whatever this process waits in, the
+    kernel ends it."""
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != starter:
+        sys.exit("expected the process that started this one, found that it has ended")
+
+
 if __name__ == "__main__":
+    if len(sys.argv) > 3:
+        _end_with(int(sys.argv[3]))
     limit = float(sys.argv[2]) if len(sys.argv) > 2 else DEFAULT_SECONDS
     sys.exit(0 if boot(Path(sys.argv[1]), limit) else 1)
