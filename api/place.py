@@ -127,6 +127,7 @@ def make_settings(
         run=str(run_dir(data)),
         node_root=str(node_root(data)),
         node=last.node if last else _node_name(),
+        ray_namespace=last.ray_namespace if last else f"rayfold-{secrets.token_hex(4)}",
         etcd=etcd,
         database_url=config.database_url or f"sqlite:///{data / 'sql' / 'rayfold.db'}",
         partitions=config.partitions or EMBEDDED_PARTITIONS,

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from actors.cluster.identity import Identity, OtherPlatform, identify
 from actors.cluster.journal import open_journal
 from actors.cluster.pools import Pool, save_pools
 from actors.cluster.ray_head import RayNotStarted
@@ -128,7 +129,9 @@ def run(*, data: Path, api_port: int | None, gateway_port: int | None, detach: b
         if detach:
             return _detach(data, api_port, gateway_port)
         return asyncio.run(_Keeper(data, api_port, gateway_port).keep())
-    except (NotStarted, BadConfig, place.PlaceUnusable, RayNotStarted, LogError, OSError) as error:
+    except (
+        NotStarted, BadConfig, place.PlaceUnusable, OtherPlatform, RayNotStarted, LogError, OSError,
+    ) as error:  # fmt: skip
         print(f"rayfold: {error}", file=sys.stderr)
         return 1
 
@@ -234,6 +237,9 @@ class _Keeper:
             async with EtcdClient(etcd) as client:
                 await _refuse_half_a_log(client)
                 lives = await reconciler_lives(client)
+                own = Identity(data=settings.data, ray_namespace=settings.ray_namespace)
+                own = await identify(client, own, runs=lives)
+            settings = msgspec.structs.replace(settings, ray_namespace=own.ray_namespace)
             if self._joined:  # that a cluster answers does not say that our actors are on it
                 adopts = lives
             settings = self._ports_in_use(settings) if adopts else self._free_ports(settings)

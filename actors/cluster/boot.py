@@ -16,7 +16,7 @@ import ray
 
 from actors.cluster.machines import live_machines
 from actors.cluster.pools import RECONCILER, Pool, actor_names, ensure_actor, load_pools
-from actors.cluster.settings import RAY_NAMESPACE, load_settings
+from actors.cluster.settings import load_settings
 
 POLL_SECONDS = 0.1
 DEFAULT_SECONDS = 60.0
@@ -27,7 +27,9 @@ def boot(data: Path, seconds: float) -> bool:
     """Make every actor and wait until all answered and every partition is served; False when `seconds` pass first."""
     settings = load_settings(data)
     pools = load_pools(data)
-    ray.init(address=settings.ray_address, namespace=RAY_NAMESPACE, log_to_driver=False, configure_logging=False)
+    ray.init(
+        address=settings.ray_address, namespace=settings.ray_namespace, log_to_driver=False, configure_logging=False
+    )
     machines = live_machines(settings)
     handles = [
         ensure_actor(pool, name, settings, machines=machines)

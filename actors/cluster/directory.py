@@ -11,8 +11,6 @@ import ray
 from ray.exceptions import PendingCallsLimitExceeded, RayError
 from ray.util import get_node_ip_address, list_named_actors
 
-from actors.cluster.settings import RAY_NAMESPACE
-
 CALL_SECONDS = 10.0
 
 
@@ -31,10 +29,9 @@ class ActorBusy(ActorUnreachable):
 
 
 class Directory:
-    """Calls named actors of this platform."""
+    """Calls named actors of this platform: this process is one, and names are looked up among its own."""
 
-    def __init__(self, namespace: str = RAY_NAMESPACE) -> None:
-        self._namespace = namespace
+    def __init__(self) -> None:
         self._handles: dict[str, Any] = {}
 
     async def call(self, actor: str, method: str, *args: object, seconds: float | None = CALL_SECONDS) -> Any:
@@ -67,7 +64,7 @@ class Directory:
         handle = self._handles.get(actor)
         if handle is None:
             try:
-                handle = await asyncio.to_thread(ray.get_actor, actor, self._namespace)
+                handle = await asyncio.to_thread(ray.get_actor, actor)
             except (ValueError, RayError) as error:
                 raise ActorUnreachable(f"expected an actor called {actor}, found none") from error
             self._handles[actor] = handle

@@ -10,18 +10,20 @@ from pathlib import Path
 import ray
 
 from actors.cluster.pools import RECONCILER
-from actors.cluster.settings import RAY_NAMESPACE, load_settings
+from actors.cluster.settings import load_settings
 
 
 def dismiss(data: Path) -> list[str]:
     """End every actor of the platform at `data`; returns their names."""
     settings = load_settings(data)
-    ray.init(address=settings.ray_address, namespace=RAY_NAMESPACE, log_to_driver=False, configure_logging=False)
+    ray.init(
+        address=settings.ray_address, namespace=settings.ray_namespace, log_to_driver=False, configure_logging=False
+    )
     # The reconciler first: it would bring the others back.
     names = sorted(ray.util.list_named_actors(), key=lambda name: (name != RECONCILER, name))
     for name in names:
         try:
-            ray.kill(ray.get_actor(name, RAY_NAMESPACE), no_restart=True)
+            ray.kill(ray.get_actor(name), no_restart=True)
         except ValueError:
             continue  # it went by itself
     return names

@@ -15,7 +15,7 @@ from ray.util import list_named_actors
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.cluster.machines import Machine, actor_at, settings_on
-from actors.cluster.settings import RAY_NAMESPACE, PlatformSettings
+from actors.cluster.settings import PlatformSettings
 
 MAX_CONCURRENCY = 1000
 MAX_PENDING_CALLS = 1000  # of one caller; the next one is refused at the caller, who says so instead of filling memory
@@ -110,7 +110,7 @@ def ensure_actor(
         ray.remote(cls)
         .options(
             name=name,
-            namespace=RAY_NAMESPACE,
+            namespace=settings.ray_namespace,
             lifetime="detached",
             get_if_exists=True,
             max_restarts=-1,
@@ -132,7 +132,7 @@ def present_actors() -> list[str]:
 def end_actor(name: str, *, for_good: bool = True) -> None:
     """End an actor, else Ray starts it again; one that is gone is ended. Blocking."""
     try:
-        ray.kill(ray.get_actor(name, RAY_NAMESPACE), no_restart=for_good)
+        ray.kill(ray.get_actor(name), no_restart=for_good)
     except (ValueError, RayError):
         return
 

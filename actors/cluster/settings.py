@@ -17,7 +17,6 @@ from events.log.settings import LogSettings
 EMBEDDED_PARTITIONS = 16
 DEFAULT_API_PORT = 8500
 DEFAULT_GATEWAY_PORT = 8080
-RAY_NAMESPACE = "rayfold"
 NODE_LOST_SECONDS = 60.0  # beyond its lease: how long a silent node keeps what was given to it
 ARTIFACT_SLACK_SECONDS = 600.0  # by which what is removed must be older than all that might refer to it
 MASTER_KEY_FILE = "master.key"
@@ -44,6 +43,8 @@ class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Of the task queue for programs; 0 in settings that an older version wrote."""
     ray_address: str = ""
     ray_joined: bool = False
+    ray_namespace: str = "rayfold"
+    """Where its actors have their names; see actors.cluster.identity. The default is that of older versions."""
     supervisors: int = 1
     builders: int = 1
     builds_at_once: int = 0
