@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import shutil
 import sys
 import time
 from contextlib import suppress
@@ -37,6 +38,7 @@ def down(*, data: Path, keep_apps: bool) -> int:
     if not keep_apps:
         asyncio.run(_stop_apps(settings))
     asyncio.run(EmbeddedEtcd(data).stop())
+    shutil.rmtree(data / "code", ignore_errors=True)  # what jobs brought, and now nobody runs
     return 0
 
 

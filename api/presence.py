@@ -3,15 +3,19 @@
 Starts nothing.
 """
 
+import asyncio
 import os
 from pathlib import Path
 
 import msgspec
 
 from actors.cluster.reconciler import heartbeat_key
-from actors.cluster.settings import PlatformSettings
+from actors.cluster.settings import PlatformSettings, load_settings
+from api.began import serves
 from events.log.errors import LogError
 from events.log.etcd_client import EtcdClient
+
+LOOK_SECONDS = 10.0  # for one look at everything; a client of etcd may wait longer for an answer
 
 
 class _Told(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +50,18 @@ def told_by(data: Path, pid: int) -> bool:
         return msgspec.json.decode((data / "api.json").read_bytes(), type=_Told).pid == pid
     except (FileNotFoundError, msgspec.DecodeError):
         return False
+
+
+async def runs(data: Path) -> bool:
+    """Whether the platform at `data` serves now: its reconciler is there, and its API is ready."""
+    try:
+        settings = load_settings(data)
+        async with asyncio.timeout(LOOK_SECONDS), EtcdClient(settings.etcd) as client:
+            if await client.get(heartbeat_key(settings.etcd.namespace)) is None:
+                return False
+    except (FileNotFoundError, msgspec.DecodeError, LogError, TimeoutError):
+        return False
+    return await asyncio.to_thread(serves, readiness_url(settings))
 
 
 async def reconciler_lives(client: EtcdClient) -> bool:

@@ -26,8 +26,9 @@ from actors.cluster.settings import PlatformSettings, load_settings
 from api import place
 from api.began import last_errors, serves, waiting
 from api.config import BadConfig, PlatformConfig, load_config
-from api.down import PROJECT, down, keeper_pid, ray_of
-from api.presence import readiness_url, reconciler_lives, tell_where, told_by
+from api.down import down, end_keeper, keeper_pid, ray_of
+from api.job import import_path, keeper_command
+from api.presence import readiness_url, reconciler_lives, runs, tell_where, told_by
 from events.log.embedded import EmbeddedEtcd
 from events.log.errors import LogError
 from events.log.etcd_client import EtcdClient
@@ -123,7 +124,7 @@ def run(*, data: Path, api_port: int | None, gateway_port: int | None, detach: b
     data = data.absolute()
     try:
         place.prepare(data)
-        if keeper_pid(data) is not None:
+        if _runs_already(data):
             print("the platform is running already", file=sys.stderr)
             return 0
         if detach:
@@ -136,15 +137,44 @@ def run(*, data: Path, api_port: int | None, gateway_port: int | None, detach: b
         return 1
 
 
+def _runs_already(data: Path) -> bool:
+    """Whether the platform serves under another keeper, which is given the time of a start to bring it there. One that
+    waits for a Ray cluster which has gone, while there is another to join, is ended. Raises NotStarted."""
+    deadline = time.monotonic() + READY_SECONDS
+    while (keeper := keeper_pid(data)) is not None:
+        if asyncio.run(runs(data)):
+            return True
+        if _waits_in_vain(data, keeper):
+            print(f"ending process {keeper}, which waits for a Ray cluster that has gone", file=sys.stderr, flush=True)
+            end_keeper(keeper)
+        elif time.monotonic() > deadline:
+            raise NotStarted(
+                f"expected the platform of process {keeper} to answer within {READY_SECONDS:.0f} s, found that it does "
+                f"not; look into {data / 'platform'}, or start it anew: rayfold down --keep-apps, then rayfold up"
+            )
+        time.sleep(WATCH_SECONDS)
+    return False
+
+
+def _waits_in_vain(data: Path, keeper: int) -> bool:
+    if not told_by(data, keeper):
+        return False  # it is starting, and the settings may be those of the one before
+    settings, here = load_settings(data), _joined(load_config(data))
+    return (
+        settings.ray_joined
+        and here not in ("", settings.ray_address)
+        and not ray_of(data, settings.ray_address).alive()
+    )
+
+
 def _detach(data: Path, api_port: int | None, gateway_port: int | None) -> int:
     """Start the keeper in a session of its own and wait until the platform is ready."""
-    command = [sys.executable, "-m", "api.up", str(data)]
-    command += [str(-1 if port is None else port) for port in (api_port, gateway_port)]
+    command, environment = keeper_command(data, api_port, gateway_port)
     log = data / "platform" / "up.log"
     with log.open("wb") as output:
         keeper = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd="/",
-            env={**os.environ, "PYTHONPATH": _import_path()},
+            env=environment,
         )  # fmt: skip
     began = time.time()
     deadline = time.monotonic() + READY_SECONDS
@@ -165,10 +195,6 @@ def _detach(data: Path, api_port: int | None, gateway_port: int | None) -> int:
     return 0
 
 
-def _import_path() -> str:
-    return os.pathsep.join(p for p in (str(PROJECT), os.environ.get("PYTHONPATH", "")) if p)
-
-
 class _Keeper:
     """Keeps one platform running until told to stop."""
 
@@ -179,13 +205,13 @@ class _Keeper:
         self._etcd = (
             EmbeddedEtcd(data, quota_bytes=self._config.log.quota_mib << 20) if self._config.etcd is None else None
         )
-        self._joined = self._config.ray_address or os.environ.get("RAY_ADDRESS", "")
+        self._joined = _joined(self._config)
         self._ray = ray_of(data, self._joined)
 
     async def keep(self) -> int:
         """Start everything, then watch over it; a SIGTERM ends only the watch, a SIGINT the platform as well."""
         os.umask(0o077)
-        os.environ["PYTHONPATH"] = _import_path()
+        os.environ["PYTHONPATH"] = import_path()
         open_journal(self._data / "platform", "keeper")
         with (self._data / "up.lock").open("a+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -347,6 +373,11 @@ class _Keeper:
                 elif time.monotonic() - silent_since > HEARTBEAT_GRACE_SECONDS:
                     await self._boot()
                     silent_since = None
+
+
+def _joined(config: PlatformConfig) -> str:
+    """The Ray cluster to join; empty: one of our own."""
+    return config.ray_address or os.environ.get("RAY_ADDRESS", "")
 
 
 async def _refuse_half_a_log(client: EtcdClient) -> None:

@@ -24,6 +24,7 @@ IMPATIENT = {  # a silent node is given up after seconds, not a minute
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "5",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "3",  # and so is a silent head
 }
 
 
@@ -35,6 +36,7 @@ class RayCluster:
         self._host = host
         self.address = ""
         self.dashboard = ""
+        self._port = free_port()
         self._temp = base / "ray"
         self._token = base / "token"
         self._token.touch(mode=0o600)
@@ -57,13 +59,21 @@ class RayCluster:
         }
 
     def start_head(self) -> None:
-        port, dashboard, host = free_port(), free_port(), self._host
+        """At the address of the one before, if there was one."""
+        port, dashboard, host = self._port, free_port(), self._host
         self._start(
             (), f"--node-ip-address={host}", "--head", f"--port={port}", f"--dashboard-port={dashboard}",
             f"--dashboard-host={host}", f"--temp-dir={self._temp}", "--num-cpus=2",
             f"--ray-client-server-port={free_port()}",
         )  # fmt: skip
         self.address, self.dashboard = f"{host}:{port}", f"http://{host}:{dashboard}"
+
+    def lose_head(self) -> None:
+        """kill -9 of what holds the cluster's state; the head's machine leaves the cluster over it."""
+        for process in self._processes("gcs_server"):
+            process.kill()
+        _, alive = psutil.wait_procs(self._processes("raylet"), timeout=START_SECONDS)
+        assert not alive, f"expected the raylet to end without its head, found {alive}"
 
     def add(self, name: str, host: str, within: Sequence[str] = ()) -> None:
         """Another node, which joins the head. `within`: what to put before the command, to run it elsewhere."""
@@ -83,10 +93,14 @@ class RayCluster:
         return done.stdout + done.stderr
 
     def stop(self) -> None:
-        for process in psutil.process_iter(["name", "cmdline"]):
-            if process.info["name"] == "raylet" and any(str(self._temp) in p for p in process.info["cmdline"] or ()):
-                process.resume()  # a test may have stopped it
+        for process in self._processes("raylet"):
+            process.resume()  # a test may have stopped it
         self._cleaner.stop()
+
+    def _processes(self, name: str) -> list[psutil.Process]:
+        every = psutil.process_iter(["name", "cmdline"])
+        mark = str(self._temp)
+        return [p for p in every if p.info["name"] == name and any(mark in part for part in p.info["cmdline"] or ())]
 
     _ray = (sys.executable, "-m", "ray.scripts.scripts")
 

@@ -3,12 +3,14 @@
 What reaches the cluster (its token, its certificates) comes from the environment, as for every Ray program.
 """
 
+import json
 import os
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from actors.cluster.ray_head import RayNotStarted
 
@@ -16,6 +18,14 @@ ANSWER_SECONDS = 30.0  # how long a cluster that starts beside us may take
 CONNECT_SECONDS = 2.0
 POLL_SECONDS = 0.25
 DISMISS_SECONDS = 60.0
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # in which Ray tells a job's processes what the job was submitted with
+PACKAGES = ("working_dir", "py_modules")  # those of its parts that the cluster's head keeps, and loses
+
+
+def job_runtime_env() -> dict[str, Any] | None:
+    """The runtime environment of the Ray job that this process belongs to; None: it belongs to none."""
+    told = os.environ.get(JOB_CONFIG)
+    return None if told is None else json.loads(told).get("runtime_env") or {}
 
 
 class JoinedRay:
@@ -32,8 +42,22 @@ class JoinedRay:
         return {
             "RAY_ADDRESS": self._address,
             "RAY_USAGE_STATS_ENABLED": "0",
-            "PYTHONPATH": os.pathsep.join(p for p in (str(self._import_path), os.environ.get("PYTHONPATH", "")) if p),
+            "PYTHONPATH": _path(str(self._import_path), os.environ.get("PYTHONPATH", "")),
+            **self._job_config(),
         }
+
+    def _job_config(self) -> dict[str, str]:
+        """What the job was submitted with holds for the actors too, but for its packages: a new head has none of them,
+        and Ray remembers for minutes that one was missing. Our code is where every machine sees it."""
+        told = job_runtime_env()
+        if told is None:
+            return {}
+        kept = {name: value for name, value in told.items() if name not in PACKAGES}
+        if self._import_path.is_relative_to(self._data):
+            variables = kept.get("env_vars") or {}
+            path = _path(str(self._import_path), variables.get("PYTHONPATH", ""))
+            kept["env_vars"] = {**variables, "PYTHONPATH": path}
+        return {JOB_CONFIG: json.dumps({"runtime_env": kept})}
 
     def ensure(self) -> str:
         """The address of the cluster once its head answers. Raises RayNotStarted."""
@@ -68,3 +92,7 @@ class JoinedRay:
                 timeout=DISMISS_SECONDS,
                 cwd="/",
             )
+
+
+def _path(*places: str) -> str:
+    return os.pathsep.join(place for place in places if place)

@@ -3,10 +3,13 @@
 Knows the options; the work is done by `api.up` and `api.down`, imported only here and only then.
 """
 
+import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from actors.cluster.ray_joined import JOB_CONFIG
 from api.cli.errors import CliError
 from api.cli.place import read_api_file
 from api.cli.session import Session, takes_session
@@ -25,10 +28,7 @@ def up(
     gateway_port: GatewayPort = None,
 ) -> None:
     """Start the platform on this machine, or what is missing of it. Running applications are adopted."""
-    # Ray, SQLAlchemy and gRPC come in with it: no other command pays for them.
-    from api.up import run
-
-    code = run(data=session.data_dir, api_port=api_port, gateway_port=gateway_port, detach=detach)
+    code = _up(session.data_dir, api_port, gateway_port, detach)
     if code:
         raise typer.Exit(code)
     if detach:
@@ -49,6 +49,17 @@ def down(
     if session.out.as_json:
         session.out.json({"data": str(session.data_dir), "running": False})
     session.out.say("the platform has stopped")
+
+
+def _up(data: Path, api_port: int | None, gateway_port: int | None, detach: bool) -> int:
+    if not detach and JOB_CONFIG in os.environ:
+        from api.job import run as run_in_job
+
+        return run_in_job(data=data, api_port=api_port, gateway_port=gateway_port)
+    # Ray, SQLAlchemy and gRPC come in with it: no other command pays for them.
+    from api.up import run
+
+    return run(data=data, api_port=api_port, gateway_port=gateway_port, detach=detach)
 
 
 def _tell(session: Session) -> None:

@@ -1,10 +1,12 @@
-"""Starts that fail or are told to end: nothing of them stays.
+"""Starts that fail, are told to end, or find another keeper: what is said, and that nothing of them stays.
 
 The Ray cluster that they join is a port which takes connections and never answers.
 """
 
+import fcntl
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +17,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.system.platform import ROOT, Platform, until
+from api import place, up
+from api.job import keeper_command
+from tests.system.platform import Platform, until
 
 pytestmark = pytest.mark.servers
 
@@ -39,8 +43,7 @@ def silent(platform: Platform) -> Iterator[socket.socket]:
 
 
 def keeper_of(platform: Platform, api_port: int = 0) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "api.up", str(platform.data), str(api_port), "0"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command, environment = keeper_command(platform.data, api_port, 0)
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, start_new_session=True, cwd="/")
 
 
@@ -77,3 +80,48 @@ def test_what_makes_the_actors_ends_with_a_keeper_that_was_killed(platform: Plat
     keeper.wait()
 
     until("it to be gone", lambda: not boot.is_running() or boot.status() == psutil.STATUS_ZOMBIE, 10)
+
+
+def test_a_keeper_whose_platform_does_not_answer_is_not_called_running(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(up, "READY_SECONDS", 1.0)
+    place.prepare(platform.data)
+    with (platform.data / "up.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        code = up.run(data=platform.data, api_port=None, gateway_port=None, detach=False)
+
+    assert code == 1
+    assert f"expected the platform of process {os.getpid()} to answer" in capsys.readouterr().err
+
+
+def test_a_keeper_that_waits_for_a_cluster_which_has_gone_gives_way(
+    platform: Platform, silent: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from actors.cluster.settings import PlatformSettings
+    from api.presence import tell_where
+    from events.log.etcd_connection import EtcdSettings
+
+    place.prepare(platform.data)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", "import fcntl, os, sys, time\n"
+         "lock = open(sys.argv[1], 'w'); fcntl.flock(lock, fcntl.LOCK_EX)\n"
+         "lock.write(str(os.getpid())); lock.flush(); print(flush=True); time.sleep(60)",
+         str(platform.data / "up.lock")], stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    settings = PlatformSettings(
+        data=str(platform.data), run="/r", node_root="/n", node="here", etcd=EtcdSettings(endpoints=("127.0.0.1:1",)),
+        database_url="sqlite://", ray_address="127.0.0.1:1", ray_joined=True,
+    )  # fmt: skip
+    settings.save()
+    monkeypatch.setattr("api.presence.os.getpid", lambda: holder.pid)
+    tell_where(settings)
+    monkeypatch.undo()
+
+    assert not up._runs_already(platform.data)
+
+    assert holder.wait(10) == -signal.SIGTERM

@@ -88,6 +88,18 @@ def test_a_submitted_platform_is_ready_and_takes_an_application(submitted: Platf
     assert submitted.visit("hello").text == "Hello from Rayfold\n"
 
 
+def test_the_platform_comes_back_after_the_head_was_lost(cluster: RayCluster, submitted: Platform) -> None:
+    """Ray ends the job with the head, and a new head has none of its packages; the keeper and its code stay."""
+    [instance] = submitted.instances("hello")
+
+    cluster.lose_head()
+    assert submitted.visit("hello").status == 200, "applications run on"
+    cluster.start_head()
+
+    until("the platform to be back", lambda: submitted.ready, READY_SECONDS, submitted.what_it_said)
+    assert [i["instance"] for i in submitted.instances("hello")] == [instance["instance"]]
+
+
 def test_a_second_submission_joins(cluster: RayCluster, submitted: Platform) -> None:
     job = submit_up(cluster, submitted)
 
@@ -99,7 +111,7 @@ def test_a_second_submission_joins(cluster: RayCluster, submitted: Platform) -> 
 def test_the_platform_leaves_and_the_cluster_stays(cluster: RayCluster, submitted: Platform) -> None:
     submitted.down(environment=cluster.environment)
 
-    assert not submitted.processes()
+    until("nothing of it to run", lambda: not submitted.processes(), 10)
     done = cluster.submit(ROOT / "examples" / "hello-python", "python", "-c", "print('still', 'here')")
     assert done.returncode == 0, done.stdout + done.stderr
     job = re.search(r"raysubmit_\w+", done.stdout + done.stderr)

@@ -1,5 +1,6 @@
-"""A platform on somebody else's Ray cluster takes off its own actors."""
+"""What a platform on somebody else's Ray cluster hands to its own processes there, and whose actors it takes off."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import msgspec
 import pytest
 
 from actors.cluster.ray_head import RayHead
+from actors.cluster.ray_joined import JOB_CONFIG, JoinedRay
 from actors.cluster.settings import PlatformSettings
 from events.log.etcd_connection import EtcdSettings
 
@@ -38,6 +40,29 @@ def base() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="rf-"))  # short: Ray's sockets lie in it
     yield path
     shutil.rmtree(path, ignore_errors=True)
+
+
+def environment_of(data: Path, code: Path) -> dict[str, str]:
+    return JoinedRay(address="10.0.0.1:6379", data=data, import_path=code).environment()
+
+
+def test_without_a_job_nothing_is_said_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(JOB_CONFIG, raising=False)
+    assert JOB_CONFIG not in environment_of(tmp_path, tmp_path / "code" / "1")
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_jobs_variables_hold_for_the_actors_and_its_packages_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: bool
+) -> None:
+    told = {"working_dir": "gcs://_ray_pkg_1.zip", "py_modules": ["gcs://_ray_pkg_2.zip"], "env_vars": {"A": "1"}}
+    monkeypatch.setenv(JOB_CONFIG, json.dumps({"runtime_env": told, "metadata": {"job_submission_id": "raysubmit_1"}}))
+    code = tmp_path / "code" / "1" if inside else Path("/opt/rayfold")
+
+    found = json.loads(environment_of(tmp_path, code)[JOB_CONFIG])
+
+    path = {"PYTHONPATH": str(code)} if inside else {}
+    assert found == {"runtime_env": {"env_vars": {"A": "1", **path}}}
 
 
 @pytest.mark.servers
