@@ -4,6 +4,7 @@ Knows Envoy's message types; must not know who sends them or what the table is f
 table: Envoy rebuilds a whole route configuration for each change in it, so a table of 10,000 hosts costs 10,000 hosts.
 """
 
+import socket
 from typing import Final
 
 from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2
@@ -23,6 +24,12 @@ UPSTREAM_IDLE_SECONDS = 1.0
 """Below every common server's own keep-alive (gunicorn 2 s, Node and uvicorn 5 s), so that Envoy closes first and no
 request is written to a connection that the application is just closing."""
 CONNECT_TIMEOUT_SECONDS = 2.0
+SILENT_SECONDS = 30
+"""After which a connection is given up on which nothing that was sent is acknowledged, or no probe while an answer is
+awaited: the machine is cut off or off. A kernel acknowledges for a program that is busy, so a slow answer is no
+silence; but one that reads nothing of a body for this long, with its buffers full, is taken for silent too."""
+_PROBE_AFTER_SECONDS = 15
+_PROBE_EVERY_SECONDS = 5
 RETRIES = 3
 RETRY_ALWAYS = "connect-failure,refused-stream,reset-before-request"
 """Safe for any method: the application has not seen the request."""
@@ -154,6 +161,8 @@ def _cluster_template() -> cluster_pb2.Cluster:
         type="EDS",
         eds_cluster_config={"eds_config": ADS},
         connect_timeout=duration(CONNECT_TIMEOUT_SECONDS),
+        upstream_bind_config={"socket_options": [_GIVE_UP_SILENT]},
+        upstream_connection_options={"tcp_keepalive": _PROBES},
         lb_policy="LEAST_REQUEST",
         # Never to a draining instance, even when no other is left (Envoy's panic mode would).
         common_lb_config={"healthy_panic_threshold": {"value": 0.0}},
@@ -173,6 +182,18 @@ _FORWARDED: Final = [
         "append_action": "APPEND_IF_EXISTS_OR_ADD",
     },
 ]
+_GIVE_UP_SILENT: Final = {
+    "description": "TCP_USER_TIMEOUT",
+    "level": socket.IPPROTO_TCP,
+    "name": socket.TCP_USER_TIMEOUT,
+    "int_value": SILENT_SECONDS * 1000,
+    "state": "STATE_PREBIND",
+}
+_PROBES: Final = {
+    "keepalive_time": {"value": _PROBE_AFTER_SECONDS},
+    "keepalive_interval": {"value": _PROBE_EVERY_SECONDS},
+    "keepalive_probes": {"value": (SILENT_SECONDS - _PROBE_AFTER_SECONDS) // _PROBE_EVERY_SECONDS},
+}
 _RETRY_SAFE: Final = _retry_policy(RETRY_SAFE)
 _RETRY_ALWAYS: Final = _retry_policy(RETRY_ALWAYS)
 _CLUSTER: Final = _cluster_template()
