@@ -193,6 +193,45 @@ async def _ip_out(*words: str) -> str:
     return out.decode()
 
 
+class LocalNetwork:
+    """Ports of one address of this machine, for members that are killed and never cut off."""
+
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self._host = host
+        self._ports: list[tuple[int, int]] = []
+
+    async def open(self, members: int) -> None:
+        self._ports = [(_free_port(), _free_port()) for _ in range(members)]
+
+    async def close(self) -> None:
+        pass
+
+    def run_in(self, member: int) -> list[str]:
+        return []
+
+    def listens(self, member: int) -> tuple[str, str]:
+        peer, client = self._ports[member]
+        return f"{self._host}:{peer}", f"{self._host}:{client}"
+
+    def reached_at(self, member: int) -> tuple[str, str]:
+        return self.listens(member)
+
+    def started(self, member: int, pid: int) -> None:
+        """Nothing needs to know."""
+
+    async def cut(self, member: int) -> None:
+        raise AssertionError("expected a network with something between its members, found ports of one machine")
+
+    async def heal(self, member: int) -> None:
+        """Nothing is ever cut."""
+
+    async def cut_clients(self) -> None:
+        await self.cut(0)
+
+    async def heal_clients(self) -> None:
+        """Nothing is ever cut."""
+
+
 class _Gate:
     """Lets bytes through while it is open."""
 

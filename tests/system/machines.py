@@ -9,16 +9,16 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.etcd_cluster import EtcdCluster
-from tests.etcd_network import NamespaceNetwork
+from tests.etcd_network import LocalNetwork, NamespaceNetwork
 from tests.ray_cluster import RayCluster
-from tests.system.platform import Platform, free_port
+from tests.system.platform import Platform
 
 MARKS = [
     pytest.mark.system,
@@ -39,26 +39,6 @@ endpoints = ["{etcd}"]
 """
 
 
-class Here(NamespaceNetwork):
-    """The one etcd runs where the platform is started, on the bridge, so that every machine reaches it."""
-
-    def __init__(self, network: NamespaceNetwork) -> None:
-        self._network = network
-        self._ports = (free_port(), free_port())
-
-    async def open(self, members: int) -> None:
-        pass
-
-    async def close(self) -> None:
-        pass
-
-    def run_in(self, member: int) -> list[str]:
-        return []
-
-    def listens(self, member: int) -> tuple[str, str]:
-        return (f"{self._network.here}:{self._ports[0]}", f"{self._network.here}:{self._ports[1]}")
-
-
 class Machines:
     """Two machines beside the one where the platform is started."""
 
@@ -75,13 +55,15 @@ class Machines:
 
     def crash(self, number: int) -> None:
         """Every process of it ends at once, as when its power fails."""
+        for process in self.processes(number):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def processes(self, number: int) -> list[psutil.Process]:
+        """All that runs on it."""
         space = self.network.run_in(number)[-1]
         told = subprocess.run(["ip", "netns", "pids", space], capture_output=True, text=True, check=True)
-        for process in [psutil.Process(int(pid)) for pid in told.stdout.split() if psutil.pid_exists(int(pid))]:
-            try:
-                process.kill()
-            except psutil.NoSuchProcess:
-                continue
+        return [psutil.Process(int(pid)) for pid in told.stdout.split() if psutil.pid_exists(int(pid))]
 
 
 @contextmanager
@@ -101,7 +83,8 @@ def house_of_three() -> Iterator[tuple[Platform, Machines]]:
     base.chmod(0o711)
     platform = Platform(base / "data")
     with network_of(2) as network:
-        etcd = EtcdCluster(base / "etcd", network=Here(network), members=1)
+        # etcd runs where the platform is started, on the bridge, so that every machine reaches it.
+        etcd = EtcdCluster(base / "etcd", network=LocalNetwork(network.here), members=1)
         cluster = RayCluster(base, network.here)
         machines = Machines(network, cluster)
         try:

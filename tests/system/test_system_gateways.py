@@ -1,15 +1,13 @@
 """Gateways on several machines, each a network namespace: scaled up and down, lost and replaced, under requests."""
 
 import asyncio
-import threading
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import psutil
 import pytest
 
 from tests.system import apps
+from tests.system.clients import Visitors
 from tests.system.machines import MARKS, Machines, house_of_three, status_of
 from tests.system.platform import Answer, Json, Platform, ask, until
 
@@ -17,7 +15,6 @@ pytestmark = MARKS
 
 SETTLED_SECONDS = 120.0
 ENDED_SECONDS = 240.0
-PAUSE_SECONDS = 0.02  # between two requests of a visitor
 HOME, M0, M1 = "gateway-0", "gateway-at-m0", "gateway-at-m1"
 
 
@@ -25,35 +22,6 @@ HOME, M0, M1 = "gateway-0", "gateway-at-m0", "gateway-at-m1"
 def house() -> Iterator[tuple[Platform, Machines]]:
     with house_of_three() as house:
         yield house
-
-
-@dataclass
-class Visitors:
-    """Requests to the app `spread` through several gateways at once, one visitor for each, until the block ends."""
-
-    platform: Platform
-    hosts: list[str]
-    requests: int = 0
-    failed: list[str] = field(default_factory=list)
-
-    def __enter__(self) -> "Visitors":
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._visit, args=(host,)) for host in self.hosts]
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _visit(self, host: str) -> None:
-        while not self._over.wait(PAUSE_SECONDS):
-            answer = through(self.platform, host)
-            self.requests += 1
-            if answer.status != 200:
-                self.failed.append(f"{answer.status} through {host} at {time.monotonic():.1f}: {answer.text[:80]}")
 
 
 def through(platform: Platform, host: str, path: str = "/") -> Answer:
@@ -117,7 +85,7 @@ def test_gateways_follow_their_size_and_machines_and_lose_no_request(
     platform.cli("pool", "scale", "gateway=2", "--wait", timeout=SETTLED_SECONDS)
     assert settled(platform, HOME, M0)
     until("the second gateway to answer", lambda: through(platform, m0, "/by-m0").status == 200, SETTLED_SECONDS)
-    with Visitors(platform, [home, m0]) as visitors:
+    with Visitors(platform, "spread", [home, m0]) as visitors:
         deploy(platform, "two")
         deploy(platform, "three")
     assert visitors.failed == []
@@ -126,7 +94,7 @@ def test_gateways_follow_their_size_and_machines_and_lose_no_request(
     lines = ("logs", "--app", "spread", "--source", "router", "-n", "10000")
     until("its lines", lambda: any("/by-m0" in line["text"] for line in platform.cli(*lines).lines))
 
-    with Visitors(platform, [home]) as visitors:
+    with Visitors(platform, "spread", [home]) as visitors:
         platform.cli("pool", "scale", "gateway=1", "--wait", timeout=SETTLED_SECONDS)
         assert through(platform, m0).status == 0
         assert proxies(platform, "m0") == []
