@@ -79,8 +79,10 @@ class RayCluster:
 
     def add(self, name: str, host: str, within: Sequence[str] = ()) -> None:
         """Another node, which joins the head. `within`: what to put before the command, to run it elsewhere."""
+        # Whatever ports are free for its workers: by itself each node of one machine would try the same ones.
+        ports = ("--min-worker-port=0", "--max-worker-port=0")
         options = (f"--node-ip-address={host}", f"--node-name={name}", f"--labels=zone={name}", "--num-cpus=1")
-        self._start(within, *options, f"--address={self.address}")
+        self._start(within, *options, *ports, f"--address={self.address}")
 
     def submit(self, working_dir: Path, *entrypoint: str, seconds: float = 180) -> subprocess.CompletedProcess[str]:
         """`ray job submit --working-dir … -- …`, without waiting for the job's end."""

@@ -1,17 +1,16 @@
 """Gateways on several machines, each a network namespace: scaled up and down, lost and replaced, under requests."""
 
-import asyncio
 from collections.abc import Iterator
 
 import psutil
 import pytest
 
-from tests.system import apps
 from tests.system.clients import Visitors
-from tests.system.machines import MARKS, Machines, house_of_three, status_of
+from tests.system.machines import MARKS, Machines, Namespaces, house_in, status_of
 from tests.system.platform import Answer, Json, Platform, ask, until
+from tests.system.spread import deploy
 
-pytestmark = MARKS
+pytestmark = [*MARKS, pytest.mark.timeout(600)]
 
 SETTLED_SECONDS = 120.0
 ENDED_SECONDS = 240.0
@@ -20,7 +19,7 @@ HOME, M0, M1 = "gateway-0", "gateway-at-m0", "gateway-at-m1"
 
 @pytest.fixture
 def house() -> Iterator[tuple[Platform, Machines]]:
-    with house_of_three() as house:
+    with house_in(Namespaces) as house:
         yield house
 
 
@@ -48,13 +47,6 @@ def waited_for(platform: Platform) -> list[str]:
     return sorted(found)
 
 
-def deploy(platform: Platform, text: str, *, expect: int | None = 0) -> None:
-    files = apps.web(text)
-    files["app.py"] = files["app.py"].replace('"127.0.0.1"', '"0.0.0.0"')  # where gateways reach it
-    source = apps.write(platform.data.parent / f"source-{text}", files)
-    platform.cli("deploy", str(source), "--app", "spread", timeout=ENDED_SECONDS, expect=expect)
-
-
 def proxies(platform: Platform, machine: str) -> list[int]:
     """The Envoys of a machine's gateway."""
     found = []
@@ -72,7 +64,7 @@ def test_gateways_follow_their_size_and_machines_and_lose_no_request(
     for number in range(2):
         machines.join(number)
     until("every machine to be ready", lambda: list(status_of(platform).values()) == ["ready"] * 3, SETTLED_SECONDS)
-    home, m0, m1 = platform.host, machines.network.host(0), machines.network.host(1)
+    home, m0, m1 = platform.host, machines.host(0), machines.host(1)
     deploy(platform, "one")
     platform.cli("ps", "scale", "web=3", "--app", "spread")
     assert settled(platform, HOME)
@@ -123,13 +115,13 @@ def test_gateways_follow_their_size_and_machines_and_lose_no_request(
     deploy(platform, "six")
     assert waited_for(platform) == [HOME, M1]
 
-    asyncio.run(machines.network.cut(1))
+    machines.cut(1)
     deploy(platform, "seven", expect=None)
     until("another machine to have it", lambda: settled(platform, HOME, M0), SETTLED_SECONDS)
     deploy(platform, "seven-again")
     assert waited_for(platform) == [HOME, M0]
     assert proxies(platform, "m1") != []
-    asyncio.run(machines.network.heal(1))
+    machines.heal(1)
     machines.join(1)
     until("what was left there to be ended", lambda: proxies(platform, "m1") == [], SETTLED_SECONDS)
     assert through(platform, m0).json["text"] == "seven-again"

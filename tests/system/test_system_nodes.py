@@ -7,21 +7,19 @@ gateway tries to send to a machine that is cut off may take the time of one atte
 their way there, one for each visitor, every one must be answered by another machine when the gateway gives that one up.
 """
 
-import asyncio
 from collections.abc import Iterator
 from functools import partial
 
-import psutil
 import pytest
 
-from tests.system import apps
+from tests.system import spread
 from tests.system.clients import Commanders, Visitors
-from tests.system.machines import MARKS, Machines, house_of_three, status_of
-from tests.system.platform import Json, Platform, until
+from tests.system.machines import MARKS, Machines, Namespaces, house_in, status_of
+from tests.system.platform import Platform, until
+from tests.system.spread import MOVED_SECONDS
 
 pytestmark = [*MARKS, pytest.mark.timeout(600)]
 
-MOVED_SECONDS = 120.0
 ENDED_SECONDS = 60.0
 VISITORS = 2
 CONNECTED_SECONDS = 5.0
@@ -38,24 +36,8 @@ PER_MACHINE = {"node", "archiver", "gateway"}
 
 @pytest.fixture
 def house() -> Iterator[tuple[Platform, Machines]]:
-    with house_of_three() as house:
+    with house_in(Namespaces) as house:
         yield house
-
-
-def ready_on(platform: Platform, app: str) -> list[str]:
-    """The nodes of the app's ready instances, one for each."""
-    return sorted(i["node"] for i in platform.instances(app) if i["status"] == "ready")
-
-
-def scale(platform: Platform, size: int, *pools: str) -> None:
-    platform.cli("pool", "scale", *(f"{name}={size}" for name in pools))
-    for name in pools:
-        until(f"{size} of {name}", partial(settled, platform, name, size), MOVED_SECONDS)
-
-
-def settled(platform: Platform, name: str, size: int) -> bool:
-    pool = platform.get(f"/v1/pools/{name}")
-    return bool((pool["size"], pool["running"], pool["moving"], pool["draining"]) == (size, size, 0, 0))
 
 
 def test_machines_come_die_are_cut_off_and_return(house: tuple[Platform, Machines], told: list[str]) -> None:
@@ -64,50 +46,51 @@ def test_machines_come_die_are_cut_off_and_return(house: tuple[Platform, Machine
         machines.join(number)
     until("every machine to be ready", lambda: list(status_of(platform).values()) == ["ready"] * 3, MOVED_SECONDS)
     home = next(name for name in status_of(platform) if not name.startswith("m"))
-    everywhere = sorted([home, "m0", "m1"])
+    everywhere = {home, "m0", "m1"}
 
-    files = apps.web("spread")
-    files["app.py"] = files["app.py"].replace('"127.0.0.1"', '"0.0.0.0"')  # where the gateway reaches it
-    source = apps.write(platform.data.parent / "source", files)
-    platform.cli("deploy", str(source), "--app", "spread", timeout=240)
+    spread.deploy(platform, "one")
     platform.cli("ps", "scale", "web=3", "--app", "spread")
-    assert ready_on(platform, "spread") == everywhere, "one instance on each machine"
+    assert spread.ready_on_all(platform, *everywhere), "one instance on each machine"
     commanders = Commanders(platform, "changed")
     commanders.prepare()
 
     with Visitors(platform, "spread", [platform.host] * VISITORS, pause_seconds=0.1) as visitors, commanders:
         assert {pool["name"] for pool in platform.get("/v1/pools")["items"]} == {*SCALED, *PER_MACHINE}
-        scale(platform, 3, *SCALED)
+        spread.scale(platform, 3, *SCALED)
         commanders.grows()
-        scale(platform, 1, *SCALED)
+        spread.scale(platform, 1, *SCALED)
         commanders.grows()
-        scale(platform, 3, "supervisor")
+        spread.scale(platform, 3, "supervisor")
         assert supervisors_on(machines) == ["m0", "m1"], "the machines that are troubled now own partitions"
 
         machines.crash(0)
-        until("what ran there to run elsewhere", lambda: on_all_but(platform, everywhere, "m0"), MOVED_SECONDS)
+        until("what ran there to run elsewhere", lambda: spread.ready_on_all(platform, home, "m1"), MOVED_SECONDS)
         until("it to be known as lost", lambda: status_of(platform)["m0"] == "lost", MOVED_SECONDS)
         commanders.grows()
         machines.join(0)
         until("the machine to be back", lambda: status_of(platform)["m0"] == "ready", MOVED_SECONDS)
         assert max(visitors.slow, default=0.0) < CONNECTED_SECONDS, "who is refused is sent on at once"
 
-        asyncio.run(machines.network.cut(1))
-        until("what ran there to run elsewhere", lambda: on_all_but(platform, everywhere, "m1"), MOVED_SECONDS)
+        machines.cut(1)
+        until("what ran there to run elsewhere", lambda: spread.ready_on_all(platform, home, "m0"), MOVED_SECONDS)
         commanders.grows()
         until("whoever asked it to have been answered by another", lambda: visitors.waiting < 1.0, MOVED_SECONDS)
-        asyncio.run(machines.network.heal(1))
+        machines.heal(1)
         machines.join(1)
-        until("what it still ran to be stopped", lambda: len(running(platform, "spread")) == 3, MOVED_SECONDS)
+        until("what it still ran to be stopped", lambda: len(spread.running(platform)) == 3, MOVED_SECONDS)
         until("the machine to be back", lambda: status_of(platform)["m1"] == "ready", MOVED_SECONDS)
 
-        for drained in (next(m for m in ready_on(platform, "spread") if m != home), home):
+        for drained in (next(m for m in spread.ready_on(platform) if m != home), home):
             platform.cli("nodes", "drain", drained, "-m", "a new disk")
-            until("what ran there to run elsewhere", partial(on_all_but, platform, everywhere, drained), MOVED_SECONDS)
-            until("nothing to run there", lambda: len(running(platform, "spread")) == 3, MOVED_SECONDS)
-            assert ready_beside_the_last_stopped(platform) == 3, "another starts first"
+            until(
+                "what ran there to run elsewhere",
+                partial(spread.ready_on_all, platform, *everywhere - {drained}),
+                MOVED_SECONDS,
+            )
+            until("nothing to run there", lambda: len(spread.running(platform)) == 3, MOVED_SECONDS)
+            assert spread.ready_beside_the_last_stopped(platform) == 3, "another starts first"
             platform.cli("nodes", "undrain", drained)
-        scale(platform, 1, "supervisor")
+        spread.scale(platform, 1, "supervisor")
 
     told.append(f"three machines: {commanders.told()}; {visitors.told()}")
     assert visitors.failed == []
@@ -115,7 +98,7 @@ def test_machines_come_die_are_cut_off_and_return(house: tuple[Platform, Machine
     assert len(on_their_way) <= VISITORS and max(on_their_way, default=0.0) < GIVEN_UP_SECONDS, on_their_way
     assert commanders.slowest < HELD_UP_SECONDS
     commanders.each_is_there_once()
-    until("every operation to end", lambda: running_operations(platform) == [], ENDED_SECONDS)
+    until("every operation to end", lambda: spread.no_operation_runs(platform), ENDED_SECONDS)
     assert platform.visit("spread").status == 200
     assert platform.cli("status").json["ready"]
 
@@ -124,50 +107,3 @@ def supervisors_on(machines: Machines) -> list[str]:
     """Those of the machines that joined on which there is one."""
     lines = {machines.name(n): [" ".join(p.cmdline()) for p in machines.processes(n)] for n in range(2)}
     return [name for name, found in lines.items() if any("ray::LifecycleSupervisor" in line for line in found)]
-
-
-def on_all_but(platform: Platform, machines: list[str], gone: str) -> bool:
-    """Whether three instances are ready on the two machines that are left, and on both."""
-    found = ready_on(platform, "spread")
-    return len(found) == 3 and set(found) == set(machines) - {gone}
-
-
-def ready_beside_the_last_stopped(platform: Platform) -> int:
-    """How many other instances were ready when the last one that was stopped was told to."""
-    ready: set[str] = set()
-    found = 0
-    for event in platform.events(app="spread"):
-        instance = event["body"].get("instance", "")
-        if event["type"] == "InstanceReady":
-            ready.add(instance)
-        elif event["type"] in ("InstanceStopping", "InstanceStopped", "InstanceExited", "InstanceUnready"):
-            ready.discard(instance)
-        if event["type"] == "InstanceStopping":
-            found = len(ready)
-    return found
-
-
-def running_operations(platform: Platform) -> list[Json]:
-    """Those of all operations there ever were that have not ended."""
-    found: list[Json] = []
-    cursor = ""
-    while True:
-        page = platform.get(f"/v1/operations?limit=200{cursor}")
-        found += page["items"]
-        if page["next_cursor"] is None:
-            assert found
-            return [operation for operation in found if operation["status"] == "running"]
-        cursor = f"&cursor={page['next_cursor']}"
-
-
-def running(platform: Platform, app: str) -> list[int]:
-    """The app's processes on all machines, as this one sees them."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            environment = process.environ()
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-        if environment.get("RAYFOLD_APP") == app and str(platform.data) in environment.get("HOME", ""):
-            found.append(process.pid)
-    return found
