@@ -26,7 +26,6 @@ IMPATIENT = {  # a silent node is given up after seconds, not a minute
     "RAY_health_check_failure_threshold": "5",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "3",  # and so is a silent head
 }
-SPREAD = {"RAY_scheduler_spread_threshold": "0"}  # by itself Ray fills half of the head's machine first
 
 
 class RayCluster:
@@ -56,7 +55,6 @@ class RayCluster:
             "RAY_AUTH_TOKEN_PATH": str(self._token),
             "RAY_USAGE_STATS_ENABLED": "0",
             **IMPATIENT,
-            **SPREAD,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
 

@@ -101,7 +101,8 @@ def ensure_actor(
 ) -> Any:
     """A handle on the named actor, made if there is none, on its machine if it belongs to one. Blocking."""
     machine = pool.machine_of(name, machines)
-    on = None if machine is None else NodeAffinitySchedulingStrategy(machine.ray_node, soft=False)
+    # By itself Ray fills half of a machine before it takes another, and ours ask for little: one loss would be of all.
+    on = "SPREAD" if machine is None else NodeAffinitySchedulingStrategy(machine.ray_node, soft=False)
     if machine is not None and pool.bound:
         settings = settings_on(machine, settings)
     module, _, class_name = pool.actor.partition(":")

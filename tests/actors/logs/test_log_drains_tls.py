@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import json
-import shutil
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,6 +21,7 @@ from actors.logs.rules import LinesSettings, TeamLines
 from events.log.pki import Pki, ensure_pki
 from tests.actors.logs.test_log_collector import Instance
 from tests.actors.logs.test_log_drivers import LINES, ORIGIN, STREAM, Peer
+from tests.toolchains import need
 
 Until = Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]
 SYSLOG = Path("/usr/lib")
@@ -103,9 +103,9 @@ async def test_a_collector_drains_over_https_each_line_with_its_number(
 
 @pytest.mark.servers
 async def test_rsyslog_takes_lines_over_tls(tmp_path: Path, pki: Pki, until: Until) -> None:
-    daemon = shutil.which("rsyslogd") or "/usr/sbin/rsyslogd"
-    if not Path(daemon).exists() or not list(SYSLOG.glob("*/rsyslog/lmnsd_ossl.so")):
-        pytest.skip("rsyslogd with TLS is not installed: apt-get install rsyslog rsyslog-openssl")
+    need("rsyslogd")
+    if not list(SYSLOG.glob("*/rsyslog/lmnsd_ossl.so")):
+        pytest.skip("rsyslogd's TLS is not installed: apt-get install rsyslog-openssl")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -119,7 +119,7 @@ async def test_rsyslog_takes_lines_over_tls(tmp_path: Path, pki: Pki, until: Unt
         f'ruleset(name="r") {{ action(type="omfile" file="{out}" template="t") }}\n'
     )
     arguments = ("-n", "-f", str(tmp_path / "conf"), "-i", str(tmp_path / "pid"))
-    process = await asyncio.create_subprocess_exec(daemon, *arguments)
+    process = await asyncio.create_subprocess_exec("rsyslogd", *arguments)
     driver = driver_for(f"syslog+tls://localhost:{port}", ORIGIN)
     plain = driver_for(f"syslog://localhost:{port}", ORIGIN)
     try:

@@ -5,7 +5,6 @@ Elasticsearch's bulk and Loki's push requests are answered as their documents sa
 
 import asyncio
 import json
-import shutil
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from actors.logs.drivers.port import BadDriver, DriverAway, DriverRefused, Origi
 from actors.logs.drivers.syslog import SyslogDriver
 from actors.logs.line import LineRecord, LogLine, numbered
 from tests.actors.logs.test_log_collector import Instance
+from tests.toolchains import need
 
 ORIGIN = Origin(team="red", app="shop", component="web", node="n-1")
 STREAM = "0123456789abcdef"
@@ -130,9 +130,7 @@ async def test_a_collector_drains_every_line_in_order_though_the_peer_fails(
 
 @pytest.mark.servers
 async def test_rsyslog_writes_what_it_is_sent(tmp_path: Path, until: Until) -> None:
-    daemon = shutil.which("rsyslogd") or "/usr/sbin/rsyslogd"
-    if not Path(daemon).exists():
-        pytest.skip("rsyslogd is not installed: apt-get install rsyslog")
+    need("rsyslogd")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -146,7 +144,7 @@ async def test_rsyslog_writes_what_it_is_sent(tmp_path: Path, until: Until) -> N
         f'ruleset(name="r") {{ action(type="omfile" file="{out}" template="t") }}\n'
     )
     arguments = ("-n", "-f", str(tmp_path / "conf"), "-i", str(tmp_path / "pid"))
-    process = await asyncio.create_subprocess_exec(daemon, *arguments)
+    process = await asyncio.create_subprocess_exec("rsyslogd", *arguments)
     driver = SyslogDriver("127.0.0.1", port, ORIGIN)
     try:
         await until(lambda: _sent(driver, LINES))

@@ -10,6 +10,7 @@ import pytest
 
 from actors.logs.totals import Loss, StoreTotals
 from tests.api.http.conftest import House
+from tests.toolchains import need
 
 pytestmark = pytest.mark.servers
 
@@ -37,8 +38,8 @@ async def test_lines_that_were_lost_are_an_alarm_to_those_whose_they_are(house: 
     assert (await house.get("/v1/status", token=token)).json["alarms"] == []
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed: Debian's prometheus has it")
 async def test_the_alarms_for_prometheus_fire_when_they_should(tmp_path: Path) -> None:
+    need("promtool")
     for path in (RULES, CASES):
         shutil.copy(path, tmp_path)
     for command in (("check", "rules", RULES.name), ("test", "rules", CASES.name)):
