@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from actors.cluster.ray_joined import JOB_CONFIG
 from api.cli.errors import CliError
 from api.cli.place import read_api_file
 from api.cli.session import Session, takes_session
@@ -52,11 +51,13 @@ def down(
 
 
 def _up(data: Path, api_port: int | None, gateway_port: int | None, detach: bool) -> int:
+    # Ray, SQLAlchemy and gRPC come in with these: no other command pays for them.
+    from actors.cluster.ray_joined import JOB_CONFIG
+
     if not detach and JOB_CONFIG in os.environ:
         from api.job import run as run_in_job
 
         return run_in_job(data=data, api_port=api_port, gateway_port=gateway_port)
-    # Ray, SQLAlchemy and gRPC come in with it: no other command pays for them.
     from api.up import run
 
     return run(data=data, api_port=api_port, gateway_port=gateway_port, detach=detach)
