@@ -264,10 +264,10 @@ def test_a_rollback(story: Story) -> None:
 def test_addresses_that_are_claimed_and_freed(story: Story) -> None:
     story.deploy("one")
     with story.dying_at("effects.claimed"):
-        story.change("POST", ("routes",), {"host": "elsewhere.localhost"})
+        story.change("POST", ("routes",), {"host": "elsewhere.example.com"})
     assert story.platform.visit("elsewhere").status == 200
     with story.dying_at("effects.freed"):
-        story.change("DELETE", ("routes?host=elsewhere.localhost",), None)
+        story.change("DELETE", ("routes?host=elsewhere.example.com",), None)
     assert story.platform.visit("elsewhere").status == 404
 
 

@@ -86,8 +86,13 @@ def ledger(platform: Platform, request: pytest.FixtureRequest) -> Iterator[Ledge
     """Changes of configuration, one after the other, acknowledged or not."""
     if platform.http("GET", platform.component("ledger")).status == 404:
         assert platform.http("POST", "/v1/teams/default/apps", {"name": "ledger"}).status == 201
-        made = platform.http("POST", "/v1/teams/default/apps/ledger/components", {"name": "web"})
-        assert made.status == 201, made
+
+        def made() -> bool:
+            answer = platform.http("POST", "/v1/teams/default/apps/ledger/components", {"name": "web"})
+            assert answer.status in (201, 404), answer  # 404: the read models have not seen the app yet
+            return answer.status == 201
+
+        until("the component to be made", made)
     found = Ledger(platform, "K_" + request.node.callspec.id.replace("-", "_").upper())
     thread = threading.Thread(target=found.run)
     thread.start()
