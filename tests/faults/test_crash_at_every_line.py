@@ -263,12 +263,13 @@ def test_a_rollback(story: Story) -> None:
 
 def test_addresses_that_are_claimed_and_freed(story: Story) -> None:
     story.deploy("one")
+    name = f"elsewhere.{story.app}"
     with story.dying_at("effects.claimed"):
-        story.change("POST", ("routes",), {"host": "elsewhere.example.com"})
-    assert story.platform.visit("elsewhere").status == 200
+        story.change("POST", ("routes",), {"host": f"{name}.localhost"})
+    assert story.platform.visit(name).status == 200
     with story.dying_at("effects.freed"):
-        story.change("DELETE", ("routes?host=elsewhere.example.com",), None)
-    assert story.platform.visit("elsewhere").status == 404
+        story.change("DELETE", (f"routes?host={name}.localhost",), None)
+    assert story.platform.visit(name).status == 404
 
 
 def test_a_destruction(story: Story) -> None:
