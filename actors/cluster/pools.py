@@ -101,8 +101,12 @@ def ensure_actor(
 ) -> Any:
     """A handle on the named actor, made if there is none, on its machine if it belongs to one. Blocking."""
     machine = pool.machine_of(name, machines)
-    # By itself Ray fills half of a machine before it takes another, and ours ask for little: one loss would be of all.
-    on = "SPREAD" if machine is None else NodeAffinitySchedulingStrategy(machine.ray_node, soft=False)
+    on = None if machine is None else NodeAffinitySchedulingStrategy(machine.ray_node, soft=False)
+    if machines and not (pool.bound or pool.home):
+        # By itself Ray fills half of a machine before it takes another, and ours ask for little: one loss would be of
+        # all. A wish and no more: where that machine goes, Ray starts it on another.
+        wish = machines[int(name.rpartition("-")[2]) % len(machines)]
+        on = NodeAffinitySchedulingStrategy(wish.ray_node, soft=True)
     if machine is not None and pool.bound:
         settings = settings_on(machine, settings)
     module, _, class_name = pool.actor.partition(":")
