@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -43,9 +42,21 @@ def _libraries(*programs: str) -> set[str]:
     return set(_LIBRARY.findall(done.stdout))
 
 
+def _python() -> tuple[Path, Path]:
+    """Where a Python is that has a directory of its own, which the system's has not, and its standard library."""
+    ask = "import sys, sysconfig; print(sys.base_prefix, sysconfig.get_path('stdlib'), sep='\\n')"
+    for program in (sys.executable, "python3", "python3.11", "python3.12"):
+        if shutil.which(program):
+            done = subprocess.run([program, "-c", ask], capture_output=True, text=True, check=False)
+            if done.returncode == 0 and not done.stdout.startswith("/usr\n"):
+                home, stdlib = done.stdout.split()
+                return Path(home), Path(stdlib)
+    pytest.skip("expected a Python of 3.11 or later outside /usr to make a base image of, found none")
+
+
 def _base(path: Path) -> None:
     """A root file system with Python, pip and git."""
-    home = Path(sys.base_prefix)
+    home, stdlib = _python()
     programs = [found for name in PROGRAMS if (found := shutil.which(name, path="/usr/bin:/bin"))]
     helpers = [str(p) for p in Path("/usr/lib/git-core").glob("git-remote-http*")]
     modules = [str(p) for p in home.rglob("*.so*")]
@@ -60,7 +71,6 @@ def _base(path: Path) -> None:
         "libresolv.so.2",
     ):
         files |= {str(p) for p in Path("/usr/lib").glob(f"*/{name}")}
-    stdlib = Path(sysconfig.get_path("stdlib", vars={"base": str(home), "installed_base": str(home)}))
 
     def wanted(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
         own = f"/{entry.name}"
