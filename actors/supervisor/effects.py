@@ -21,7 +21,7 @@ from events.model import app, build, component_commands, node, route, team
 from events.model.base import Command, Envelope, Reply, service_id_of
 from events.model.build import BuildState
 from events.model.component_parts import ComponentState, Instance, Operation, RouteSpec, Spec
-from events.model.component_progress import Effect, surplus_claims, unclaimed_routes
+from events.model.component_progress import Effect, claim_of, surplus_claims, unclaimed_routes
 from events.model.registry import encode_command
 from events.secrets import is_sealed
 from events.secrets.errors import SecretError
@@ -176,15 +176,7 @@ class Effects:
         claimed: list[RouteSpec] = []
         refused = ""
         for wanted in unclaimed_routes(state):
-            claim = route.ClaimRoute(
-                host=wanted.host,
-                path=wanted.path,
-                service_id=state.service_id,
-                team=state.team,
-                app=state.app,
-                as_of=state.version,
-            )
-            reply = await self._send(route.route_stream(wanted.host, wanted.path), claim)
+            reply = await self._send(route.route_stream(wanted.host, wanted.path), claim_of(state, wanted))
             if reply.refusal is not None:
                 refused = reply.refusal.message
                 break

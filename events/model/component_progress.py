@@ -41,6 +41,7 @@ from events.model.component_retention import keep_within_bounds
 from events.model.component_wanted import UP, services, slots_of, wanted
 from events.model.operation import OperationCancelled, OperationFailed, OperationSucceeded, OperationTimedOut
 from events.model.placement import Room
+from events.model.route import ClaimRoute
 
 SECOND = 1_000_000
 ROLLOUT_MARGIN_SECONDS = 30  # the node's agent reports a start time-out itself; this is for when it cannot
@@ -113,6 +114,18 @@ def unclaimed_routes(state: ComponentState) -> tuple[RouteSpec, ...]:
         return ()
     wanted = state.releases[state.operation.release].spec.routes
     return tuple(r for r in wanted if r not in state.claims)
+
+
+def claim_of(state: ComponentState, wanted: RouteSpec) -> ClaimRoute:
+    """What is asked of the stream of one of `unclaimed_routes`."""
+    return ClaimRoute(
+        host=wanted.host,
+        path=wanted.path,
+        service_id=state.service_id,
+        team=state.team,
+        app=state.app,
+        as_of=state.version,
+    )
 
 
 def surplus_claims(state: ComponentState) -> tuple[RouteSpec, ...]:

@@ -20,11 +20,11 @@ from events.model.build import MOST_PORT, PORT
 from events.model.component_commands import ReportClaims
 from events.model.component_events import InstanceStarting
 from events.model.component_parts import SETTINGS, ComponentState, Phase, RouteSpec
-from events.model.component_progress import unclaimed_routes
+from events.model.component_progress import claim_of, unclaimed_routes
 from events.model.placement import Room
 from events.model.registry import Aggregate, aggregate_of, decode_event, initial_state
-from events.model.route import ClaimRoute, plain_path
 from events.model.route import decide as decide_route
+from events.model.route import plain_path
 from events.replay.around import Around, around
 from events.replay.diffing import Change, diff
 from events.replay.errors import BadCommand, BadReducer
@@ -272,15 +272,7 @@ def _claimed(state: msgspec.Struct, at: int, around: Around) -> Sequence[Event]:
     for wanted in unclaimed_routes(state):
         if wanted not in around.claims:
             return []
-        claim = ClaimRoute(
-            host=wanted.host,
-            path=wanted.path,
-            service_id=state.service_id,
-            team=state.team,
-            app=state.app,
-            as_of=state.version,
-        )
-        decision = decide_route(around.claims[wanted], claim, meta)
+        decision = decide_route(around.claims[wanted], claim_of(state, wanted), meta)
         if isinstance(decision, Refusal):
             refused = decision.message
             break
