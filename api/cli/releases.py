@@ -7,15 +7,14 @@ from typing import Annotated
 
 import typer
 
+from api.cli.debugtext import value_text
 from api.cli.document import Document
 from api.cli.errors import CliError, ExitCode
 from api.cli.output import ago, styled
-from api.cli.safe import visible_json
 from api.cli.session import Session, takes_session
 from api.cli.waiting import DEFAULT_SECONDS, carry_out
 from api.cli.words import Detach, Limit, Wait, Why
 
-_SHOWN_CHARACTERS = 100  # of one side of a difference; --json shows all of it
 releases = typer.Typer(help="Releases: list, look at.")
 
 
@@ -109,12 +108,7 @@ def rollback(
 def show_changes(session: Session, changes: list[Document]) -> None:
     """One line for each difference: `path: before → after`."""
     for change in changes:
-        before, after = (_shown(change.raw.get(side)) for side in ("before", "after"))
+        before, after = (value_text(change.raw.get(side)) for side in ("before", "after"))
         session.out.line(f"{change.text('path')}: {styled(before, 'bad')} → {styled(after, 'good')}")
     if not changes:
         session.out.say("nothing differs")
-
-
-def _shown(value: object) -> str:
-    text = "(none)" if value is None else visible_json(value)
-    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
